@@ -1,0 +1,42 @@
+# shellcheck shell=bash disable=SC2034  # read by run.sh
+# mini: the whole chain on a corpus that the recipe makes itself, in minutes on two CPU cores.
+# Every variable is an option of ./run.sh.
+
+summary="the whole chain on a synthetic corpus, in minutes on two CPU cores"
+note="Synthetic corpus: synthesised scenes, made by local/soundscapes.py. The figures say that the recipe works, nothing about real scenes."
+
+systems="baseline beforecode_l3 att_h2_l1 shared_h4_l3"
+seeds=1
+trunk=table1   # conf/trunk_<trunk>.yaml
+tagger=mini    # name of the tagger trained from conf/tagger.yaml
+
+scene_corpus=tau2019         # local/<scene_corpus>.py makes its manifests
+scene_corpus_dir=$dir/corpora/TAU-urban-acoustic-scenes-2019-development
+scene_seconds=4              # length of a scene clip
+scene_rate=16000             # sampling rate of the scenes, Hz
+scene_train=48               # training clips of each scene
+scene_test=30                # test clips of each scene
+events_table=$dir/corpora/TAU-urban-acoustic-scenes-2019-development/soundscapes_events.csv # the clips' events, if known
+
+tagging_corpus=fsdkaggle2019 # local/<tagging_corpus>.py makes its manifests
+tagging_corpus_dir=$dir/corpora/FSDKaggle2019
+tagging_rate=16000           # sampling rate of the tagging clips, Hz
+tagging_train=510            # curated clips, and as many noisy ones
+
+corpus_seed=2019             # of the synthetic corpora
+events=                      # folder of recorded events, a subfolder per class; empty: synthesised
+beds=                        # folder of recorded ambiences, with events
+group='^(.*?)(?:-[A-Z])?$'   # which event files may come from one recording: those alike in what this matches
+
+costs=("20 s, 0.2 GB" "10 s" "10 s, 0.1 GB" "1 min" "10 s" "2 min" "20 s" "10 s" "10 s")
+
+download() {
+    step soundscapes $cpu_cmd "$PYTHON" local/soundscapes.py --out "$dir/corpora" --seed "$corpus_seed" --nj "$nj" \
+        --scenes.seconds "$scene_seconds" --scenes.sampling_rate "$scene_rate" --scenes.train "$scene_train" \
+        --scenes.test "$scene_test" --scenes.unused 3 --scenes.clips_per_location 3 \
+        --tagging.sampling_rate "$tagging_rate" --tagging.longest 5 --tagging.curated "$tagging_train" \
+        --tagging.noisy "$tagging_train" --tagging.test 204 \
+        ${events:+--events "$events"} ${beds:+--beds "$beds"} --group "$group" "${again[@]}"
+}
+scene_manifest_options() { echo --sampling-rate "$scene_rate" --seconds "$scene_seconds" --allow-partial; }
+tagging_manifest_options() { echo --sampling-rate "$tagging_rate" --allow-partial; }

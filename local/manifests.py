@@ -1,0 +1,163 @@
+"""What every corpus needs on its way to Lhotse manifests: reading tables, reading headers, validated writing."""
+
+import csv
+import hashlib
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import soundfile
+
+from tagasc import provenance
+from tagasc.console import log, progress
+from tagasc.errors import UserError
+from tagasc.files import whole_folder
+
+PARTIAL = "fetch what is missing, or give --allow-partial to use what is there"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One clip of a corpus: its audio file, its labels, and what else is known of it.
+
+    Attributes:
+        id: clip id, unique in the corpus.
+        path: audio file.
+        labels: the scene, or the tags.
+        custom: further fields of the supervision, for instance location or usage.
+    """
+
+    id: str
+    path: Path
+    labels: tuple[str, ...]
+    custom: dict[str, str]
+
+
+def read_table(path: Path, columns: Sequence[str], delimiter: str) -> list[dict[str, str]]:
+    """Read a CSV with a header line that has at least ``columns``.
+
+    Raises:
+        UserError: absent, not text, other columns, a short line, or no line at all.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, delimiter=delimiter)
+            rows = list(reader)
+            found = reader.fieldnames or []
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist; fetch the corpus's metadata again") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} is not a text table ({error}); fetch it again") from None
+    name = {"\t": "tabs", ",": "commas"}[delimiter]
+    if not set(columns) <= set(found):
+        raise UserError(f"{path} has the columns {found}, not {list(columns)}; they must be separated by {name}")
+    for number, row in enumerate(rows, 2):
+        if None in row or any(row[column] is None for column in columns):
+            raise UserError(f"{path}, line {number}: not as many fields as columns; mend the line")
+    if not rows:
+        raise UserError(f"{path} has no line but its header; fetch it again")
+    return rows
+
+
+def check_unique(entries: Iterable[Entry], table: Path) -> None:
+    """Raises UserError if two entries have one id."""
+    seen: set[str] = set()
+    for entry in entries:
+        if entry.id in seen:
+            raise UserError(f"{table} lists {entry.path.name} twice; delete one of the lines")
+        seen.add(entry.id)
+
+
+def present(entries: list[Entry], allow_partial: bool) -> list[Entry]:
+    """The entries whose audio is there; lacking ones are an error unless ``allow_partial``."""
+    folders = {path.parent for path in (entry.path for entry in entries)}
+    there = {file for folder in folders if folder.is_dir() for file in folder.iterdir()}
+    missing = [entry for entry in entries if entry.path not in there]
+    if missing and not allow_partial:
+        raise UserError(f"{len(missing)} of {len(entries)} audio files are missing, first {missing[0].path}; {PARTIAL}")
+    if missing:
+        log.warning("%d of %d audio files are missing and left out, first %s", len(missing), len(entries), missing[0].path)
+    return [entry for entry in entries if entry.path in there]
+
+
+def check_counts(found: dict[str, int], published: dict[str, int], corpus: Path, allow_partial: bool) -> None:
+    """Compare numbers of clips with the published ones; a difference is an error unless ``allow_partial``."""
+    wrong = [f"{name} {found.get(name, 0)} of {count}" for name, count in published.items() if found.get(name, 0) != count]
+    if not wrong:
+        return
+    shown = ", ".join(wrong[:4]) + (f" and {len(wrong) - 4} more" if len(wrong) > 4 else "")
+    if not allow_partial:
+        raise UserError(f"{corpus} is not the published corpus ({shown}); {PARTIAL}")
+    log.warning("%s is not the whole published corpus: %s", corpus, shown)
+
+
+def state_of(tables: Sequence[Path], entries: Iterable[Entry]) -> dict[str, Path | str]:
+    """What manifests depend on, for ``provenance.made_from``: the tables, and the audio files' names and sizes."""
+    listing = hashlib.sha256()
+    for entry in entries:
+        listing.update(f"{entry.path} {entry.path.stat().st_size}\n".encode())
+    return {**{table.name: table for table in tables if table.exists()}, "audio": listing.hexdigest()}
+
+
+def write(
+    out: Path, corpus: str, splits: dict[str, list[Entry]], record: dict[str, Any], sampling_rate: int, channels: int,
+    seconds: tuple[float, float], jobs: int,
+) -> None:  # fmt: skip
+    """Read every file's header once, and write validated Lhotse manifests for each split, all or none.
+
+    Args:
+        out: folder of the manifests.
+        corpus: prefix of their names.
+        splits: the clips of each split.
+        record: from ``provenance.made_from``.
+        sampling_rate: that every file must have.
+        channels: that every file must have.
+        seconds: shortest and longest duration allowed.
+        jobs: number of threads that read headers.
+
+    Raises:
+        UserError: a file is unreadable, or of another rate, number of channels or duration.
+    """
+    import lhotse  # here, since it takes long to import
+
+    def header(entry: Entry) -> lhotse.Recording:
+        return _recording(entry, sampling_rate, channels, seconds)
+
+    with whole_folder(out) as folder, ThreadPoolExecutor(jobs) as pool:
+        for split, entries in splits.items():
+            read = progress(pool.map(header, entries), f"headers {split}", total=len(entries))
+            recordings = lhotse.RecordingSet.from_recordings(list(read))
+            supervisions = lhotse.SupervisionSet.from_segments(
+                lhotse.SupervisionSegment(
+                    id=entry.id, recording_id=entry.id, start=0.0, duration=recordings[entry.id].duration,
+                    channel=list(range(channels)) if channels > 1 else 0,
+                    custom={"labels": list(entry.labels), **entry.custom},
+                )  # fmt: skip
+                for entry in entries
+            )
+            lhotse.validate_recordings_and_supervisions(recordings, supervisions)
+            cuts = lhotse.CutSet.from_manifests(recordings, supervisions)
+            for kind, manifest in (("recordings", recordings), ("supervisions", supervisions), ("cuts", cuts)):
+                manifest.to_file(folder / f"{corpus}_{kind}_{split}.jsonl.gz")
+            hours = sum(recording.duration for recording in recordings) / 3600
+            log.info("%s %s: %d clips, %.2f hours", corpus, split, len(entries), hours)
+        provenance.write(folder, record)
+
+
+def _recording(entry: Entry, sampling_rate: int, channels: int, seconds: tuple[float, float]) -> Any:
+    from lhotse import AudioSource, Recording
+
+    try:
+        info = soundfile.info(entry.path)
+    except (soundfile.LibsndfileError, OSError) as error:
+        raise UserError(f"{entry.path} cannot be read as audio ({error}); fetch it again") from None
+    if info.samplerate != sampling_rate:
+        raise UserError(f"{entry.path} has {info.samplerate} Hz, not {sampling_rate}; fetch it again or give --sampling-rate")
+    if info.channels != channels:
+        raise UserError(f"{entry.path} has {info.channels} channel(s), not {channels}; fetch it again")
+    if not seconds[0] <= info.duration <= seconds[1]:
+        raise UserError(f"{entry.path} lasts {info.duration:.2f} s, not {seconds[0]:g} to {seconds[1]:g} s; fetch it again")
+    source = AudioSource("file", list(range(channels)), str(entry.path))
+    return Recording(entry.id, [source], sampling_rate, info.frames, info.frames / sampling_rate)

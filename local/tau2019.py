@@ -1,0 +1,158 @@
+#!/usr/bin/env python3
+"""TAU Urban Acoustic Scenes 2019, development set → Lhotse manifests.
+
+14,400 ten-second clips (48 kHz, stereo, 24 bit, 35.6 GB) of ten scenes in ten cities, https://zenodo.org/records/2589280;
+licence: non-commercial, for experiments. Fold 1 has 9185 training clips and 4185 test clips at other locations; 1030
+clips, all from Milan, are in neither. The paper's printed figures come partly from the test clips, partly from test
+and unused ones together, so both are kept.
+
+Splits: ``train`` and ``validation`` (cut from the fold's training clips by whole recording locations), ``test``,
+``unused``.
+"""
+
+import random
+from collections import Counter, defaultdict
+from pathlib import Path
+
+from local.manifests import Entry, check_counts, check_unique, present, read_table, state_of, write
+from tagasc import command, provenance
+from tagasc.console import log
+from tagasc.errors import UserError
+
+SCENES = (
+    "airport", "bus", "metro", "metro_station", "park", "public_square", "shopping_mall", "street_pedestrian",
+    "street_traffic", "tram",
+)  # fmt: skip
+TRAIN = (911, 928, 902, 897, 946, 945, 896, 924, 942, 894)
+TEST = (421, 415, 433, 435, 386, 387, 441, 429, 402, 436)
+PUBLISHED = (
+    {f"train {scene}": count for scene, count in zip(SCENES, TRAIN, strict=True)}
+    | {f"test {scene}": count for scene, count in zip(SCENES, TEST, strict=True)}
+    | {f"unused {scene}": 1440 - train - test for scene, train, test in zip(SCENES, TRAIN, TEST, strict=True)}
+)
+
+
+def main(
+    corpus: Path, out: Path, sampling_rate: int = 48000, seconds: float = 10.0, validation_share: float = 0.15,
+    seed: int = 2019, allow_partial: bool = False, nj: int = 4, force: bool = False,
+) -> None:  # fmt: skip
+    """Write manifests of TAU Urban Acoustic Scenes 2019, development set.
+
+    Args:
+        corpus: the unpacked folder, with meta.csv, audio and evaluation_setup.
+        out: folder for the manifests.
+        sampling_rate: that the clips have, in Hz.
+        seconds: that the clips last, give or take a tenth.
+        validation_share: of the training clips.
+        seed: of the validation split.
+        allow_partial: take a corpus that lacks clips.
+        nj: number of threads.
+        force: write them again even if they are there.
+    """
+    if not corpus.is_dir():
+        raise UserError(f"{corpus} is not a folder; fetch the corpus (stage 0) or say where it is")
+    if not 0 < validation_share < 1:
+        raise UserError(f"--validation_share {validation_share} must lie between 0 and 1")
+    corpus = corpus.resolve()
+    splits = _official(corpus, allow_partial)
+    tables = [corpus / "meta.csv", *(corpus / "evaluation_setup" / f"fold1_{name}.csv" for name in ("train", "evaluate"))]
+    settings = {
+        "sampling_rate": sampling_rate, "seconds": seconds, "validation_share": validation_share, "seed": seed,
+        "allow_partial": allow_partial,
+    }  # fmt: skip
+    record = provenance.made_from("tau2019", settings, state_of(tables, sum(splits.values(), [])))
+    if not force and provenance.difference(provenance.read(out) or {}, record) is None:
+        log.info("%s: manifests are up to date", out)
+        return
+    kept, validation = split_by_location(splits["train"], validation_share, seed)
+    splits = {"train": kept, "validation": validation, "test": splits["test"], "unused": splits["unused"]}
+    write(out, "tau2019", splits, record, sampling_rate, 2, (0.9 * seconds, 1.1 * seconds), nj)
+
+
+def split_by_location(entries: list[Entry], share: float, seed: int) -> tuple[list[Entry], list[Entry]]:
+    """Cut a validation set of about ``share`` of the clips out of a training set, by whole locations.
+
+    Each scene gives about its share, and cities take turns, so that the validation set is spread over both. The same
+    seed gives the same split, whatever the order of the entries.
+
+    Raises:
+        UserError: a scene has one location only, so that none can be held out.
+    """
+    by_scene: dict[str, dict[str, list[Entry]]] = defaultdict(lambda: defaultdict(list))
+    for entry in sorted(entries, key=lambda entry: entry.id):
+        by_scene[entry.labels[0]][entry.custom["location"]].append(entry)
+    chosen: set[str] = set()
+    turns: Counter[str] = Counter()
+    shuffle = random.Random(seed)
+    for scene, locations in sorted(by_scene.items()):
+        if len(locations) < 2:
+            raise UserError(f"scene {scene} has training clips of one location only; none is left to validate on")
+        wanted = share * sum(map(len, locations.values()))
+        taken = sum(len(clips) for name, clips in locations.items() if name in chosen)
+        waiting = sorted(set(locations) - chosen)
+        shuffle.shuffle(waiting)
+        while len(waiting) > 1:
+            name = min(waiting, key=lambda name: turns[city_of(name)])
+            waiting.remove(name)
+            after = taken + len(locations[name])
+            if taken and abs(after - wanted) > abs(taken - wanted):
+                continue
+            chosen.add(name)
+            turns[city_of(name)] += 1
+            taken = after
+            if taken >= wanted:
+                break
+    held_out = [entry for entry in entries if entry.custom["location"] in chosen]
+    return [entry for entry in entries if entry.custom["location"] not in chosen], held_out
+
+
+def city_of(location: str) -> str:
+    """The city of an identifier ``<city>-<location>``."""
+    return location.rsplit("-", 1)[0]
+
+
+def _official(corpus: Path, allow_partial: bool) -> dict[str, list[Entry]]:
+    """The official fold: entries of train, test and unused."""
+    meta = corpus / "meta.csv"
+    entries = [_entry(corpus, row, meta) for row in read_table(meta, ("filename", "scene_label", "identifier"), "\t")]
+    check_unique(entries, meta)
+    by_name = {f"audio/{entry.path.name}": entry for entry in entries}
+    fold = {}
+    for split, table in (("train", "fold1_train.csv"), ("test", "fold1_evaluate.csv")):
+        path = corpus / "evaluation_setup" / table
+        rows = read_table(path, ("filename", "scene_label"), "\t")
+        for row in rows:
+            entry = by_name.get(row["filename"])
+            if entry is None:
+                raise UserError(f"{path} lists {row['filename']}, which meta.csv does not; fetch the metadata again")
+            if entry.labels[0] != row["scene_label"]:
+                raise UserError(f"{path} calls {row['filename']} {row['scene_label']}, meta.csv {entry.labels[0]}; fetch both again")
+        fold[split] = [by_name[row["filename"]] for row in rows]
+        check_unique(fold[split], path)
+    train, test = ({entry.id for entry in fold[split]} for split in ("train", "test"))
+    shared = {e.custom["location"] for e in fold["train"]} & {e.custom["location"] for e in fold["test"]}
+    if shared:
+        raise UserError(f"{corpus}: location {min(shared)} is in both train and test of fold 1; fetch the metadata again")
+    fold["unused"] = [entry for entry in entries if entry.id not in train | test]
+    fold = dict(zip(fold, _present(list(fold.values()), allow_partial), strict=True))
+    counts = Counter(f"{split} {entry.labels[0]}" for split, entries in fold.items() for entry in entries)
+    check_counts(counts, PUBLISHED, corpus, allow_partial)
+    return fold
+
+
+def _present(parts: list[list[Entry]], allow_partial: bool) -> list[list[Entry]]:
+    there = {entry.id for entry in present(sum(parts, []), allow_partial)}
+    return [[entry for entry in part if entry.id in there] for part in parts]
+
+
+def _entry(corpus: Path, row: dict[str, str], table: Path) -> Entry:
+    path = corpus / row["filename"]
+    if row["scene_label"] not in SCENES:
+        raise UserError(f"{table}: {row['filename']} has the unknown scene {row['scene_label']!r}; mend the table")
+    if path.parent != corpus / "audio" or not row["filename"].startswith("audio/"):
+        raise UserError(f"{table}: {row['filename']!r} does not lie in audio/; mend the table")
+    return Entry(path.stem, path, (row["scene_label"],), {"location": row["identifier"]})
+
+
+if __name__ == "__main__":
+    command.run(main, positional=True)

@@ -1,0 +1,73 @@
+# shellcheck shell=bash
+# The environment, for sourcing: sets $root, $PYTHON and PYTHONPATH. First use makes .venv and installs into it the
+# versions in constraints.txt, which were tried together; later uses find it ready.
+#
+#   TAGASC_PYTHON=/path/to/python   uses that Python, which must have the packages, in place of .venv
+#   WHEELHOUSE=/path/to/wheels      installs from that folder, without a network
+#
+# With an argument, that file of requirements is installed too (tests/run.sh asks for requirements-test.txt).
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
+export LHOTSE_AUDIO_BACKEND=LibsndfileBackend PYTHONUTF8=1
+
+path_error() { echo "error: $*" >&2; exit 1; }
+
+path_find_python() {
+    local candidate
+    for candidate in python3.12 python3.11 python3 python; do
+        if "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; then
+            command -v "$candidate"
+            return
+        fi
+    done
+    path_error "no Python 3.11 or 3.12 on PATH; install one, or set TAGASC_PYTHON to one that has the packages"
+}
+
+path_install() { # FILE: install the requirements in FILE, once for each state of it and of constraints.txt
+    local mark=$root/.venv/.$1 state
+    state=$(cat "$root/$1" "$root/constraints.txt" | cksum)
+    [[ -f $mark && $(<"$mark") == "$state" ]] && return
+    echo "installing $1 into $root/.venv (once; about 6 GB with torch)" >&2
+    local source=()
+    [[ -n ${WHEELHOUSE:-} ]] && source=(--no-index --find-links "$WHEELHOUSE")
+    "$PYTHON" -m pip install --quiet --disable-pip-version-check "${source[@]}" \
+        --requirement "$root/$1" --constraint "$root/constraints.txt" >&2 ||
+        path_error "installing $1 failed (see above); mend the cause and run the same command again"
+    echo "$state" >"$mark"
+}
+
+path_check() { # the packages that a given Python must have
+    "$1" - <<'PYTHON' || exit 1
+import sys
+from importlib import metadata
+
+def version(name):
+    try:
+        return tuple(int(part) for part in metadata.version(name).split("+")[0].split(".")[:2])
+    except metadata.PackageNotFoundError:
+        sys.exit(f"error: TAGASC_PYTHON={sys.executable} has no package {name}; install it there, or unset TAGASC_PYTHON")
+
+if not sys.version_info >= (3, 11):
+    sys.exit(f"error: TAGASC_PYTHON={sys.executable} is Python {sys.version.split()[0]}; 3.11 or newer is needed")
+if version("torch") < (2, 11):
+    sys.exit(f"error: TAGASC_PYTHON={sys.executable} has torch {metadata.version('torch')}; 2.11 or newer is needed")
+for name in "torchaudio torchvision lhotse soundfile numpy scikit-learn jsonargparse rich matplotlib tensorboard safetensors skops".split():
+    version(name)
+PYTHON
+}
+
+if [[ -n ${TAGASC_PYTHON:-} ]]; then
+    PYTHON=$(command -v "$TAGASC_PYTHON") || path_error "TAGASC_PYTHON=$TAGASC_PYTHON is not a program; give a Python's path"
+    path_check "$PYTHON"
+else
+    if [[ ! -x $root/.venv/bin/python ]]; then
+        path_base=$(path_find_python) || exit 1
+        "$path_base" -m venv "$root/.venv" >&2 ||
+            path_error "$path_base cannot make a virtual environment; install its venv module (Debian: python3-venv)"
+    fi
+    PYTHON=$root/.venv/bin/python
+    path_install requirements.txt
+    [[ -n ${1:-} ]] && path_install "$1"
+fi
+export PYTHON

@@ -1,0 +1,206 @@
+#!/usr/bin/env bash
+# The stages in their order, and nothing else: ./run.sh --help lists them. What a recipe is stands in its recipe.sh,
+# what a stage does in its program.
+set -euo pipefail
+
+# Options. Every variable here, and every one of the recipe, is one: --stop-stage 4 sets stop_stage=4.
+recipe=mini      # a folder of egs/, or the path of a recipe's folder
+stage=0          # first stage to run
+stop_stage=8     # last stage to run
+systems=         # systems or tables of egs/systems.yaml, or all; empty: the recipe's
+seeds=           # one training each; empty: the recipe's
+ngpu=1           # GPUs to share the work among; 0 uses the CPU even if there is a GPU
+nj=$(nproc)      # processes for work on the CPU
+deterministic=false # repeat bit for bit on a GPU too; slower
+force=false      # do the stages over, even where their results are there
+dry_run=false    # print the commands, run nothing
+
+names=(download manifests pack tagger tags scenes codes svm report)
+reads=("the network, or a seed" "corpora" "data" "dump/audio" "exp/tagger, dump/audio" "dump/audio, dump/tags" \
+    "scene networks, audio, tags" "codes" "everything")
+writes=("corpora" "data/<corpus>/*.jsonl.gz" "dump/audio/<corpus>_<split>/" "exp/tagger/<tagger>/" "dump/tags/<tagger>/*.npz" \
+    "exp/<trunk>-<tagger>/scene/" "exp/<trunk>-<tagger>/codes/" "exp/<trunk>-<tagger>/svm/" "exp/report/RESULTS.md")
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+given=("$@")
+say() { echo "$(date '+%Y-%m-%d %H:%M:%S') $*" >&2; }
+die() { echo "error: $*" >&2; exit "${status:-1}"; }
+
+# shellcheck disable=SC2154  # costs, summary: from recipe.sh
+usage() {
+    echo "./run.sh [--recipe NAME] [--stage N] [--stop-stage M] [--OPTION VALUE] …   recipe $name: $summary"
+    echo
+    printf '%-12s %-29s %-31s %s\n' stage reads writes "costs here"
+    for n in "${!names[@]}"; do printf '%-12s %-29s %-31s %s\n' "$n ${names[n]}" "${reads[n]}" "${writes[n]}" "${costs[n]:-?}"; done
+    echo
+    sed -n '/^recipe=/,/^dry_run=/{s/^\([a-z_]*\)=[^#]*# \(.*\)/\1|\2/p}' "$here/run.sh" |
+        while IFS='|' read -r option what; do printf '  --%-14s %s\n' "${option//_/-}" "$what"; done
+    echo "  of this recipe: $(for option in "${recipe_options[@]}"; do printf -- '--%s ' "${option//_/-}"; done)"
+}
+
+variables() { compgen -A variable | grep -E '^[a-z][a-z_]*$' | sort; }
+
+load_recipe() { # find the recipe among the arguments and read it; what it sets becomes options
+    local previous= argument before
+    for argument in "${given[@]}"; do
+        [[ $previous == --recipe ]] && recipe=$argument
+        [[ $argument == --recipe=* ]] && recipe=${argument#*=}
+        previous=$argument
+    done
+    dir=$here/egs/$recipe
+    [[ -f $dir/recipe.sh ]] || dir=$recipe
+    [[ -f $dir/recipe.sh ]] || die "there is no recipe $recipe; take one of: $(cd "$here/egs" && echo */ | tr -d /)"
+    dir=$(cd "$dir" && pwd)
+    name=${dir##*/}
+    before=$(variables)
+    # shellcheck source=egs/mini/recipe.sh
+    . "$dir/recipe.sh"
+    mapfile -t recipe_options < <(comm -13 <(echo "$before") <(variables) | grep -vxE 'costs|summary|before')
+}
+
+parse() { # set the variables that the options name
+    local known=" recipe stage stop_stage systems seeds ngpu nj deterministic force dry_run ${recipe_options[*]} " option value
+    while (($#)); do
+        [[ $1 == --help || $1 == -h ]] && { usage; exit 0; }
+        [[ $1 == --* ]] || status=2 die "$1 is no option; see ./run.sh --help"
+        option=${1#--} value=
+        if [[ $option == *=* ]]; then value=${option#*=} option=${option%%=*}; fi
+        [[ $option != *_* ]] || status=2 die "unknown option $1; options have dashes, see ./run.sh --help"
+        option=${option//-/_}
+        [[ $known == *" $option "* ]] || status=2 die "unknown option ${1%%=*} for recipe $name; see ./run.sh --help"
+        if [[ $1 != *=* ]]; then
+            if [[ ${!option} =~ ^(true|false)$ && ! ${2:-} =~ ^(true|false)$ ]]; then
+                value=true
+            else
+                (($# > 1)) || status=2 die "option $1 needs a value"
+                value=$2
+                shift
+            fi
+        fi
+        [[ ! ${!option} =~ ^(true|false)$ || $value =~ ^(true|false)$ ]] || status=2 die "option --${option//_/-} is true or false, not $value"
+        printf -v "$option" %s "$value"
+        shift
+    done
+    for option in stage stop_stage ngpu nj; do
+        [[ ${!option} =~ ^[0-9]+$ ]] || status=2 die "option --${option//_/-} must be a whole number, not ${!option}"
+    done
+    ((stage <= stop_stage && stop_stage < ${#names[@]})) || status=2 die "stages go from 0 to 8, --stage not above --stop-stage"
+    ((nj > 0)) || status=2 die "option --nj must be at least 1"
+}
+
+lock() { # one run at a time in a recipe's folder; processes that outlive this one keep the lock
+    command -v flock >/dev/null || die "flock is missing; install util-linux"
+    exec 9>>"$dir/.lock" || die "$dir is not writable; copy the recipe's folder to where you can write, and give --recipe PATH"
+    if ! flock --nonblock 9; then
+        read -r holder began <"$dir/.lock" || true
+        die "process ${holder:-?} has been running this recipe for $((($(date +%s) - ${began:-0}) / 60)) minutes; wait for it or end it"
+    fi
+    echo "$$ $(date +%s)" >"$dir/.lock"
+}
+
+go_on() { # the command that goes on from the stage now running
+    local argument skip=false
+    printf './run.sh'
+    for argument in "${given[@]}"; do
+        if $skip; then skip=false; continue; fi
+        case $argument in
+            --stage) skip=true ;;
+            --stage=* | --force | --force=true) ;;
+            *) printf ' %q' "$argument" ;;
+        esac
+    done
+    echo " --stage $now"
+}
+
+step() { # NAME COMMAND…: run one program, its output in a log file
+    local file="$dir/exp/log/$now.$1.log" began=$SECONDS
+    shift
+    if $dry_run; then printf '%q ' "$@"; echo; return; fi
+    mkdir -p "$dir/exp/log"
+    { printf '# %s\n#' "$(date '+%Y-%m-%d %H:%M:%S')"; printf ' %q' "$@"; echo; } >"$file"
+    local code=0
+    TAGASC_STAGE="stage $now (${names[now]})" "$@" >>"$file" 2>&1 || code=$?
+    echo "# $(date '+%Y-%m-%d %H:%M:%S') status $code after $((SECONDS - began)) s" >>"$file"
+    ((code == 0)) && return
+    {
+        echo
+        echo "stage $now (${names[now]}) failed with status $code. The end of its log:"
+        grep -v '^#' "$file" | tail -n 8 | sed 's/^/    /'
+        echo "The log: $file"
+        echo "To go on: $(go_on)"
+    } >&2
+    exit "$code"
+}
+
+on_gpus() { # NAME COMMAND…: run a program once a GPU, each with its share of the work (--shard)
+    local count=$((ngpu > 1 ? ngpu : 1)) gpu failed=0 job jobs=()
+    if ((count == 1)); then step "$1" $gpu_cmd "${@:2}"; return; fi
+    for ((gpu = 0; gpu < count; gpu++)); do
+        (CUDA_VISIBLE_DEVICES=$gpu step "$1.$gpu" $gpu_cmd "${@:2}" --shard "$gpu/$count") &
+        jobs+=($!)
+    done
+    for job in "${jobs[@]}"; do wait "$job" || failed=$?; done
+    ((failed == 0)) || exit "$failed"
+}
+
+load_recipe
+parse "${given[@]}"
+# shellcheck source=path.sh
+. "$here/path.sh"
+# shellcheck source=cmd.sh
+. "$here/cmd.sh"
+$dry_run || lock
+if [[ -z $gpu_cmd$cpu_cmd ]]; then exec 3>&2; export TAGASC_CONSOLE_FD=3; fi # progress bars reach the terminal
+trap 'echo >&2; echo "interrupted in stage $now (${names[now]}). To go on: $(go_on)" >&2; exit 130' INT TERM
+cd "$here"
+
+# shellcheck disable=SC2154  # the recipe's variables
+{
+    device=auto; ((ngpu > 0)) || device=cpu
+    experiment=$dir/exp/$trunk-$tagger
+    tags=$dir/dump/tags/$tagger
+    again=(); if $force; then again=(--force); fi
+    gpu=(--device "$device" "${again[@]}"); if $deterministic; then gpu+=(--deterministic); fi
+    which=(--systems "$systems" --seeds "$seeds")
+    audio=(--audio "$dir/dump/audio")
+}
+
+# shellcheck disable=SC2046,SC2086,SC2154  # cpu_cmd and gpu_cmd are words; variables of the recipe
+run_stage() {
+    case ${names[now]} in
+        download) download ;;
+        manifests)
+            step "$scene_corpus" $cpu_cmd "$PYTHON" "local/$scene_corpus.py" "$scene_corpus_dir" "$dir/data/$scene_corpus" \
+                --nj "$nj" $(scene_manifest_options) "${again[@]}"
+            step "$tagging_corpus" $cpu_cmd "$PYTHON" "local/$tagging_corpus.py" "$tagging_corpus_dir" "$dir/data/$tagging_corpus" \
+                --nj "$nj" $(tagging_manifest_options) "${again[@]}" ;;
+        pack)
+            step "$scene_corpus" $cpu_cmd "$PYTHON" steps/pack_audio.py --manifests "$dir/data/$scene_corpus" \
+                --out "$dir/dump/audio" --seconds "$scene_seconds" --nj "$nj" "${again[@]}"
+            step "$tagging_corpus" $cpu_cmd "$PYTHON" steps/pack_audio.py --manifests "$dir/data/$tagging_corpus" \
+                --out "$dir/dump/audio" --nj "$nj" "${again[@]}" ;;
+        tagger)
+            step tagger $gpu_cmd "$PYTHON" steps/train_tagger.py --config "$dir/conf/tagger.yaml" "${audio[@]}" \
+                --out "$dir/exp/tagger/$tagger" --corpus "$tagging_corpus" "${gpu[@]}" ;;
+        tags)
+            step tags $gpu_cmd "$PYTHON" steps/extract_tags.py --tagger "$dir/exp/tagger/$tagger" "${audio[@]}" \
+                --out "$tags" --corpus "$scene_corpus" ${events_table:+--truth "$events_table"} --device "$device" "${again[@]}" ;;
+        scenes)
+            on_gpus scenes "$PYTHON" steps/train_scene.py "${audio[@]}" --tags "$tags" --out "$experiment" \
+                --corpus "$scene_corpus" --trunk "$dir/conf/trunk_$trunk.yaml" --training "$dir/conf/scene.yaml" \
+                "${which[@]}" "${gpu[@]}" ;;
+        codes)
+            step codes $gpu_cmd "$PYTHON" steps/extract_codes.py "${audio[@]}" --tags "$tags" --out "$experiment" \
+                --corpus "$scene_corpus" "${which[@]}" --device "$device" "${again[@]}" ;;
+        svm) step svm $cpu_cmd "$PYTHON" steps/score_svm.py --out "$experiment" "${which[@]}" "${again[@]}" ;;
+        report)
+            step report $cpu_cmd "$PYTHON" steps/report.py --recipe "$dir" --experiment "$experiment" \
+                --tagger "$dir/exp/tagger/$tagger" --tags "$tags" --corpus "$scene_corpus" --note "$note" ;;
+    esac
+}
+
+for ((now = stage; now <= stop_stage; now++)); do
+    $dry_run || say "stage $now (${names[now]})"
+    run_stage
+done
+$dry_run || say "done in $SECONDS s"

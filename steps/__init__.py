@@ -1,0 +1,1 @@
+"""One program a stage: reads files, calls tagasc, writes files."""

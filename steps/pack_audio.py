@@ -1,0 +1,81 @@
+#!/usr/bin/env python3
+"""Stage 2: decode every clip of a corpus once into packed audio (the format is in ``tagasc/audio.py``)."""
+
+import gzip
+import hashlib
+import os
+import shutil
+from pathlib import Path
+
+from tagasc import command, provenance
+from tagasc.console import log
+from tagasc.errors import UserError
+from tagasc.packing import Sample, Source, pack
+
+
+def main(
+    manifests: Path, out: Path, seconds: float | None = None, sample: Sample = "int16", nj: int = 1, force: bool = False
+) -> None:
+    """Pack the clips of every ``<corpus>_cuts_<split>.jsonl.gz`` into ``<out>/<corpus>_<split>``.
+
+    Args:
+        manifests: folder of Lhotse manifests (stage 1).
+        out: folder for the packed audio.
+        seconds: length that clips are cut or padded to; not given, each keeps its own.
+        sample: type of the stored samples; int16 rounds, float32 keeps 24-bit audio exact at twice the size.
+        nj: number of processes.
+        force: pack again even what is there.
+    """
+    if nj < 1 or (seconds is not None and seconds <= 0):
+        raise UserError("--nj and --seconds must be positive")
+    cuts = sorted(manifests.glob("*_cuts_*.jsonl.gz"))
+    if not cuts:
+        raise UserError(f"{manifests} holds no *_cuts_*.jsonl.gz; run stage 1 (manifests)")
+    for path in cuts:
+        corpus, split = path.name.removesuffix(".jsonl.gz").split("_cuts_")
+        _pack(path, out / f"{corpus}_{split}", seconds, sample, nj, force)
+
+
+def _pack(path: Path, folder: Path, seconds: float | None, sample: Sample, nj: int, force: bool) -> None:
+    content = hashlib.sha256(gzip.decompress(path.read_bytes())).hexdigest()
+    record = provenance.made_from("pack_audio", {"seconds": seconds, "sample": sample}, {path.name: content})
+    old = provenance.read(folder)
+    if old is not None and not force:
+        why = provenance.difference(old, record)
+        if why is None:
+            log.info("%s: up to date", folder.name)
+            return
+        log.info("%s: outdated (%s), packing again", folder.name, why)
+    if force:
+        shutil.rmtree(folder.with_name(f".partial.{folder.name}"), ignore_errors=True)
+    sources = _sources(path, seconds)
+    if not sources:
+        raise UserError(f"{path} lists no clips; run stage 1 (manifests) on a corpus that has some")
+    size = sum(s.frames * s.channels for s in sources) * (2 if sample == "int16" else 4)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder.parent).free
+    if size > free and not folder.with_name(f".partial.{folder.name}").exists():
+        raise UserError(f"{folder} needs {size / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; free some space")
+    pack(sources, folder, record, sample, nj)
+
+
+def _sources(path: Path, seconds: float | None) -> list[Source]:
+    from lhotse import CutSet  # here, since it takes long to import
+
+    sources = []
+    for cut in CutSet.from_file(path):
+        recording, supervision = cut.recording, cut.supervisions[0]
+        if len(recording.sources) != 1 or recording.sources[0].type != "file":
+            raise UserError(f"{path}: {recording.id} is not one audio file; give manifests of plain files")
+        custom = supervision.custom or {}
+        frames = cut.num_samples if seconds is None else round(seconds * cut.sampling_rate)
+        sources.append(Source(
+            supervision.id, os.fspath(recording.sources[0].source), round(cut.start * cut.sampling_rate), cut.num_samples,
+            frames, recording.num_channels, cut.sampling_rate, tuple(custom.get("labels", ())),
+            custom.get("location", ""), custom.get("usage", ""),
+        ))  # fmt: skip
+    return sources
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,136 @@
+#!/usr/bin/env python3
+"""Stage 8: one page of results, with tables and pictures, and how each came about."""
+
+from functools import cache
+from pathlib import Path
+
+from tagasc import command, pictures, provenance
+from tagasc.console import log
+from tagasc.files import read_json, sha256, write_text
+from tagasc.report import (
+    BASELINE, SystemResult, accuracy_table, best_of, chosen_table, class_table, gather, markdown,
+)  # fmt: skip
+from tagasc.tags import read_record
+from tagasc.training import HISTORY, WEIGHTS
+
+
+def main(recipe: Path, experiment: Path, tagger: Path, tags: Path, corpus: str = "tau2019", note: str = "") -> None:
+    """Write ``<recipe>/exp/report``: RESULTS.md, tables and pictures.
+
+    Args:
+        recipe: folder of the recipe.
+        experiment: folder of the experiment, with scored systems (stage 7).
+        tagger: folder of the tagger.
+        tags: folder of the tag vectors.
+        corpus: name of the scene corpus.
+        note: a sentence that stands over the results, for instance that the corpus is synthetic.
+    """
+    results = gather(experiment)
+    out = recipe / "exp" / "report"
+    best = best_of(results)
+    beside = [result for result in results if result.name == BASELINE] + ([best] if best.name != BASELINE else [])
+    pictures.accuracies(results, "test", out / "accuracies.png", " (synthetic)" if "synthetic" in note.lower() else "")
+    pictures.confusions(beside or [best], "test", out / "confusions.png")
+    pictures.curves(results, out / "curves.png")
+    page = [f"# Results of {recipe.name}, {experiment.name}", "", *([f"**{note}**", ""] if note else [])]
+    page += _accuracies(results) + _classes(results, beside) + _tagger(tagger, tags, out)
+    page += _made(recipe, results, _outdated(recipe / "dump" / "audio", corpus, results, experiment, tagger, tags))
+    write_text(out / "RESULTS.md", "\n".join(page))
+    for line in markdown(accuracy_table(results, "test")).splitlines():
+        log.info("%s", line)
+    log.info("the report: %s", out / "RESULTS.md")
+
+
+def _accuracies(results: list[SystemResult]) -> list[str]:
+    lines = [
+        "## Accuracy", "",
+        "Epoch, kernel and C were chosen on validation clips; the test clips were scored once. Accuracies are means ± standard",
+        "deviation over seeds. Intervals are 95 % percentile intervals of a bootstrap over recording locations; they tell how much",
+        "the figure depends on the test locations, not on the training's random numbers. *softmax* is the network's own answer.", "",
+    ]  # fmt: skip
+    for split in results[0].runs[0].scores:
+        clips = results[0].runs[0].scores[split]["clips"]
+        lines += [f"### {split} ({clips} clips)", "", markdown(accuracy_table(results, split))]
+    return [*lines, "![accuracies](accuracies.png)", ""]
+
+
+def _classes(results: list[SystemResult], beside: list[SystemResult]) -> list[str]:
+    shown = " beside ".join(result.name for result in beside)
+    return [
+        "## Scene by scene", "", "Accuracy in %, mean over seeds, on test.", "", markdown(class_table(results, "test")),
+        f"Confusions of {shown} (the best on validation):", "", "![confusions](confusions.png)", "",
+        "## Training", "", "![curves](curves.png)", "", markdown(chosen_table(results)),
+    ]  # fmt: skip
+
+
+def _tagger(tagger: Path, tags: Path, out: Path) -> list[str]:
+    lines = ["## Tagger", ""]
+    if not (tagger / WEIGHTS).exists():
+        return [*lines, f"{tagger.name}: not trained here.", ""]
+    pictures.tagger_curve(read_json(tagger / HISTORY, "stage 3 (tagger)"), out / "tagger.png")
+    scores = read_json(tagger / "scores.json", "stage 3 (tagger)")
+    on_scenes = tags / "scores.json"
+    rows = [(f"tagging corpus, {name}", f"{value:.3f}") for name, value in scores["lwlrap"].items() if value is not None]
+    if on_scenes.exists():
+        found = read_json(on_scenes, "stage 4 (tags)")["lwlrap"]
+        rows += [(f"scene clips, {name}", f"{value:.3f}") for name, value in found.items()]
+    lines += [f"{tagger.name}, {scores['parameters']:,} parameters.", "", markdown((("clips", "lwlrap"), rows))]
+    lines += ["![tagger](tagger.png)", ""]
+    if scores["test_by_class"]:
+        by_class = [(name, "" if value is None else f"{value:.3f}") for name, value in scores["test_by_class"].items()]
+        lines += ["<details><summary>test lwlrap by class</summary>", "", markdown((("class", "lwlrap"), by_class)), "</details>", ""]
+    return lines
+
+
+def _made(recipe: Path, results: list[SystemResult], outdated: list[tuple[str, str]]) -> list[str]:
+    """Versions, commands, and what is outdated."""
+    lines = ["## How this was made", ""]
+    if outdated:
+        lines += ["**Outdated** (made from something that has changed since; run the stages again):", ""]
+        lines += [*(f"- {title}: its input {name} has changed" for title, name in outdated), ""]
+    record = results[0].runs[0].record
+    versions = ", ".join(f"{name} {version}" for name, version in record.get("versions", {}).items())
+    machine = record.get("machine", {})
+    lines += [f"- seeds: {sorted({run.seed for result in results for run in result.runs})}"]
+    lines += [f"- networks trained from {record.get('date')} on, commit {record.get('commit')}"]
+    lines += [f"- {versions}", f"- {machine.get('system')}, {machine.get('processors')} processors", "", "```"]
+    logs = sorted((recipe / "exp" / "log").glob("*.log"), key=lambda path: path.stat().st_mtime)
+    lines += [line.removeprefix("# ") for path in logs for line in path.read_text(encoding="utf-8", errors="replace").splitlines()[1:2]]
+    return [*lines, "```", ""]
+
+
+def _outdated(
+    audio: Path, corpus: str, results: list[SystemResult], experiment: Path, tagger: Path, tags: Path
+) -> list[tuple[str, str]]:
+    """Results whose inputs are no longer what they were made from, each with the first such input."""
+    splits = [folder.name.removeprefix(f"{corpus}_") for folder in sorted(audio.glob(f"{corpus}_*/"))]
+    packed = {split: audio / f"{corpus}_{split}" / "index.json" for split in splits}
+    vectors = {split: tags / f"{corpus}_{split}.npz" for split in splits}
+    of_networks = {f"audio {s}": packed[s] for s in splits} | {f"tags {s}": vectors[s] for s in splits}
+    found = []
+
+    def check(title: str, record: dict | None, files: dict[str, Path]) -> None:
+        changed = [name for name, digest in (record or {}).get("inputs", {}).items() if _digest(files.get(name)) != digest]
+        found.extend((title, name) for name in changed[:1])
+
+    for split in splits:
+        check(f"tag vectors of {split}", read_record(vectors[split]), {"tagger": tagger / WEIGHTS, "audio": packed[split]})
+    for result in results:
+        for run in result.runs:
+            title, place = f"{result.name}, seed {run.seed}", f"{result.name}/seed{run.seed}"
+            check(f"network of {title}", run.record, of_networks)
+            codes = {split: experiment / "codes" / place / f"{split}.npz" for split in splits}
+            network = experiment / "scene" / place / WEIGHTS
+            for split, path in codes.items():
+                check(f"{split} codes of {title}", read_record(path), {"network": network, "audio": packed[split], "tags": vectors[split]})
+            check(f"scores of {title}", provenance.read(experiment / "svm" / place), codes)
+    return found
+
+
+@cache
+def _digest(path: Path | None) -> str | None:
+    return sha256(path) if path is not None and path.exists() else None
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,89 @@
+"""Codes and the support vector machine that names the scene (paper, section 2.1)."""
+
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.svm import SVC
+
+from tagasc.errors import UserError
+from tagasc.tags import read_npz, write_npz
+
+
+@dataclass(frozen=True)
+class Codes:
+    """Codes of one split.
+
+    Attributes:
+        ids: clip ids, str (clips,).
+        codes: float32 (clips, code size).
+        logits: float32 (clips, scenes), the network's own scores.
+        scenes: the true scene of each clip, str (clips,).
+        locations: the recording location of each clip, str (clips,).
+    """
+
+    ids: np.ndarray
+    codes: np.ndarray
+    logits: np.ndarray
+    scenes: np.ndarray
+    locations: np.ndarray
+
+    def write(self, path: Path, record: dict[str, Any]) -> None:
+        """Write an ``.npz``, whole or not at all."""
+        write_npz(path, record, **vars(self))
+
+    @classmethod
+    def read(cls, path: Path) -> "Codes":
+        """Raises UserError: the file is absent, not such a file, or its codes are not finite."""
+        codes = cls(**read_npz(path, ("ids", "codes", "logits", "scenes", "locations"), "stage 6 (codes)"))
+        if codes.codes.ndim != 2 or len({len(value) for value in vars(codes).values()}) != 1:
+            raise UserError(f"{path}: its arrays differ in length; extract the codes again (stage 6)")
+        if not np.isfinite(codes.codes).all():
+            raise UserError(f"{path} holds codes that are not finite; extract them again (stage 6)")
+        return codes
+
+    def joined(self, other: "Codes") -> "Codes":
+        """The clips of both."""
+        return Codes(*(np.concatenate(pair) for pair in zip(vars(self).values(), vars(other).values(), strict=True)))
+
+
+@dataclass(frozen=True)
+class SvmConfig:
+    """What the SVM is chosen from, by accuracy on the validation clips.
+
+    Args:
+        kernels: kernels to try (paper, section 2.1).
+        costs: values of C to try; among equals the earlier one wins.
+    """
+
+    kernels: tuple[str, ...] = ("rbf", "sigmoid")
+    costs: tuple[float, ...] = (1.0, 0.1, 10.0)
+
+    def __post_init__(self) -> None:
+        if not self.kernels or not set(self.kernels) <= {"rbf", "sigmoid", "linear", "poly"}:
+            raise ValueError("kernels must be out of rbf, sigmoid, linear, poly")
+        if not self.costs or min(self.costs) <= 0:
+            raise ValueError("costs must be positive")
+
+
+def choose_svm(config: SvmConfig, train: Codes, validation: Codes) -> tuple[SVC, list[dict[str, Any]]]:
+    """Fit an SVM on the training codes for each kernel and cost; keep the best on validation.
+
+    Returns:
+        the fitted machine, and the validation accuracy of everything tried, in order.
+
+    Raises:
+        UserError: the two sets' codes differ in length.
+    """
+    if train.codes.shape[1] != validation.codes.shape[1]:
+        raise UserError("training and validation codes differ in length; extract both again (stage 6)")
+    tried, best = [], None
+    for cost, kernel in product(config.costs, config.kernels):
+        svm = SVC(kernel=kernel, C=cost, gamma="scale").fit(train.codes, train.scenes)
+        accuracy = float((svm.predict(validation.codes) == validation.scenes).mean())
+        tried.append({"kernel": kernel, "C": cost, "validation_accuracy": accuracy})
+        if best is None or accuracy > best[0]:
+            best = (accuracy, svm)
+    return best[1], tried

@@ -1,0 +1,110 @@
+"""Turns a typed function into a program: options, configuration files, and errors of one line."""
+
+import errno
+import inspect
+import sys
+from argparse import ArgumentError
+from collections.abc import Callable
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from jsonargparse import ArgumentParser, auto_cli
+
+from tagasc.console import log, start_logging
+from tagasc.errors import UserError
+
+Config = TypeVar("Config")
+_SYSTEM = {
+    errno.ENOSPC: "the disk is full; free some space and run the same command again",
+    errno.EDQUOT: "the disk quota is used up; free some space and run the same command again",
+    errno.EACCES: "no permission; check who owns it",
+    errno.EROFS: "the file system is read-only; choose another place to write to",
+    errno.ENOENT: "no such file or folder; check the path",
+    errno.ENOTDIR: "a file stands where a folder is needed; check the path",
+    errno.EISDIR: "a folder stands where a file is needed; check the path",
+}
+
+
+def run(main: Callable[..., None], positional: bool = False) -> None:
+    """Run ``main`` as a command-line program.
+
+    Each parameter of ``main`` is an option (with ``positional``, those without a default are arguments); dataclass parameters are groups of options, and ``--config FILE.yaml``
+    sets any of them. Exit status: 0 done, 1 bad input, 2 bad options, 130 interrupted.
+    """
+    start_logging()
+    try:
+        auto_cli(main, args=_spelt_out(main, sys.argv[1:]), as_positional=positional, exit_on_error=False)
+    except ArgumentError as error:
+        _stop(f"{_one_line(error)}; see --help", 2)
+    except UserError as error:
+        _stop(str(error), 1)
+    except KeyboardInterrupt:
+        _stop("interrupted; the same command goes on where this stopped", 130)
+    except OSError as error:
+        if error.errno not in _SYSTEM:
+            raise
+        _stop(f"{error.filename or 'writing'}: {_SYSTEM[error.errno]}", 1)
+
+
+def from_yaml(cls: type[Config], path: Path) -> Config:
+    """Read a configuration dataclass from a YAML file; a misspelt key or a wrong type is a ``UserError``."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist; give a configuration file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not YAML: {_one_line(error)}") from None
+    return from_values(cls, values, str(path))
+
+
+def from_values(cls: type[Config], values: Any, where: str) -> Config:
+    """Build a configuration dataclass from plain values, each checked against its field's type.
+
+    Raises:
+        UserError: names ``where`` and the key that is unknown or of the wrong type.
+    """
+    if not isinstance(values, dict):
+        raise UserError(f"{where} must be a mapping of settings, not {values!r}")
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(cls, "it")
+    try:
+        return parser.instantiate_classes(parser.parse_object({"it": values})).it
+    except (ArgumentError, ValueError, TypeError) as error:
+        raise UserError(f"{where}: {_one_line(error).replace('it.', '')}") from None
+
+
+def plain(value: Any) -> Any:
+    """Dataclasses, paths and tuples as what JSON can hold."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return plain(asdict(value))
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _spelt_out(main: Callable[..., None], arguments: list[str]) -> list[str]:
+    """Options as jsonargparse wants them: ``--allow-partial`` becomes ``--allow_partial true``."""
+    flags = {name for name, parameter in inspect.signature(main).parameters.items() if parameter.annotation is bool}
+    spelt: list[str] = []
+    for place, argument in enumerate(arguments):
+        name, equals, value = argument.partition("=")
+        if name.startswith("--"):
+            name = name.replace("-", "_").replace("__", "--", 1)
+        spelt.append(name + equals + value)
+        following = arguments[place + 1 : place + 2]
+        if name[2:] in flags and name.startswith("--") and not equals and following not in (["true"], ["false"]):
+            spelt.append("true")
+    return spelt
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
+
+
+def _stop(message: str, status: int) -> None:
+    log.error("error: %s", message)
+    sys.exit(status)

@@ -1,0 +1,8 @@
+"""The one exception for what a user can cause."""
+
+
+class UserError(Exception):
+    """Bad input. Its text is one line: what is wrong, in which file, what to do.
+
+    ``tagasc.command.run`` prints that line without a traceback and exits with status 1.
+    """

@@ -1,0 +1,72 @@
+"""How good a result is, and how sure one can be of it."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from sklearn.metrics import label_ranking_average_precision_score
+
+
+def lwlrap(truth: np.ndarray, scores: np.ndarray) -> float:
+    """Label-weighted label-ranking average precision, the measure of DCASE 2019 task 2.
+
+    Label-ranking average precision in which every label, not every clip, counts the same; clips without labels are
+    left out.
+
+    Args:
+        truth: (clips, classes), nonzero where the class is present.
+        scores: (clips, classes), higher is more likely.
+
+    Returns:
+        A value in 0..1; nan if no clip has a label.
+    """
+    truth = np.asarray(truth) > 0
+    labels = truth.sum(axis=1)
+    if not labels.any():
+        return float("nan")
+    kept = labels > 0
+    return float(label_ranking_average_precision_score(truth[kept], scores[kept], sample_weight=labels[kept]))
+
+
+def lwlrap_by_class(truth: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Mean precision at each class's labels, (classes,); nan where a class has no label.
+
+    Weighted by their numbers of labels, the classes' values average to ``lwlrap``.
+    """
+    truth = np.asarray(truth) > 0
+    precision = np.full(truth.shape, np.nan)
+    for clip in np.flatnonzero(truth.any(axis=1)):
+        at_least = scores[clip][None, :] >= scores[clip][truth[clip]][:, None]
+        precision[clip, truth[clip]] = (at_least & truth[clip]).sum(axis=1) / at_least.sum(axis=1)
+    total, count = np.nansum(precision, axis=0), truth.sum(axis=0)
+    return np.divide(total, count, out=np.full(count.shape, np.nan), where=count > 0)
+
+
+def location_bootstrap(
+    values: np.ndarray, locations: Sequence[str], draws: int = 2000, seed: int = 0
+) -> tuple[float, float]:
+    """95 % percentile interval of a mean over clips, drawing whole recording locations.
+
+    Clips of one location are not independent, so an interval over single clips would be too narrow.
+
+    Args:
+        values: (clips,), for instance 1 where a clip is right and 0 where it is wrong, or a difference of two such.
+        locations: each clip's recording location.
+
+    Returns:
+        Lower and upper bound; (nan, nan) with fewer than two locations.
+    """
+    names, of_clip = np.unique(np.asarray(locations), return_inverse=True)
+    if len(names) < 2:
+        return float("nan"), float("nan")
+    totals = np.bincount(of_clip, weights=values)
+    counts = np.bincount(of_clip)
+    drawn = np.random.default_rng(seed).integers(len(names), size=(draws, len(names)))
+    means = totals[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def class_averaged(truth: Sequence[str], predicted: Sequence[str]) -> float:
+    """Accuracy averaged over the classes present in ``truth``."""
+    right = np.asarray(truth) == np.asarray(predicted)
+    return float(np.mean([right[np.asarray(truth) == name].mean() for name in sorted(set(truth))]))

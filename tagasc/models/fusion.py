@@ -1,0 +1,110 @@
+"""How a tag vector T joins the scene network: sections 3.1 (concatenation), 3.2 (attention) and 3.3 (both)."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class System:
+    """One row or cell of the paper's tables: a record of ``egs/systems.yaml``.
+
+    Args:
+        concat: where tags are concatenated (section 3.1): ``code`` appends them to the code, ``code_fc`` transforms
+            that concatenation into a new code, ``before_code`` appends them to the pooled features.
+        concat_layers: layers that transform the tags before concatenation.
+        heads: heads of the attention (section 3.2); 0 is no attention.
+        attention_layers: layers that transform the tags before the attention's projection.
+        shared: one transform feeds both methods (Table 5) instead of one each (Table 4).
+    """
+
+    concat: Literal["none", "code", "code_fc", "before_code"] = "none"
+    concat_layers: int = 0
+    heads: int = 0
+    attention_layers: int = 0
+    shared: bool = False
+
+    def __post_init__(self) -> None:
+        if min(self.concat_layers, self.heads, self.attention_layers) < 0:
+            raise ValueError("concat_layers, heads and attention_layers must not be negative")
+        if self.concat_layers and self.concat != "before_code":
+            raise ValueError("concat_layers needs concat: before_code")
+        if self.attention_layers and not self.heads:
+            raise ValueError("attention_layers needs heads")
+        both = self.concat == "before_code" and self.heads > 0
+        if self.shared and not (both and self.concat_layers == self.attention_layers):
+            raise ValueError("shared needs concat: before_code, heads, and concat_layers equal to attention_layers")
+
+    @property
+    def uses_tags(self) -> bool:
+        """Whether the system sees tags at all."""
+        return self.concat != "none" or self.heads > 0
+
+
+class TagTransform(nn.Sequential):
+    """n fully connected layers c → c, each followed by LeakyReLU; with n = 0 the tags themselves."""
+
+    def __init__(self, tags: int, layers: int, slope: float) -> None:
+        pairs = [(nn.Linear(tags, tags), nn.LeakyReLU(slope)) for _ in range(layers)]
+        super().__init__(*(part for pair in pairs for part in pair))
+
+
+class TagAttention(nn.Module):
+    """Multi-head attention over the filters of the feature map, steered by the tags (section 3.2)."""
+
+    def __init__(self, tags: int, filters: int, heads: int) -> None:
+        """Raises ValueError if ``heads`` does not divide ``filters``."""
+        super().__init__()
+        if filters % heads:
+            raise ValueError(f"heads: {heads} does not divide the trunk's {filters} filters")
+        self.heads = heads
+        self.projection = nn.Linear(tags, filters)
+
+    def attention(self, tags: Tensor) -> Tensor:
+        """The attention map A = [A_1, …, A_h]: (batch, tags) → (batch, filters), a softmax within each head."""
+        by_head = self.projection(tags).unflatten(1, (self.heads, -1))
+        return F.softmax(by_head, dim=2).flatten(1)
+
+    def forward(self, feature_map: Tensor, tags: Tensor) -> Tensor:
+        """M' of eq. 2: each filter's row of M, (batch, filters, time), times its value of A."""
+        return feature_map * self.attention(tags).unsqueeze(2)
+
+
+class Fusion(nn.Module):
+    """What a system adds to the trunk: attends the feature map, and widens what the code layer sees.
+
+    Attributes:
+        before_code: values added to the pooled features.
+        after_code: values appended to the code as the SVM and the output layer see it.
+    """
+
+    def __init__(self, system: System, tags: int, filters: int, code_size: int, slope: float) -> None:
+        """Args: the record, c tags, f filters, values of the code, slope of LeakyReLU."""
+        super().__init__()
+        self.system = system
+        self.before_code = tags if system.concat == "before_code" else 0
+        self.after_code = tags if system.concat == "code" else 0
+        self.for_concat = TagTransform(tags, system.concat_layers, slope)
+        self.for_attention = None if system.shared else TagTransform(tags, system.attention_layers, slope)
+        self.attend = TagAttention(tags, filters, system.heads) if system.heads else None
+        self.new_code = nn.Linear(code_size + tags, code_size) if system.concat == "code_fc" else None
+
+    def to_feature_map(self, feature_map: Tensor, tags: Tensor | None) -> Tensor:
+        """(batch, filters, time), attended if the system has attention."""
+        if self.attend is None:
+            return feature_map
+        transform = self.for_concat if self.system.shared else self.for_attention
+        return self.attend(feature_map, transform(tags))
+
+    def to_pooled(self, pooled: Tensor, tags: Tensor | None) -> Tensor:
+        """(batch, 2 · filters [+ tags]): the pooled features, tags appended for *before code*."""
+        return torch.cat([pooled, self.for_concat(tags)], dim=1) if self.before_code else pooled
+
+    def to_code(self, code: Tensor, tags: Tensor | None) -> Tensor:
+        """(batch, code size [+ tags]): the code that the output layer and the SVM see (*codecat*)."""
+        if self.new_code is not None:
+            return self.new_code(torch.cat([code, tags], dim=1))
+        return torch.cat([code, tags], dim=1) if self.after_code else code

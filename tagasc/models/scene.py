@@ -1,0 +1,45 @@
+"""The scene network: trunk, global pooling, code, output (Table 1), with any fusion of tags (section 3)."""
+
+import torch
+from torch import Tensor, nn
+
+from tagasc.models.fusion import Fusion, System
+from tagasc.models.trunk import Trunk, TrunkConfig
+
+
+class SceneNetwork(nn.Module):
+    """One class for every system of Tables 2 to 5."""
+
+    def __init__(self, trunk: TrunkConfig, system: System, scenes: int, tags: int = 80, channels: int = 2) -> None:
+        """Build the network.
+
+        Args:
+            trunk: its shape.
+            system: how tags are used.
+            scenes: number of classes.
+            tags: length c of the tag vector.
+            channels: of the waveform.
+
+        Raises:
+            ValueError: heads that do not divide the filters.
+        """
+        super().__init__()
+        self.trunk = Trunk(trunk, channels)
+        self.fusion = Fusion(system, tags, trunk.filters, trunk.code_size, trunk.slope)
+        self.code = nn.Linear(2 * trunk.filters + self.fusion.before_code, trunk.code_size)
+        self.output = nn.Linear(trunk.code_size + self.fusion.after_code, scenes, bias=trunk.output_bias)
+
+    def forward(self, wave: Tensor, tags: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Compute code and scene scores.
+
+        Args:
+            wave: (batch, frames, channels), pre-emphasised.
+            tags: (batch, c) in 0..1; may be None for a system that uses none.
+
+        Returns:
+            code (batch, code size, or code size + c for *codecat* without transform), logits (batch, scenes).
+        """
+        feature_map = self.fusion.to_feature_map(self.trunk(wave), tags)
+        pooled = torch.cat([feature_map.mean(dim=2), feature_map.amax(dim=2)], dim=1)
+        code = self.fusion.to_code(self.code(self.fusion.to_pooled(pooled, tags)), tags)
+        return code, self.output(code)

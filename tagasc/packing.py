@@ -1,0 +1,179 @@
+"""Decodes audio files once into packed audio (the format is in ``tagasc.audio``), in parallel and resumably."""
+
+import json
+import zlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import soundfile
+from numpy.lib.format import open_memmap
+
+from tagasc import provenance
+from tagasc.audio import FORMAT, FULL_SCALE, Clip
+from tagasc.console import log, progress
+from tagasc.errors import UserError
+from tagasc.files import put_folder, write_json
+
+Sample = Literal["int16", "float32"]
+_PER_JOB = 16
+
+
+@dataclass(frozen=True)
+class Source:
+    """A stretch of an audio file that becomes one clip of ``frames`` sample frames.
+
+    The file is read from ``first`` on for ``available`` frames, then cut or padded with zeros to ``frames``.
+    """
+
+    id: str
+    path: str
+    first: int
+    available: int
+    frames: int
+    channels: int
+    sampling_rate: int
+    labels: tuple[str, ...]
+    location: str = ""
+    usage: str = ""
+
+
+def pack(sources: Sequence[Source], folder: Path, record: dict, sample: Sample = "int16", jobs: int = 1) -> None:
+    """Decode ``sources`` into ``folder``; a run that was cut goes on with the clips not yet decoded.
+
+    Args:
+        sources: the clips in order, all of one sampling rate and number of channels.
+        record: from ``provenance.made_from``; an unfinished folder made from anything else is started over.
+        sample: type of the stored samples.
+        jobs: number of processes.
+
+    Raises:
+        UserError: a file is absent, unreadable, shorter than its manifest says, of another format, or not finite.
+    """
+    if len({(source.sampling_rate, source.channels) for source in sources}) != 1:
+        raise UserError(f"{folder}: its clips differ in sampling rate or channels; give manifests of one kind")
+    partial = folder.with_name(f".partial.{folder.name}")
+    done = _take_up(partial, record, sources, sample)
+    starts = np.concatenate([[0], np.cumsum([source.frames for source in sources])]).tolist()
+    todo = [number for number in range(len(sources)) if number not in done]
+    chunks = [todo[at : at + _PER_JOB] for at in range(0, len(todo), _PER_JOB)]
+    with _workers(jobs) as run, (partial / "done.jsonl").open("a", encoding="utf-8") as journal:
+        work = ((str(partial / "audio.npy"), [(sources[n], starts[n], n) for n in chunk]) for chunk in chunks)
+        for finished in progress(run(_decode_chunk, work), f"packing {folder.name}", total=len(chunks)):
+            for number, crc32, error_energy, energy in finished:
+                done[number] = (crc32, error_energy, energy)
+                journal.write(json.dumps([number, crc32, error_energy, energy]) + "\n")
+            journal.flush()
+    clips = [_clip(source, starts[n], done[n][0]) for n, source in enumerate(sources)]
+    index = {"format": FORMAT, "sampling_rate": sources[0].sampling_rate, "channels": sources[0].channels}
+    write_json(partial / "index.json", {**index, "clips": [asdict(clip) for clip in clips]})
+    (partial / "done.jsonl").unlink()
+    put_folder(partial, folder)
+    _report(folder, sources, [done[n] for n in range(len(sources))])
+
+
+def quantise(wave: np.ndarray) -> np.ndarray:
+    """float in -1..1 to int16: round(x · 32768), ties to even, clipped. Exact for 16-bit audio."""
+    scaled = np.multiply(wave, FULL_SCALE, dtype=np.float64 if wave.dtype == np.float64 else np.float32)
+    return np.clip(np.rint(scaled), -FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
+
+
+def read(source: Source) -> np.ndarray:
+    """Decode one source: float32 (frames, channels); float32 holds 24-bit samples exactly.
+
+    Raises:
+        UserError: see ``pack``.
+    """
+    try:
+        with soundfile.SoundFile(source.path) as file:
+            found = (file.samplerate, file.channels)
+            if found != (source.sampling_rate, source.channels):
+                raise UserError(
+                    f"{source.path} has {found[0]} Hz and {found[1]} channel(s), its manifest says"
+                    f" {source.sampling_rate} Hz and {source.channels}; run stage 1 (manifests) again"
+                )
+            file.seek(source.first)
+            wave = file.read(min(source.available, source.frames), dtype="float32", always_2d=True)
+    except (soundfile.LibsndfileError, RuntimeError) as error:
+        if not Path(source.path).exists():
+            raise UserError(f"{source.path} does not exist; run stages 0 and 1 again") from None
+        raise UserError(f"{source.path} cannot be read as audio ({error}); fetch the file again") from None
+    if len(wave) < min(source.available, source.frames):
+        raise UserError(f"{source.path} ends after {len(wave)} frames; it is truncated, fetch the file again")
+    if not np.isfinite(wave).all():
+        raise UserError(f"{source.path} holds samples that are not numbers; fetch the file again or leave it out")
+    return np.pad(wave, ((0, source.frames - len(wave)), (0, 0)))
+
+
+def _take_up(partial: Path, record: dict, sources: Sequence[Source], sample: Sample) -> dict[int, tuple]:
+    """Prepare the partial folder; return what an earlier run of the same record has finished, by clip number."""
+    old = provenance.read(partial)
+    if old is not None and provenance.difference(old, record) is None and (partial / "audio.npy").exists():
+        lines = (partial / "done.jsonl").read_text(encoding="utf-8").split("\n")[:-1]
+        rows = [json.loads(line) for line in lines]
+        if rows:
+            log.info("%s: going on after %d of %d clips", partial.name, len(rows), len(sources))
+        return {number: tuple(rest) for number, *rest in rows}
+    partial.mkdir(parents=True, exist_ok=True)
+    (partial / provenance.NAME).unlink(missing_ok=True)
+    frames = sum(source.frames for source in sources)
+    shape = (frames, sources[0].channels)
+    open_memmap(partial / "audio.npy", mode="w+", dtype=np.dtype(sample).newbyteorder("<"), shape=shape).flush()
+    (partial / "done.jsonl").write_text("", encoding="utf-8")
+    provenance.write(partial, record)
+    return {}
+
+
+def _decode_chunk(work: tuple[str, list[tuple[Source, int, int]]]) -> list[tuple[int, int, float, float]]:
+    """Decode some clips into the array; for each: its number, checksum, energy of rounding error and of signal."""
+    path, clips = work
+    samples = np.load(path, mmap_mode="r+", allow_pickle=False)
+    finished = []
+    for source, start, number in clips:
+        wave = read(source)
+        stored = quantise(wave) if samples.dtype == np.int16 else wave
+        samples[start : start + source.frames] = stored
+        back = stored / np.float32(FULL_SCALE) if samples.dtype == np.int16 else stored
+        energy = float(np.square(wave, dtype=np.float64).mean())
+        error = float(np.square(wave - back, dtype=np.float64).mean())
+        finished.append((number, zlib.crc32(np.ascontiguousarray(stored)), error, energy))
+    samples.flush()
+    return finished
+
+
+@contextmanager
+def _workers(jobs: int) -> Iterator:
+    """A lazy map over ``jobs`` processes, or in this one."""
+    if jobs <= 1:
+        yield map
+        return
+    with ProcessPoolExecutor(jobs, mp_context=get_context("fork")) as pool:
+        try:
+            yield pool.map
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _clip(source: Source, start: int, crc32: int) -> Clip:
+    return Clip(source.id, start, source.frames, source.labels, source.location, source.usage, crc32)
+
+
+def _report(folder: Path, sources: Sequence[Source], energies: list[tuple]) -> None:
+    hours = sum(source.frames for source in sources) / sources[0].sampling_rate / 3600
+    log.info("%s: %d clips, %.2f hours", folder.name, len(sources), hours)
+    changed = [(source.frames - source.available) for source in sources if source.frames != source.available]
+    if changed:
+        log.info("%s: %d clips padded or cut by up to %d frames", folder.name, len(changed), max(map(abs, changed)))
+    ratios = [10 * np.log10(energy / error) for _, error, energy in energies if error > 0 and energy > 0]
+    if ratios:
+        quiet, middle = np.percentile(ratios, [1, 50])
+        log.info(
+            "%s: signal to rounding error %.1f dB in the median clip, %.1f dB in the quietest hundredth",
+            folder.name, middle, quiet,
+        )  # fmt: skip

@@ -1,0 +1,88 @@
+"""Tag vectors on disk: which clip, which events, how probable; from the recipe's tagger or from anywhere else."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tagasc.errors import UserError
+from tagasc.files import whole_file
+
+
+def write_npz(path: Path, record: dict[str, Any], **arrays: np.ndarray) -> None:
+    """Write arrays, with the record of what they were made from, whole or not at all."""
+    with whole_file(path) as beside:
+        np.savez(beside, made_from=np.array(json.dumps(record)), **arrays)
+
+
+def read_npz(path: Path, names: tuple[str, ...], made_by: str) -> dict[str, np.ndarray]:
+    """Read the named arrays, without pickle.
+
+    Raises:
+        UserError: the file is absent, no ``.npz``, or lacks an array.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in names}
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist; {made_by} makes it") from None
+    except KeyError as error:
+        raise UserError(f"{path} lacks the array {error.args[0]}; it should hold {', '.join(names)}") from None
+    except (ValueError, OSError, EOFError) as error:
+        raise UserError(f"{path} is not a readable .npz file ({error}); make it again with {made_by}") from None
+
+
+def read_record(path: Path) -> dict[str, Any] | None:
+    """What an ``.npz`` was made from; None if it is absent or does not say."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return json.loads(str(file["made_from"]))
+    except (FileNotFoundError, KeyError, ValueError, OSError):
+        return None
+
+
+@dataclass(frozen=True)
+class TagVectors:
+    """Tag vectors of many clips.
+
+    Attributes:
+        ids: clip ids.
+        classes: names of the sound events.
+        values: float32 (clips, classes), probabilities.
+    """
+
+    ids: list[str]
+    classes: list[str]
+    values: np.ndarray
+    path: Path = field(default=Path("tags"))
+
+    @classmethod
+    def read(cls, path: Path) -> "TagVectors":
+        """Read an ``.npz`` with the arrays ids, classes and values.
+
+        Raises:
+            UserError: it is absent or not such a file, shapes disagree, or a value is not in 0..1.
+        """
+        arrays = read_npz(path, ("ids", "classes", "values"), "stage 4 (tags)")
+        ids, classes = arrays["ids"].astype(str).tolist(), arrays["classes"].astype(str).tolist()
+        values = arrays["values"].astype(np.float32)
+        if values.shape != (len(ids), len(classes)) or len(set(ids)) != len(ids):
+            raise UserError(f"{path}: values {values.shape} do not fit {len(ids)} different ids and {len(classes)} classes")
+        if not (np.isfinite(values).all() and (values >= 0).all() and (values <= 1).all()):
+            bad = ids[int(np.argmin((np.isfinite(values) & (values >= 0) & (values <= 1)).all(axis=1)))]
+            raise UserError(f"{path}: the tags of clip {bad} are not all numbers in 0..1; extract them again")
+        return cls(ids, classes, values, path)
+
+    def of(self, ids: list[str]) -> np.ndarray:
+        """Values of the given clips in their order, float32 (clips, classes).
+
+        Raises:
+            UserError: a clip has no tags.
+        """
+        place = {name: number for number, name in enumerate(self.ids)}
+        missing = [name for name in ids if name not in place]
+        if missing:
+            raise UserError(f"{self.path} has no tags for {len(missing)} of {len(ids)} clips, first {missing[0]}")
+        return self.values[[place[name] for name in ids]]
