@@ -5,7 +5,7 @@
 #   TAGASC_PYTHON=/path/to/python   uses that Python, which must have the packages, in place of .venv
 #   WHEELHOUSE=/path/to/wheels      installs from that folder, without a network
 #
-# With an argument, that file of requirements is installed too (tests/run.sh asks for requirements-test.txt).
+# Where $path_extra names a file of requirements, that is installed too (tests/run.sh: requirements-test.txt).
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
@@ -68,6 +68,6 @@ else
     fi
     PYTHON=$root/.venv/bin/python
     path_install requirements.txt
-    [[ -n ${1:-} ]] && path_install "$1"
+    [[ -z ${path_extra:-} ]] || path_install "$path_extra"
 fi
 export PYTHON

@@ -16,6 +16,7 @@ scene_seconds=4              # length of a scene clip
 scene_rate=16000             # sampling rate of the scenes, Hz
 scene_train=48               # training clips of each scene
 scene_test=30                # test clips of each scene
+clips_per_location=3         # clips recorded at one location
 events_table=$dir/corpora/TAU-urban-acoustic-scenes-2019-development/soundscapes_events.csv # the clips' events, if known
 
 tagging_corpus=fsdkaggle2019 # local/<tagging_corpus>.py makes its manifests
@@ -30,13 +31,14 @@ group='^(.*?)(?:-[A-Z])?$'   # which event files may come from one recording: th
 
 costs=("20 s, 0.2 GB" "10 s" "10 s, 0.1 GB" "1 min" "10 s" "2 min" "20 s" "10 s" "10 s")
 
-download() {
+compose_corpora() {
     step soundscapes $cpu_cmd "$PYTHON" local/soundscapes.py --out "$dir/corpora" --seed "$corpus_seed" --nj "$nj" \
         --scenes.seconds "$scene_seconds" --scenes.sampling_rate "$scene_rate" --scenes.train "$scene_train" \
-        --scenes.test "$scene_test" --scenes.unused 3 --scenes.clips_per_location 3 \
+        --scenes.test "$scene_test" --scenes.unused 3 --scenes.clips_per_location "$clips_per_location" \
         --tagging.sampling_rate "$tagging_rate" --tagging.longest 5 --tagging.curated "$tagging_train" \
         --tagging.noisy "$tagging_train" --tagging.test 204 \
         ${events:+--events "$events"} ${beds:+--beds "$beds"} --group "$group" "${again[@]}"
 }
+download() { compose_corpora; }
 scene_manifest_options() { echo --sampling-rate "$scene_rate" --seconds "$scene_seconds" --allow-partial; }
 tagging_manifest_options() { echo --sampling-rate "$tagging_rate" --allow-partial; }

@@ -1,0 +1,24 @@
+# shellcheck shell=bash disable=SC2034,SC2154  # read by run.sh
+# soundscapes: the chain on scenes composed of recorded events and recorded ambiences, larger than mini.
+# ./run.sh --recipe soundscapes --events DIR --beds DIR; docs/soundscapes.md says where such sounds come from.
+
+# shellcheck source=egs/mini/recipe.sh
+. "$here/egs/mini/recipe.sh"
+
+summary="composed scenes out of recorded events and ambiences (--events, --beds)"
+note="Synthetic corpus: scenes composed by local/soundscapes.py out of recorded events and ambiences. Real sounds, but no real scenes."
+
+seeds="1 2 3"
+tagger=small
+scene_train=72
+scene_test=48
+clips_per_location=6
+tagging_train=800
+group='^([0-9]+)-'     # ESC-10's fold stands before the first dash
+
+costs=("1 min, 0.4 GB" "10 s" "10 s, 0.2 GB" "2 min" "10 s" "15 min" "2 min" "20 s" "10 s")
+
+download() {
+    $dry_run || [[ -n $events && -n $beds ]] || die "this recipe needs recorded sounds: give --events DIR and --beds DIR"
+    compose_corpora
+}
