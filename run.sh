@@ -41,7 +41,7 @@ usage() {
 variables() { compgen -A variable | grep -E '^[a-z][a-z_]*$' | sort; }
 
 load_recipe() { # find the recipe among the arguments and read it; what it sets becomes options
-    local previous= argument before
+    local previous="" argument before
     for argument in "${given[@]}"; do
         [[ $previous == --recipe ]] && recipe=$argument
         [[ $argument == --recipe=* ]] && recipe=${argument#*=}
@@ -132,6 +132,7 @@ step() { # NAME COMMAND…: run one program, its output in a log file
     exit "$code"
 }
 
+# shellcheck disable=SC2086  # gpu_cmd is words
 on_gpus() { # NAME COMMAND…: run a program once a GPU, each with its share of the work (--shard)
     local count=$((ngpu > 1 ? ngpu : 1)) gpu failed=0 job jobs=()
     if ((count == 1)); then step "$1" $gpu_cmd "${@:2}"; return; fi

@@ -19,9 +19,16 @@ from tagasc.console import log
 from tagasc.errors import UserError
 
 PUBLISHED = {
-    "classes": 80, "curated": 4970, "noisy": 19815, "test": 4481, "curated labels": 5752, "noisy labels": 24000,
-    "test labels": 6250, "Public": 1120, "Private": 3361,
-}  # fmt: skip
+    "classes": 80,
+    "curated": 4970,
+    "noisy": 19815,
+    "test": 4481,
+    "curated labels": 5752,
+    "noisy labels": 24000,
+    "test labels": 6250,
+    "Public": 1120,
+    "Private": 3361,
+}
 
 
 @dataclass(frozen=True)
@@ -34,14 +41,18 @@ class Release:
 
 
 ZENODO = Release(
-    {"curated": "FSDKaggle2019.audio_train_curated", "noisy": "FSDKaggle2019.audio_train_noisy", "test": "FSDKaggle2019.audio_test"},
+    {
+        "curated": "FSDKaggle2019.audio_train_curated",
+        "noisy": "FSDKaggle2019.audio_train_noisy",
+        "test": "FSDKaggle2019.audio_test",
+    },
     {
         "curated": "FSDKaggle2019.meta/train_curated_post_competition.csv",
         "noisy": "FSDKaggle2019.meta/train_noisy_post_competition.csv",
         "test": "FSDKaggle2019.meta/test_post_competition.csv",
     },
     "FSDKaggle2019.meta/vocabulary.csv",
-)  # fmt: skip
+)
 KAGGLE = Release(
     {"curated": "train_curated", "noisy": "train_noisy", "test": "test"},
     {"curated": "train_curated.csv", "noisy": "train_noisy.csv", "test": "sample_submission.csv"},
@@ -50,9 +61,14 @@ KAGGLE = Release(
 
 
 def main(
-    corpus: Path, out: Path, sampling_rate: int = 44100, longest: float = 35.0, allow_partial: bool = False, nj: int = 4,
+    corpus: Path,
+    out: Path,
+    sampling_rate: int = 44100,
+    longest: float = 35.0,
+    allow_partial: bool = False,
+    nj: int = 4,
     force: bool = False,
-) -> None:  # fmt: skip
+) -> None:
     """Write manifests of FSDKaggle2019.
 
     Args:
@@ -88,7 +104,10 @@ def _release(corpus: Path) -> Release:
     for release in (ZENODO, KAGGLE):
         if (corpus / release.tables["curated"]).exists():
             return release
-    raise UserError(f"{corpus} has neither {ZENODO.tables['curated']} (Zenodo) nor {KAGGLE.tables['curated']} (Kaggle); fetch the metadata")
+    raise UserError(
+        f"{corpus} has neither {ZENODO.tables['curated']} (Zenodo) nor {KAGGLE.tables['curated']} (Kaggle);"
+        " fetch the metadata"
+    )
 
 
 def _vocabulary(path: Path, release: Release) -> list[str]:
@@ -119,7 +138,9 @@ def _entries(corpus: Path, release: Release, split: str, vocabulary: set[str], a
         labels = () if unlabelled else tuple(row["labels"].split(","))
         unknown = [label for label in labels if label not in vocabulary]
         if unknown:
-            raise UserError(f"{table}: {row['fname']} has the label {unknown[0]!r}, which the vocabulary lacks; mend the table")
+            raise UserError(
+                f"{table}: {row['fname']} has the label {unknown[0]!r}, which the vocabulary lacks; mend the table"
+            )
         if len(set(labels)) != len(labels):
             raise UserError(f"{table}: {row['fname']} has a label twice; mend the table")
         if Path(row["fname"]).name != row["fname"]:
@@ -130,14 +151,18 @@ def _entries(corpus: Path, release: Release, split: str, vocabulary: set[str], a
     return entries
 
 
-def _check(corpus: Path, release: Release, vocabulary: list[str], splits: dict[str, list[Entry]], allow_partial: bool) -> None:
+def _check(
+    corpus: Path, release: Release, vocabulary: list[str], splits: dict[str, list[Entry]], allow_partial: bool
+) -> None:
     found: Counter[str] = Counter({"classes": len(vocabulary)})
     for split, entries in splits.items():
         found[split] = len(entries)
         found[f"{split} labels"] = sum(len(entry.labels) for entry in entries)
         found.update(entry.custom["usage"] for entry in entries if "usage" in entry.custom)
     # Kaggle gave out test clips without labels, and not all of them to everyone.
-    published = {k: v for k, v in PUBLISHED.items() if release is ZENODO or k not in ("test", "test labels", "Public", "Private")}
+    published = {
+        k: v for k, v in PUBLISHED.items() if release is ZENODO or k not in ("test", "test labels", "Public", "Private")
+    }
     check_counts(found, published, corpus, allow_partial)
 
 

@@ -78,13 +78,17 @@ def present(entries: list[Entry], allow_partial: bool) -> list[Entry]:
     if missing and not allow_partial:
         raise UserError(f"{len(missing)} of {len(entries)} audio files are missing, first {missing[0].path}; {PARTIAL}")
     if missing:
-        log.warning("%d of %d audio files are missing and left out, first %s", len(missing), len(entries), missing[0].path)
+        log.warning(
+            "%d of %d audio files are missing and left out, first %s", len(missing), len(entries), missing[0].path
+        )
     return [entry for entry in entries if entry.path in there]
 
 
 def check_counts(found: dict[str, int], published: dict[str, int], corpus: Path, allow_partial: bool) -> None:
     """Compare numbers of clips with the published ones; a difference is an error unless ``allow_partial``."""
-    wrong = [f"{name} {found.get(name, 0)} of {count}" for name, count in published.items() if found.get(name, 0) != count]
+    wrong = [
+        f"{name} {found.get(name, 0)} of {count}" for name, count in published.items() if found.get(name, 0) != count
+    ]
     if not wrong:
         return
     shown = ", ".join(wrong[:4]) + (f" and {len(wrong) - 4} more" if len(wrong) > 4 else "")
@@ -102,9 +106,15 @@ def state_of(tables: Sequence[Path], entries: Iterable[Entry]) -> dict[str, Path
 
 
 def write(
-    out: Path, corpus: str, splits: dict[str, list[Entry]], record: dict[str, Any], sampling_rate: int, channels: int,
-    seconds: tuple[float, float], jobs: int,
-) -> None:  # fmt: skip
+    out: Path,
+    corpus: str,
+    splits: dict[str, list[Entry]],
+    record: dict[str, Any],
+    sampling_rate: int,
+    channels: int,
+    seconds: tuple[float, float],
+    jobs: int,
+) -> None:
     """Read every file's header once, and write validated Lhotse manifests for each split, all or none.
 
     Args:
@@ -131,10 +141,13 @@ def write(
             recordings = lhotse.RecordingSet.from_recordings(list(read))
             supervisions = lhotse.SupervisionSet.from_segments(
                 lhotse.SupervisionSegment(
-                    id=entry.id, recording_id=entry.id, start=0.0, duration=recordings[entry.id].duration,
+                    id=entry.id,
+                    recording_id=entry.id,
+                    start=0.0,
+                    duration=recordings[entry.id].duration,
                     channel=list(range(channels)) if channels > 1 else 0,
                     custom={"labels": list(entry.labels), **entry.custom},
-                )  # fmt: skip
+                )
                 for entry in entries
             )
             lhotse.validate_recordings_and_supervisions(recordings, supervisions)
@@ -154,10 +167,14 @@ def _recording(entry: Entry, sampling_rate: int, channels: int, seconds: tuple[f
     except (soundfile.LibsndfileError, OSError) as error:
         raise UserError(f"{entry.path} cannot be read as audio ({error}); fetch it again") from None
     if info.samplerate != sampling_rate:
-        raise UserError(f"{entry.path} has {info.samplerate} Hz, not {sampling_rate}; fetch it again or give --sampling-rate")
+        raise UserError(
+            f"{entry.path} has {info.samplerate} Hz, not {sampling_rate}; fetch it again or give --sampling-rate"
+        )
     if info.channels != channels:
         raise UserError(f"{entry.path} has {info.channels} channel(s), not {channels}; fetch it again")
     if not seconds[0] <= info.duration <= seconds[1]:
-        raise UserError(f"{entry.path} lasts {info.duration:.2f} s, not {seconds[0]:g} to {seconds[1]:g} s; fetch it again")
+        raise UserError(
+            f"{entry.path} lasts {info.duration:.2f} s, not {seconds[0]:g} to {seconds[1]:g} s; fetch it again"
+        )
     source = AudioSource("file", list(range(channels)), str(entry.path))
     return Recording(entry.id, [source], sampling_rate, info.frames, info.frames / sampling_rate)

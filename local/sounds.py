@@ -62,8 +62,11 @@ def _struck(random: Random, rate: int, base: float, ratios: tuple, decay: float,
     """A struck body: decaying partials at ``ratios`` of ``base``, higher ones faster."""
     t = _time(rate, seconds)
     parts = [(base * r * random.uniform(0.99, 1.01), random.uniform(0.3, 1) / np.sqrt(r)) for r in ratios]
-    ring = [a * np.exp(-t * r / decay) * np.sin(2 * np.pi * f * t)
-            for (f, a), r in zip(parts, ratios, strict=True) if f < 0.45 * rate]  # fmt: skip
+    ring = [
+        a * np.exp(-t * r / decay) * np.sin(2 * np.pi * f * t)
+        for (f, a), r in zip(parts, ratios, strict=True)
+        if f < 0.45 * rate
+    ]
     return np.sum(ring, axis=0) if ring else np.zeros_like(t)
 
 
@@ -99,7 +102,9 @@ def _engine(random: Random, rate: int, low: float, high: float, seconds: float, 
     t = _time(rate, seconds)
     track = np.linspace(*random.uniform(low, high, 2), len(t)) * (1 + 0.02 * slow(random, len(t), rate, 5))
     tone = _harmonics(track, rate, lambda f: (100 / (f + 60)) ** (1.2 - harsh), 30)
-    return (tone / (tone.std() + 1e-9) + 0.4 * band_noise(random, len(t), rate, 80, 2500, -4)) * _swell(len(t), 0.3, 0.3)
+    return (tone / (tone.std() + 1e-9) + 0.4 * band_noise(random, len(t), rate, 80, 2500, -4)) * _swell(
+        len(t), 0.3, 0.3
+    )
 
 
 def _bark(random: Random, rate: int) -> Wave:
@@ -140,7 +145,10 @@ def _steps(random: Random, rate: int) -> Wave:
 def _passing(random: Random, rate: int) -> Wave:
     t = _time(rate, random.uniform(1.8, 3.5))
     near = np.exp(-(((t - t[-1] * random.uniform(0.4, 0.6)) / random.uniform(0.3, 0.7)) ** 2))
-    return band_noise(random, len(t), rate, 60, 900, -3) * near + 0.6 * band_noise(random, len(t), rate, 700, 4000) * near**2
+    return (
+        band_noise(random, len(t), rate, 60, 900, -3) * near
+        + 0.6 * band_noise(random, len(t), rate, 700, 4000) * near**2
+    )
 
 
 def _screech(random: Random, rate: int) -> Wave:
@@ -167,7 +175,9 @@ def _accordion(random: Random, rate: int) -> Wave:
     def one() -> Wave:
         t = _time(rate, random.uniform(0.25, 0.7))
         notes = random.choice(scale, 2, replace=False)
-        reeds = [_harmonics(np.full(len(t), n * d), rate, lambda f: (300 / f) ** 0.8, 14) for n in notes for d in (1, 1.006)]
+        reeds = [
+            _harmonics(np.full(len(t), n * d), rate, lambda f: (300 / f) ** 0.8, 14) for n in notes for d in (1, 1.006)
+        ]
         return np.sum(reeds, axis=0) * _swell(len(t), 0.15, 0.15)
 
     return _sequence(random, rate, one, random.integers(3, 7), (0.25, 0.5))
@@ -176,7 +186,9 @@ def _accordion(random: Random, rate: int) -> Wave:
 def _trickle(random: Random, rate: int) -> Wave:
     def drop() -> Wave:
         t = _time(rate, random.uniform(0.02, 0.06))
-        return np.sin(2 * np.pi * (random.uniform(500, 2500) * t + random.uniform(2e3, 8e3) * t**2)) * np.exp(-t / 0.015)
+        return np.sin(2 * np.pi * (random.uniform(500, 2500) * t + random.uniform(2e3, 8e3) * t**2)) * np.exp(
+            -t / 0.015
+        )
 
     drops = _sequence(random, rate, drop, random.integers(40, 90), (0.01, 0.05))
     return drops + 0.15 * band_noise(random, len(drops), rate, 600, 5000) * _swell(len(drops))
@@ -196,7 +208,11 @@ SYNTHESISERS: dict[str, Callable[[Random, int], Wave]] = {
     "Car_passing_by": _passing,
     "Child_speech_and_kid_speaking": lambda r, rate: _voice(r, rate, 260, 420, 1.25),
     "Chink_and_clink": lambda r, rate: _sequence(
-        r, rate, lambda: _struck(r, rate, r.uniform(2200, 3500), (1, 1.47, 2.09), 0.08, 0.3), r.integers(1, 5), (0.08, 0.4)
+        r,
+        rate,
+        lambda: _struck(r, rate, r.uniform(2200, 3500), (1, 1.47, 2.09), 0.08, 0.3),
+        r.integers(1, 5),
+        (0.08, 0.4),
     ),
     "Chirp_and_tweet": _chirp,
     "Church_bell": lambda r, rate: _bell(r, rate, (300, 620), 1.2, int(r.integers(1, 3)), 1.0),
@@ -256,7 +272,9 @@ class RecordedEvents:
                 self.files[name] = by_pool
         self.classes = sorted(self.files)
         if not self.classes:
-            raise UserError(f"{folder}: no class has recordings for all of {', '.join(POOLS)}; give more, or another --group")
+            raise UserError(
+                f"{folder}: no class has recordings for all of {', '.join(POOLS)}; give more, or another --group"
+            )
 
     def draw(self, name: str, pool: str, random: Random) -> Wave:
         """One recording of a class out of a pool, mono, silence at its ends cut off, peak 1."""

@@ -19,64 +19,19 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import soundfile
-from scipy.signal import fftconvolve
 
-from local.sounds import RecordedBeds, RecordedEvents, SynthesisedEvents, band_noise, slow
+from local.composition import SCENES, ClipPlan, Sources, location_of, rates_of, render
+from local.sounds import RecordedBeds, RecordedEvents, SynthesisedEvents, band_noise
 from tagasc import command
 from tagasc.console import log, progress
 from tagasc.errors import UserError
 from tagasc.files import whole_folder, write_json
-
-SCENE_CORPUS = "TAU-urban-acoustic-scenes-2019-development"
-TAGGING_CORPUS = "FSDKaggle2019"
-CITIES = ("barcelona", "helsinki", "lisbon", "london", "lyon", "milan", "paris", "prague", "stockholm", "vienna")
-UNSEEN_CITY = "milan"  # no training clip is from there, as in TAU's fold 1
-
-MALE, FEMALE = "Male_speech_and_man_speaking", "Female_speech_and_woman_speaking"
-CHILD, STEPS = "Child_speech_and_kid_speaking", "Walk_and_footsteps"
-
-
-@dataclass(frozen=True)
-class Scene:
-    """How a scene sounds.
-
-    Attributes:
-        level: of the bed, dB full scale.
-        reverberation: range of the reverberation time, seconds.
-        noise: bands of the bed: lowest and highest frequency in Hz, tilt in dB an octave, gain in dB.
-        sway: how the bed's level moves: turns a second, depth in dB.
-        babble: gain in dB of distant voices in the bed, or None.
-        hum: fundamental range in Hz and gain in dB of an engine or ventilation, or None.
-        rates: events a minute.
-    """
-
-    level: float
-    reverberation: tuple[float, float]
-    noise: tuple[tuple[float, float, float, float], ...]
-    sway: tuple[float, float]
-    rates: dict[str, float]
-    babble: float | None = None
-    hum: tuple[float, float, float] | None = None
-
-
-SCENES = {
-    "airport": Scene(-32, (0.9, 1.8), ((80, 3000, -4, 0),), (0.2, 1), {FEMALE: 12, MALE: 8, STEPS: 14, CHILD: 4, "Chink_and_clink": 3, "Hiss": 1}, -4),
-    "bus": Scene(-26, (0.1, 0.25), ((40, 600, -6, 0), (400, 3000, -5, -10)), (0.4, 3), {"Bus": 10, "Hiss": 7, MALE: 5, FEMALE: 6, "Slam": 2, CHILD: 2}, -14, (26, 42, -3)),
-    "metro": Scene(-24, (0.2, 0.4), ((60, 900, -3, 0), (800, 5000, -5, -8)), (0.6, 4), {"Screech": 9, "Hiss": 4, FEMALE: 4, MALE: 4, "Slam": 2}, -14, (80, 160, -8)),
-    "metro_station": Scene(-30, (1.0, 2.0), ((60, 2000, -4, 0),), (0.3, 3), {STEPS: 16, "Screech": 5, "Hiss": 4, FEMALE: 6, MALE: 5, "Slam": 2}, -6),
-    "park": Scene(-40, (0.1, 0.3), ((60, 1200, -6, 0), (1500, 6000, -3, -12)), (0.3, 4), {"Chirp_and_tweet": 22, "Bark": 5, CHILD: 5, STEPS: 7, "Bicycle_bell": 2, FEMALE: 2}),
-    "public_square": Scene(-33, (0.4, 0.9), ((60, 1800, -5, 0),), (0.3, 2), {STEPS: 12, "Trickle_and_dribble": 8, "Church_bell": 5, CHILD: 7, MALE: 5, FEMALE: 5, "Chirp_and_tweet": 5, "Accordion": 3}, -5),
-    "shopping_mall": Scene(-30, (0.6, 1.2), ((80, 4000, -4, 0),), (0.2, 1), {FEMALE: 9, MALE: 7, CHILD: 6, STEPS: 10, "Chink_and_clink": 6, "Accordion": 6}, 0),
-    "street_pedestrian": Scene(-31, (0.3, 0.7), ((60, 2500, -5, 0),), (0.3, 2), {STEPS: 22, MALE: 8, FEMALE: 8, "Bicycle_bell": 4, "Chirp_and_tweet": 3, "Bark": 2, "Accordion": 2}, -3),
-    "street_traffic": Scene(-26, (0.2, 0.5), ((40, 1500, -5, 0), (800, 4000, -4, -10)), (0.3, 4), {"Car_passing_by": 16, "Motorcycle": 6, "Bus": 6, STEPS: 4, "Bicycle_bell": 1, "Screech": 1}),
-    "tram": Scene(-27, (0.15, 0.3), ((50, 800, -5, 0), (600, 4000, -4, -8)), (0.5, 3), {"Screech": 7, "Bicycle_bell": 6, "Hiss": 4, MALE: 4, FEMALE: 5, "Slam": 2}, -12, (90, 200, -5)),
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -136,49 +91,21 @@ class TaggingSize:
     missing: float = 0.4
 
 
-@dataclass(frozen=True)
-class Location:
-    """A place's acoustic character."""
-
-    name: str
-    level: float
-    tone: tuple[float, float, float, float]  # tilt dB/octave, a resonance's centre Hz, width in octaves, height dB
-    reverberation: float
-    wet: float
-    habits: dict[str, float]
-    seed: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class ClipPlan:
-    """One scene clip to render."""
-
-    number: int
-    scene: str
-    location: Location
-    segment: int
-    part: str
-    bed: tuple[int, int]
-
-    @property
-    def name(self) -> str:
-        """File name in TAU's scheme."""
-        return f"{self.scene}-{self.location.name}-{self.segment}-a.wav"
-
-
-@dataclass
-class Sources:
-    """Where sounds come from."""
-
-    events: SynthesisedEvents | RecordedEvents
-    beds: RecordedBeds | None = None
-    stretches: list[int] = field(default_factory=list)
+SCENE_CORPUS = "TAU-urban-acoustic-scenes-2019-development"
+TAGGING_CORPUS = "FSDKaggle2019"
 
 
 def main(
-    out: Path, scenes: SceneSize = SceneSize(), tagging: TaggingSize = TaggingSize(), seed: int = 2019,
-    events: Path | None = None, beds: Path | None = None, group: str = r"^(.*?)(?:-[A-Z])?$", nj: int = 1, force: bool = False,
-) -> None:  # fmt: skip
+    out: Path,
+    scenes: SceneSize = SceneSize(),
+    tagging: TaggingSize = TaggingSize(),
+    seed: int = 2019,
+    events: Path | None = None,
+    beds: Path | None = None,
+    group: str = r"^(.*?)(?:-[A-Z])?$",
+    nj: int = 1,
+    force: bool = False,
+) -> None:
     """Make a synthetic scene corpus and a synthetic tagging corpus.
 
     Args:
@@ -192,7 +119,9 @@ def main(
         nj: number of processes.
         force: make them again even if they are there.
     """
-    options = command.plain({"scenes": scenes, "tagging": tagging, "seed": seed, "events": events, "beds": beds, "group": group})
+    options = command.plain(
+        {"scenes": scenes, "tagging": tagging, "seed": seed, "events": events, "beds": beds, "group": group}
+    )
     if (events is None) != (beds is None):
         raise UserError("--events and --beds go together; give both or neither")
     for folder in (events, beds):
@@ -216,7 +145,9 @@ def _is_there(corpus: Path, options: dict) -> bool:
     try:
         made = json.loads((corpus / "soundscapes.json").read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError):
-        raise UserError(f"{corpus} was not made by this program; choose another place for the synthetic corpora") from None
+        raise UserError(
+            f"{corpus} was not made by this program; choose another place for the synthetic corpora"
+        ) from None
     if made != options:
         raise UserError(f"{corpus} was made with other options; --force makes it anew")
     return True
@@ -239,14 +170,14 @@ def _sources(events: Path | None, beds: Path | None, rate: int, seed: int, group
 def _make_scenes(folder: Path, size: SceneSize, sources: Sources, seed: int, nj: int) -> None:
     plans = _plan(size, sources, seed)
     (folder / "audio").mkdir()
-    rates = _rates(sources.events, seed)
+    rates = rates_of(sources.events, seed)
 
-    def render(plan: ClipPlan) -> list[tuple]:
-        wave, heard = _render(plan, rates[plan.scene], size, sources, seed)
+    def make(plan: ClipPlan) -> list[tuple]:
+        wave, heard = render(plan, rates[plan.scene], size.seconds, size.sampling_rate, sources, seed)
         soundfile.write(folder / "audio" / plan.name, wave, size.sampling_rate, subtype="PCM_24")
         return [(f"audio/{plan.name}", *row) for row in heard]
 
-    heard = [row for rows in _in_parallel(render, plans, nj, "scenes") for row in rows]
+    heard = [row for rows in _in_parallel(make, plans, nj, "scenes") for row in rows]
     row = lambda plan: (f"audio/{plan.name}", plan.scene)
     part = lambda name: [row(plan) for plan in plans if plan.part == name]
     meta = [(*row(plan), plan.location.name, "a") for plan in plans]
@@ -264,7 +195,7 @@ def _plan(size: SceneSize, sources: Sources, seed: int) -> list[ClipPlan]:
     for which, scene in enumerate(SCENES):
         for part, count in zip(("train", "test", "unused"), size.of(scene), strict=True):
             for first in range(0, count, size.clips_per_location):
-                location = _location(scene, part, number, seed)
+                location = location_of(scene, part, number, seed)
                 bed = which % len(taken)
                 segments = range(min(size.clips_per_location, count - first))
                 plans += [ClipPlan(len(plans) + s, scene, location, s, part, (bed, taken[bed])) for s in segments]
@@ -272,100 +203,6 @@ def _plan(size: SceneSize, sources: Sources, seed: int) -> list[ClipPlan]:
                 taken[bed] += 1
     sources.stretches = taken
     return plans
-
-
-def _location(scene: str, part: str, number: int, seed: int) -> Location:
-    random = np.random.default_rng([seed, 3, number])
-    seen = [city for city in CITIES if city != UNSEEN_CITY]
-    cities = {"train": seen, "test": CITIES, "unused": (UNSEEN_CITY,)}[part]
-    city = str(random.choice(cities))
-    local = np.random.default_rng([seed, 4, CITIES.index(city), list(SCENES).index(scene)])
-    names = sorted({name for one in SCENES.values() for name in one.rates})
-    habits = {name: float(np.exp(0.3 * local.normal() + 0.4 * random.normal())) for name in names}
-    tone = (random.normal(0, 1.0), float(np.exp(random.uniform(np.log(150), np.log(5000)))), random.uniform(0.3, 1), random.normal(0, 4))
-    seconds = random.uniform(*SCENES[scene].reverberation)
-    return Location(f"{city}-{number}", random.normal(0, 3), tone, seconds, random.uniform(0.1, 0.4), habits, (seed, 5, number))
-
-
-def _rates(events: SynthesisedEvents | RecordedEvents, seed: int) -> dict[str, dict[str, float]]:
-    """Events a minute in each scene: designed for synthesised events, drawn from the seed for recorded ones."""
-    if isinstance(events, SynthesisedEvents):
-        return {name: scene.rates for name, scene in SCENES.items()}
-    random = np.random.default_rng([seed, 6])
-    rates = {}
-    for name in SCENES:
-        own = random.choice(events.classes, min(3, len(events.classes)), replace=False)
-        rates[name] = {event: 1.0 for event in events.classes} | {str(e): float(random.uniform(6, 16)) for e in own}
-    return rates
-
-
-def _render(plan: ClipPlan, rates: dict[str, float], size: SceneSize, sources: Sources, seed: int) -> tuple[np.ndarray, list]:
-    """One clip: stereo samples, and its events as (name, onset, duration, level relative to the bed)."""
-    random = np.random.default_rng([seed, 7, plan.number])
-    rate, place = size.sampling_rate, plan.location
-    samples = round(size.seconds * rate)
-    if sources.beds is None:
-        bed = _synthesised_bed(SCENES[plan.scene], samples, rate, random, place)
-    else:
-        bed = sources.beds.draw(*plan.bed, sources.stretches[plan.bed[0]], samples, random)
-    pool = "scene_train" if plan.part == "train" else "scene_test"
-    dry, send, heard = np.zeros((samples, 2)), np.zeros(samples), []
-    for name, per_minute in sorted(rates.items()):
-        for _ in range(random.poisson(per_minute * place.habits.get(name, 1.0) * size.seconds / 60)):
-            wave = sources.events.draw(name, pool, random)
-            onset = int(random.uniform(0, 0.9) * samples)
-            wave = wave[: samples - onset]
-            level, side = random.uniform(-3, 12), random.uniform(0.15, 0.85) * np.pi / 2
-            wave = wave * 10 ** (level / 20) / (np.sqrt(np.mean(wave**2)) + 1e-9)
-            dry[onset : onset + len(wave)] += np.outer(wave, (np.cos(side), np.sin(side)))
-            send[onset : onset + len(wave)] += wave
-            heard.append((name, f"{onset / rate:.3f}", f"{len(wave) / rate:.3f}", f"{level:.1f}"))
-    echo = _reverberation(place, rate)
-    wet = np.stack([fftconvolve(send, echo[:, side])[:samples] for side in (0, 1)], axis=1)
-    mixed = _toned(bed + dry + place.wet * wet, rate, place.tone)
-    # The level is the bed's, as toned, so that a location's tone does not change its loudness as well.
-    return (mixed * 10 ** ((SCENES[plan.scene].level + place.level) / 20)).clip(-1, 1), heard
-
-
-def _synthesised_bed(scene: Scene, samples: int, rate: int, random: np.random.Generator, place: Location) -> np.ndarray:
-    """Stereo background, RMS 1: noise bands, hum and distant voices; both sides partly alike, as two microphones hear."""
-    own = np.random.default_rng(place.seed)
-    sides = []
-    common = random.integers(2**62)
-    for side in range(2):
-        parts = []
-        for low, high, tilt, gain in scene.noise:
-            shift = np.exp(0.15 * own.normal())
-            shared = band_noise(np.random.default_rng(common), samples, rate, low * shift, high * shift, tilt)
-            alone = band_noise(random, samples, rate, low * shift, high * shift, tilt)
-            parts.append((shared + 0.7 * alone) * 10 ** (gain / 20))
-        if scene.babble is not None:
-            voices = band_noise(random, samples, rate, 250, 3000, -3) * (1 + 0.5 * slow(random, samples, rate, 4)).clip(0)
-            parts.append(voices * 10 ** (scene.babble / 20))
-        if scene.hum is not None:
-            pitch = np.random.default_rng(place.seed).uniform(*scene.hum[:2]) * (1 + 0.01 * slow(random, samples, rate, 1))
-            phase = 2 * np.pi * np.cumsum(pitch) / rate
-            hum = sum(np.sin(n * phase + side) / n for n in range(1, 9))
-            parts.append(hum * 10 ** (scene.hum[2] / 20))
-        sides.append(np.sum(parts, axis=0))
-    turns, depth = scene.sway
-    bed = np.stack(sides, axis=1) * 10 ** (depth * 0.5 * slow(random, samples, rate, turns) / 20)[:, None]
-    return bed / np.sqrt(np.mean(bed**2))
-
-
-def _reverberation(place: Location, rate: int) -> np.ndarray:
-    """A location's late reverberation: stereo noise falling by 60 dB in its reverberation time, energy 1."""
-    random = np.random.default_rng([*place.seed, 1])
-    t = np.arange(max(int(place.reverberation * rate), 8)) / rate
-    tail = random.normal(size=(len(t), 2)) * np.exp(-6.9 * t / place.reverberation)[:, None]
-    return tail / np.sqrt((tail**2).sum(axis=0))
-
-
-def _toned(wave: np.ndarray, rate: int, tone: tuple[float, float, float, float]) -> np.ndarray:
-    tilt, centre, width, height = tone
-    octaves = np.log2(np.maximum(np.fft.rfftfreq(len(wave), 1 / rate), 20) / 1000)
-    gain = tilt * octaves + height * np.exp(-(((octaves - np.log2(centre / 1000)) / width) ** 2))
-    return np.fft.irfft(np.fft.rfft(wave, axis=0) * 10 ** (gain / 20)[:, None], len(wave), axis=0)
 
 
 # Tagging
@@ -391,7 +228,9 @@ def _make_tagging(folder: Path, size: TaggingSize, sources: Sources, seed: int, 
     _table(vocabulary, None, list(enumerate(names)), delimiter=",")
 
 
-def _tagging_clip(part: str, number: int, size: TaggingSize, sources: Sources, random: np.random.Generator) -> tuple[np.ndarray, list[str]]:
+def _tagging_clip(
+    part: str, number: int, size: TaggingSize, sources: Sources, random: np.random.Generator
+) -> tuple[np.ndarray, list[str]]:
     names, rate = sources.events.classes, size.sampling_rate
     # Classes come round in turn, so each has about the same number of clips.
     held = [names[number % len(names)]]
@@ -420,7 +259,9 @@ def _tagging_table(meta: Path, part: str, rows: list[tuple[str, list[str]]]) -> 
     """One metadata file in the columns of the Zenodo release; a quarter of the test clips is public."""
     licence = "CC0"
     if part == "test":
-        table = [(f, ",".join(sorted(l)), "Public" if n % 4 == 0 else "Private", n, licence) for n, (f, l) in enumerate(rows)]
+        table = [
+            (f, ",".join(sorted(l)), "Public" if n % 4 == 0 else "Private", n, licence) for n, (f, l) in enumerate(rows)
+        ]
         header = ("fname", "labels", "usage", "freesound_id", "license")
     else:
         table = [(f, ",".join(sorted(l)), n, licence) for n, (f, l) in enumerate(rows)]

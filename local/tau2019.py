@@ -20,9 +20,17 @@ from tagasc.console import log
 from tagasc.errors import UserError
 
 SCENES = (
-    "airport", "bus", "metro", "metro_station", "park", "public_square", "shopping_mall", "street_pedestrian",
-    "street_traffic", "tram",
-)  # fmt: skip
+    "airport",
+    "bus",
+    "metro",
+    "metro_station",
+    "park",
+    "public_square",
+    "shopping_mall",
+    "street_pedestrian",
+    "street_traffic",
+    "tram",
+)
 TRAIN = (911, 928, 902, 897, 946, 945, 896, 924, 942, 894)
 TEST = (421, 415, 433, 435, 386, 387, 441, 429, 402, 436)
 PUBLISHED = (
@@ -33,9 +41,16 @@ PUBLISHED = (
 
 
 def main(
-    corpus: Path, out: Path, sampling_rate: int = 48000, seconds: float = 10.0, validation_share: float = 0.15,
-    seed: int = 2019, allow_partial: bool = False, nj: int = 4, force: bool = False,
-) -> None:  # fmt: skip
+    corpus: Path,
+    out: Path,
+    sampling_rate: int = 48000,
+    seconds: float = 10.0,
+    validation_share: float = 0.15,
+    seed: int = 2019,
+    allow_partial: bool = False,
+    nj: int = 4,
+    force: bool = False,
+) -> None:
     """Write manifests of TAU Urban Acoustic Scenes 2019, development set.
 
     Args:
@@ -55,11 +70,17 @@ def main(
         raise UserError(f"--validation_share {validation_share} must lie between 0 and 1")
     corpus = corpus.resolve()
     splits = _official(corpus, allow_partial)
-    tables = [corpus / "meta.csv", *(corpus / "evaluation_setup" / f"fold1_{name}.csv" for name in ("train", "evaluate"))]
+    tables = [
+        corpus / "meta.csv",
+        *(corpus / "evaluation_setup" / f"fold1_{name}.csv" for name in ("train", "evaluate")),
+    ]
     settings = {
-        "sampling_rate": sampling_rate, "seconds": seconds, "validation_share": validation_share, "seed": seed,
+        "sampling_rate": sampling_rate,
+        "seconds": seconds,
+        "validation_share": validation_share,
+        "seed": seed,
         "allow_partial": allow_partial,
-    }  # fmt: skip
+    }
     record = provenance.made_from("tau2019", settings, state_of(tables, sum(splits.values(), [])))
     if not force and provenance.difference(provenance.read(out) or {}, record) is None:
         log.info("%s: manifests are up to date", out)
@@ -126,13 +147,17 @@ def _official(corpus: Path, allow_partial: bool) -> dict[str, list[Entry]]:
             if entry is None:
                 raise UserError(f"{path} lists {row['filename']}, which meta.csv does not; fetch the metadata again")
             if entry.labels[0] != row["scene_label"]:
-                raise UserError(f"{path} calls {row['filename']} {row['scene_label']}, meta.csv {entry.labels[0]}; fetch both again")
+                raise UserError(
+                    f"{path} calls {row['filename']} {row['scene_label']}, meta.csv {entry.labels[0]}; fetch both again"
+                )
         fold[split] = [by_name[row["filename"]] for row in rows]
         check_unique(fold[split], path)
     train, test = ({entry.id for entry in fold[split]} for split in ("train", "test"))
     shared = {e.custom["location"] for e in fold["train"]} & {e.custom["location"] for e in fold["test"]}
     if shared:
-        raise UserError(f"{corpus}: location {min(shared)} is in both train and test of fold 1; fetch the metadata again")
+        raise UserError(
+            f"{corpus}: location {min(shared)} is in both train and test of fold 1; fetch the metadata again"
+        )
     fold["unused"] = [entry for entry in entries if entry.id not in train | test]
     fold = dict(zip(fold, _present(list(fold.values()), allow_partial), strict=True))
     counts = Counter(f"{split} {entry.labels[0]}" for split, entries in fold.items() for entry in entries)

@@ -18,9 +18,17 @@ from tagasc.training import WEIGHTS, choose_device
 
 
 def main(
-    audio: Path, out: Path, tags: Path | None = None, corpus: str = "tau2019", systems: str = "all", seeds: str = "1",
-    systems_file: Path = Path("egs/systems.yaml"), batch: int = 32, device: str = "auto", force: bool = False,
-) -> None:  # fmt: skip
+    audio: Path,
+    out: Path,
+    tags: Path | None = None,
+    corpus: str = "tau2019",
+    systems: str = "all",
+    seeds: str = "1",
+    systems_file: Path = Path("egs/systems.yaml"),
+    batch: int = 32,
+    device: str = "auto",
+    force: bool = False,
+) -> None:
     """Write ``<out>/codes/<system>/seed<k>/<split>.npz`` for every packed split.
 
     Args:
@@ -58,9 +66,17 @@ def main(
             if old and not force and provenance.difference(old, record) is None:
                 continue
             if old and not force:
-                log.info("%s seed %d %s: outdated (%s), extracting again", name, seed, split, provenance.difference(old, record))
+                log.info(
+                    "%s seed %d %s: outdated (%s), extracting again",
+                    name,
+                    seed,
+                    split,
+                    provenance.difference(old, record),
+                )
             if (folder, uses_tags) not in clips:
-                clips[folder, uses_tags] = SceneClips(folder, TagVectors.read(vectors) if vectors else None, about["scenes"], where)
+                clips[folder, uses_tags] = SceneClips(
+                    folder, TagVectors.read(vectors) if vectors else None, about["scenes"], where
+                )
             _extract(network.to(where), about, clips[folder, uses_tags], batch).write(path, record)
             written += 1
         log.info("%s seed %d: %s", name, seed, f"codes of {written} splits" if written else "up to date")
@@ -81,8 +97,8 @@ def _fits(about: dict, clips: SceneClips) -> None:
     trained = (about["sampling_rate"], about["channels"], about["tags"])
     if found != trained:
         raise UserError(
-            f"{clips.packed.folder} has {found[0]} Hz, {found[1]} channel(s), {found[2]} tags, but the network was trained on"
-            f" {trained[0]} Hz, {trained[1]} channel(s), {trained[2]} tags; train it again (stage 5)"
+            f"{clips.packed.folder} has {found[0]} Hz, {found[1]} channel(s), {found[2]} tags, but the network was"
+            f" trained on {trained[0]} Hz, {trained[1]} channel(s), {trained[2]} tags; train it again (stage 5)"
         )
 
 

@@ -19,9 +19,15 @@ from tagasc.training import WEIGHTS, choose_device
 
 
 def main(
-    tagger: Path, audio: Path, out: Path, corpus: str = "tau2019", truth: Path | None = None, batch: int = 16,
-    device: str = "auto", force: bool = False,
-) -> None:  # fmt: skip
+    tagger: Path,
+    audio: Path,
+    out: Path,
+    corpus: str = "tau2019",
+    truth: Path | None = None,
+    batch: int = 16,
+    device: str = "auto",
+    force: bool = False,
+) -> None:
     """Write ``<out>/<corpus>_<split>.npz`` with ids, classes and values for every packed split of a scene corpus.
 
     Args:
@@ -73,7 +79,9 @@ def _events(table: Path, classes: list[str]) -> dict[str, set[int]]:
                 if row["event"] in place:
                     heard[Path(row["filename"]).stem].add(place[row["event"]])
     except (FileNotFoundError, KeyError, TypeError, UnicodeDecodeError):
-        raise UserError(f"{table} is not a table with the columns filename and event, separated by tabs; leave --truth out") from None
+        raise UserError(
+            f"{table} is not a table with the columns filename and event, separated by tabs; leave --truth out"
+        ) from None
     return heard
 
 

@@ -69,11 +69,20 @@ def _sources(path: Path, seconds: float | None) -> list[Source]:
             raise UserError(f"{path}: {recording.id} is not one audio file; give manifests of plain files")
         custom = supervision.custom or {}
         frames = cut.num_samples if seconds is None else round(seconds * cut.sampling_rate)
-        sources.append(Source(
-            supervision.id, os.fspath(recording.sources[0].source), round(cut.start * cut.sampling_rate), cut.num_samples,
-            frames, recording.num_channels, cut.sampling_rate, tuple(custom.get("labels", ())),
-            custom.get("location", ""), custom.get("usage", ""),
-        ))  # fmt: skip
+        sources.append(
+            Source(
+                supervision.id,
+                os.fspath(recording.sources[0].source),
+                round(cut.start * cut.sampling_rate),
+                cut.num_samples,
+                frames,
+                recording.num_channels,
+                cut.sampling_rate,
+                tuple(custom.get("labels", ())),
+                custom.get("location", ""),
+                custom.get("usage", ""),
+            )
+        )
     return sources
 
 

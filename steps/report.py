@@ -5,16 +5,35 @@ from functools import cache
 from pathlib import Path
 
 from tagasc import command, pictures, provenance
-from tagasc.console import log
+from tagasc.console import console, log
 from tagasc.files import read_json, sha256, write_text
 from tagasc.report import (
-    BASELINE, SystemResult, accuracy_table, best_of, chosen_table, class_table, gather, markdown,
-)  # fmt: skip
+    BASELINE,
+    SystemResult,
+    accuracy_table,
+    aligned,
+    best_of,
+    chosen_table,
+    class_table,
+    gather,
+    markdown,
+)
+from tagasc.systems import read_systems, select
 from tagasc.tags import read_record
 from tagasc.training import HISTORY, WEIGHTS
 
+ROOT = Path(__file__).resolve().parents[1]
 
-def main(recipe: Path, experiment: Path, tagger: Path, tags: Path, corpus: str = "tau2019", note: str = "") -> None:
+
+def main(
+    recipe: Path,
+    experiment: Path,
+    tagger: Path,
+    tags: Path,
+    corpus: str = "tau2019",
+    systems_file: Path = Path("egs/systems.yaml"),
+    note: str = "",
+) -> None:
     """Write ``<recipe>/exp/report``: RESULTS.md, tables and pictures.
 
     Args:
@@ -23,9 +42,10 @@ def main(recipe: Path, experiment: Path, tagger: Path, tags: Path, corpus: str =
         tagger: folder of the tagger.
         tags: folder of the tag vectors.
         corpus: name of the scene corpus.
+        systems_file: the records of the systems, in whose order they are shown.
         note: a sentence that stands over the results, for instance that the corpus is synthetic.
     """
-    results = gather(experiment)
+    results = gather(experiment, list(select(read_systems(systems_file), ["all"], systems_file)))
     out = recipe / "exp" / "report"
     best = best_of(results)
     beside = [result for result in results if result.name == BASELINE] + ([best] if best.name != BASELINE else [])
@@ -36,18 +56,20 @@ def main(recipe: Path, experiment: Path, tagger: Path, tags: Path, corpus: str =
     page += _accuracies(results) + _classes(results, beside) + _tagger(tagger, tags, out)
     page += _made(recipe, results, _outdated(recipe / "dump" / "audio", corpus, results, experiment, tagger, tags))
     write_text(out / "RESULTS.md", "\n".join(page))
-    for line in markdown(accuracy_table(results, "test")).splitlines():
-        log.info("%s", line)
+    console.print("\n" + aligned(accuracy_table(results, "test", brief=True)) + (f"\n{note}" if note else "") + "\n")
     log.info("the report: %s", out / "RESULTS.md")
 
 
 def _accuracies(results: list[SystemResult]) -> list[str]:
     lines = [
-        "## Accuracy", "",
-        "Epoch, kernel and C were chosen on validation clips; the test clips were scored once. Accuracies are means ± standard",
-        "deviation over seeds. Intervals are 95 % percentile intervals of a bootstrap over recording locations; they tell how much",
-        "the figure depends on the test locations, not on the training's random numbers. *softmax* is the network's own answer.", "",
-    ]  # fmt: skip
+        "## Accuracy",
+        "",
+        "Epoch, kernel and C were chosen on validation clips; the test clips were scored once. Accuracies are means ±",
+        "standard deviation over seeds. Intervals are 95 % percentile intervals of a bootstrap over locations;",
+        "they tell how much the figure depends on the test locations, not on the training's random numbers.",
+        "*softmax* is the network's own answer.",
+        "",
+    ]
     for split in results[0].runs[0].scores:
         clips = results[0].runs[0].scores[split]["clips"]
         lines += [f"### {split} ({clips} clips)", "", markdown(accuracy_table(results, split))]
@@ -57,10 +79,21 @@ def _accuracies(results: list[SystemResult]) -> list[str]:
 def _classes(results: list[SystemResult], beside: list[SystemResult]) -> list[str]:
     shown = " beside ".join(result.name for result in beside)
     return [
-        "## Scene by scene", "", "Accuracy in %, mean over seeds, on test.", "", markdown(class_table(results, "test")),
-        f"Confusions of {shown} (the best on validation):", "", "![confusions](confusions.png)", "",
-        "## Training", "", "![curves](curves.png)", "", markdown(chosen_table(results)),
-    ]  # fmt: skip
+        "## Scene by scene",
+        "",
+        "Accuracy in %, mean over seeds, on test.",
+        "",
+        markdown(class_table(results, "test")),
+        f"Confusions of {shown} (the best on validation):",
+        "",
+        "![confusions](confusions.png)",
+        "",
+        "## Training",
+        "",
+        "![curves](curves.png)",
+        "",
+        markdown(chosen_table(results)),
+    ]
 
 
 def _tagger(tagger: Path, tags: Path, out: Path) -> list[str]:
@@ -70,7 +103,9 @@ def _tagger(tagger: Path, tags: Path, out: Path) -> list[str]:
     pictures.tagger_curve(read_json(tagger / HISTORY, "stage 3 (tagger)"), out / "tagger.png")
     scores = read_json(tagger / "scores.json", "stage 3 (tagger)")
     on_scenes = tags / "scores.json"
-    rows = [(f"tagging corpus, {name}", f"{value:.3f}") for name, value in scores["lwlrap"].items() if value is not None]
+    rows = [
+        (f"tagging corpus, {name}", f"{value:.3f}") for name, value in scores["lwlrap"].items() if value is not None
+    ]
     if on_scenes.exists():
         found = read_json(on_scenes, "stage 4 (tags)")["lwlrap"]
         rows += [(f"scene clips, {name}", f"{value:.3f}") for name, value in found.items()]
@@ -78,7 +113,13 @@ def _tagger(tagger: Path, tags: Path, out: Path) -> list[str]:
     lines += ["![tagger](tagger.png)", ""]
     if scores["test_by_class"]:
         by_class = [(name, "" if value is None else f"{value:.3f}") for name, value in scores["test_by_class"].items()]
-        lines += ["<details><summary>test lwlrap by class</summary>", "", markdown((("class", "lwlrap"), by_class)), "</details>", ""]
+        lines += [
+            "<details><summary>test lwlrap by class</summary>",
+            "",
+            markdown((("class", "lwlrap"), by_class)),
+            "</details>",
+            "",
+        ]
     return lines
 
 
@@ -95,8 +136,12 @@ def _made(recipe: Path, results: list[SystemResult], outdated: list[tuple[str, s
     lines += [f"- networks trained from {record.get('date')} on, commit {record.get('commit')}"]
     lines += [f"- {versions}", f"- {machine.get('system')}, {machine.get('processors')} processors", "", "```"]
     logs = sorted((recipe / "exp" / "log").glob("*.log"), key=lambda path: path.stat().st_mtime)
-    lines += [line.removeprefix("# ") for path in logs for line in path.read_text(encoding="utf-8", errors="replace").splitlines()[1:2]]
-    return [*lines, "```", ""]
+    commands = [
+        line.removeprefix("# ")
+        for path in logs
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines()[1:2]
+    ]
+    return [*lines, *(command.replace(f"{ROOT}/", "") for command in commands), "```", ""]
 
 
 def _outdated(
@@ -110,11 +155,15 @@ def _outdated(
     found = []
 
     def check(title: str, record: dict | None, files: dict[str, Path]) -> None:
-        changed = [name for name, digest in (record or {}).get("inputs", {}).items() if _digest(files.get(name)) != digest]
+        changed = [
+            name for name, digest in (record or {}).get("inputs", {}).items() if _digest(files.get(name)) != digest
+        ]
         found.extend((title, name) for name in changed[:1])
 
     for split in splits:
-        check(f"tag vectors of {split}", read_record(vectors[split]), {"tagger": tagger / WEIGHTS, "audio": packed[split]})
+        check(
+            f"tag vectors of {split}", read_record(vectors[split]), {"tagger": tagger / WEIGHTS, "audio": packed[split]}
+        )
     for result in results:
         for run in result.runs:
             title, place = f"{result.name}, seed {run.seed}", f"{result.name}/seed{run.seed}"
@@ -122,7 +171,11 @@ def _outdated(
             codes = {split: experiment / "codes" / place / f"{split}.npz" for split in splits}
             network = experiment / "scene" / place / WEIGHTS
             for split, path in codes.items():
-                check(f"{split} codes of {title}", read_record(path), {"network": network, "audio": packed[split], "tags": vectors[split]})
+                check(
+                    f"{split} codes of {title}",
+                    read_record(path),
+                    {"network": network, "audio": packed[split], "tags": vectors[split]},
+                )
             check(f"scores of {title}", provenance.read(experiment / "svm" / place), codes)
     return found
 

@@ -19,9 +19,13 @@ SPLITS = ("train", "validation", "test")
 
 
 def main(
-    out: Path, systems: str = "all", seeds: str = "1", systems_file: Path = Path("egs/systems.yaml"),
-    svm: SvmConfig = SvmConfig(), force: bool = False,
-) -> None:  # fmt: skip
+    out: Path,
+    systems: str = "all",
+    seeds: str = "1",
+    systems_file: Path = Path("egs/systems.yaml"),
+    svm: SvmConfig = SvmConfig(),
+    force: bool = False,
+) -> None:
     """Write the machine, its predictions and its scores into ``<out>/svm/<system>/seed<k>``.
 
     Args:
@@ -62,10 +66,11 @@ def _score(title: str, codes: dict[str, Codes], config: SvmConfig, folder: Path,
     for split, clips in tests.items():
         predicted, by_network = machine.predict(clips.codes), names[clips.logits.argmax(axis=1)]
         scores[split] = {
-            "clips": len(clips.ids), "accuracy": float((predicted == clips.scenes).mean()),
+            "clips": len(clips.ids),
+            "accuracy": float((predicted == clips.scenes).mean()),
             "class_averaged": class_averaged(clips.scenes, predicted),
             "softmax_accuracy": float((by_network == clips.scenes).mean()),
-        }  # fmt: skip
+        }
         if split == list(tests)[-1]:
             rows = list(zip(clips.ids, clips.scenes, predicted, by_network, clips.locations, strict=True))
     in_test = set(codes["test"].ids)
@@ -79,7 +84,14 @@ def _score(title: str, codes: dict[str, Codes], config: SvmConfig, folder: Path,
         write_json(beside / "scores.json", {"chosen": best, "tried": tried, "scores": scores})
         provenance.write(beside, record)
     shown = ", ".join(f"{split} {100 * score['accuracy']:.2f} %" for split, score in scores.items())
-    log.info("%s: %s, C = %g (validation %.2f %%): %s", title, best["kernel"], best["C"], 100 * best["validation_accuracy"], shown)
+    log.info(
+        "%s: %s, C = %g (validation %.2f %%): %s",
+        title,
+        best["kernel"],
+        best["C"],
+        100 * best["validation_accuracy"],
+        shown,
+    )
 
 
 if __name__ == "__main__":

@@ -15,11 +15,20 @@ from tagasc.training import choose_device, fit, parameters, prepare
 
 
 def main(
-    audio: Path, out: Path, tags: Path | None = None, corpus: str = "tau2019", systems: str = "all", seeds: str = "1",
-    systems_file: Path = Path("egs/systems.yaml"), trunk: TrunkConfig = TrunkConfig(),
-    training: SceneTraining = SceneTraining(), shard: str = "0/1", device: str = "auto", deterministic: bool = False,
+    audio: Path,
+    out: Path,
+    tags: Path | None = None,
+    corpus: str = "tau2019",
+    systems: str = "all",
+    seeds: str = "1",
+    systems_file: Path = Path("egs/systems.yaml"),
+    trunk: TrunkConfig = TrunkConfig(),
+    training: SceneTraining = SceneTraining(),
+    shard: str = "0/1",
+    device: str = "auto",
+    deterministic: bool = False,
     force: bool = False,
-) -> None:  # fmt: skip
+) -> None:
     """Train scene networks into ``<out>/scene/<system>/seed<k>``.
 
     Args:
@@ -50,11 +59,21 @@ def main(
         if system.uses_tags not in clips:
             clips[system.uses_tags] = _clips(audio, tags if system.uses_tags else None, corpus, where)
         task = SceneTask(training, trunk, system, *clips[system.uses_tags], seed)
-        log.info("run %d of %d: %s, seed %d, %d parameters, device %s", number, len(mine), name, seed, parameters(task.network), where)
+        log.info(
+            "run %d of %d: %s, seed %d, %d parameters, device %s",
+            number,
+            len(mine),
+            name,
+            seed,
+            parameters(task.network),
+            where,
+        )
         fit(task, folder, training.epochs, task.about())
 
 
-def _record(system: System, trunk: TrunkConfig, training: SceneTraining, seed: int, audio: Path, tags: Path | None, corpus: str) -> dict:
+def _record(
+    system: System, trunk: TrunkConfig, training: SceneTraining, seed: int, audio: Path, tags: Path | None, corpus: str
+) -> dict:
     """What one run is made from: tags count only for a system that uses them."""
     splits = ("train", "validation")
     inputs = {f"audio {split}": audio / f"{corpus}_{split}" / "index.json" for split in splits}
@@ -66,11 +85,15 @@ def _record(system: System, trunk: TrunkConfig, training: SceneTraining, seed: i
         if not path.exists():
             stage = "stage 2 (pack)" if name.startswith("audio") else "stage 4 (tags)"
             raise UserError(f"{path} does not exist; {stage} makes it")
-    return provenance.made_from("train_scene", {"system": system, "trunk": trunk, "training": training, "seed": seed}, inputs)
+    return provenance.made_from(
+        "train_scene", {"system": system, "trunk": trunk, "training": training, "seed": seed}, inputs
+    )
 
 
 def _clips(audio: Path, tags: Path | None, corpus: str, where) -> tuple[SceneClips, SceneClips]:
-    vectors = {split: TagVectors.read(tags / f"{corpus}_{split}.npz") if tags else None for split in ("train", "validation")}
+    vectors = {
+        split: TagVectors.read(tags / f"{corpus}_{split}.npz") if tags else None for split in ("train", "validation")
+    }
     train = SceneClips(audio / f"{corpus}_train", vectors["train"], None, where)
     return train, SceneClips(audio / f"{corpus}_validation", vectors["validation"], train.names, where)
 

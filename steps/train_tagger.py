@@ -18,10 +18,18 @@ from tagasc.training import WEIGHTS, choose_device, fit, parameters, prepare
 
 
 def main(
-    audio: Path, out: Path, corpus: str = "fsdkaggle2019", model: TaggerConfig = TaggerConfig(), mel: MelConfig = MelConfig(),
-    training: TaggerTraining = TaggerTraining(), noisy: bool = True, seed: int = 1, device: str = "auto",
-    deterministic: bool = False, force: bool = False,
-) -> None:  # fmt: skip
+    audio: Path,
+    out: Path,
+    corpus: str = "fsdkaggle2019",
+    model: TaggerConfig = TaggerConfig(),
+    mel: MelConfig = MelConfig(),
+    training: TaggerTraining = TaggerTraining(),
+    noisy: bool = True,
+    seed: int = 1,
+    device: str = "auto",
+    deterministic: bool = False,
+    force: bool = False,
+) -> None:
     """Train the audio tagger.
 
     Args:
@@ -40,7 +48,9 @@ def main(
     where = choose_device(device, deterministic)
     folders = {split: audio / f"{corpus}_{split}" for split in ("curated", "noisy", "test")}
     if noisy and not folders["noisy"].is_dir():
-        raise UserError(f"{folders['noisy']} does not exist; run stage 2 (pack), or give --noisy false to train without")
+        raise UserError(
+            f"{folders['noisy']} does not exist; run stage 2 (pack), or give --noisy false to train without"
+        )
     used = ("curated", "noisy") if noisy else ("curated",)
     curated = TaggedClips(folders["curated"], None, mel, where)
     others = TaggedClips(folders["noisy"], curated.classes, mel, where) if noisy else None

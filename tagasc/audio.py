@@ -58,7 +58,9 @@ class PackedAudio:
         index = read_json(self.index_file, "stage 2 (pack)")
         try:
             if index["format"] != FORMAT:
-                raise UserError(f"{self.index_file} has format {index['format']}, not {FORMAT}; pack again with --force")
+                raise UserError(
+                    f"{self.index_file} has format {index['format']}, not {FORMAT}; pack again with --force"
+                )
             self.sampling_rate: int = index["sampling_rate"]
             self.clips = [Clip(**{**clip, "labels": tuple(clip["labels"])}) for clip in index["clips"]]
             # Copy-on-write, since torch asks for writable memory; nothing writes to it.
@@ -146,7 +148,7 @@ class AudioStore:
 
     def _cut(self, clip: int, start: int, frames: int) -> Tensor:
         first, length = int(self.starts[clip]), int(self.lengths[clip])
-        if 0 <= start and start + frames <= length:
+        if start >= 0 and start + frames <= length:
             return self.flat[first + start : first + start + frames]
         return self.flat[first + _mirror(torch.arange(start, start + frames), torch.tensor(length))]
 
@@ -168,6 +170,8 @@ def preemphasis(wave: Tensor, coefficient: float = 0.97, scale: float = 32000.0)
 
     Args:
         wave: (batch, frames, channels).
+        coefficient: of the sample before.
+        scale: of the result.
 
     Returns:
         (batch, frames - 1, channels); 480,000 frames give the paper's (479999, 2) (Table 1).

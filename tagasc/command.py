@@ -30,12 +30,15 @@ _SYSTEM = {
 def run(main: Callable[..., None], positional: bool = False) -> None:
     """Run ``main`` as a command-line program.
 
-    Each parameter of ``main`` is an option (with ``positional``, those without a default are arguments); dataclass parameters are groups of options, and ``--config FILE.yaml``
-    sets any of them. Exit status: 0 done, 1 bad input, 2 bad options, 130 interrupted.
+    Each parameter of ``main`` is an option (with ``positional``, those without a default are arguments); dataclass
+    parameters are groups of options, and ``--config FILE.yaml`` sets any of them. Exit status: 0 done, 1 bad input,
+    2 bad options, 130 interrupted.
     """
     start_logging()
     try:
-        auto_cli(main, args=_spelt_out(main, sys.argv[1:]), as_positional=positional, exit_on_error=False)
+        auto_cli(
+            main, args=_spelt_out(main, sys.argv[1:]), as_positional=positional, exit_on_error=False, allow_abbrev=False
+        )
     except ArgumentError as error:
         _stop(f"{_one_line(error)}; see --help", 2)
     except UserError as error:
@@ -67,10 +70,10 @@ def from_values(cls: type[Config], values: Any, where: str) -> Config:
     """
     if not isinstance(values, dict):
         raise UserError(f"{where} must be a mapping of settings, not {values!r}")
-    parser = ArgumentParser(exit_on_error=False)
+    parser = ArgumentParser(exit_on_error=False, allow_abbrev=False)
     parser.add_class_arguments(cls, "it")
     try:
-        return parser.instantiate_classes(parser.parse_object({"it": values})).it
+        return parser.instantiate(parser.parse_object({"it": values})).it
     except (ArgumentError, ValueError, TypeError) as error:
         raise UserError(f"{where}: {_one_line(error).replace('it.', '')}") from None
 

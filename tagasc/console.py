@@ -15,9 +15,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 Item = TypeVar("Item")
 log = logging.getLogger("tagasc")
-_descriptor = os.environ.get("TAGASC_CONSOLE_FD")
-_stream = open(int(_descriptor), "w", encoding="utf-8", closefd=False) if _descriptor else sys.stderr  # noqa: SIM115
-console = Console(file=_stream, highlight=False, markup=False, soft_wrap=True)
+
+
+def _make_console() -> Console:
+    descriptor = os.environ.get("TAGASC_CONSOLE_FD")
+    file = open(int(descriptor), "w", encoding="utf-8", closefd=False) if descriptor else None  # noqa: SIM115
+    return Console(file=file, stderr=file is None, highlight=False, markup=False, soft_wrap=True)
+
+
+console = _make_console()
 
 
 class _OnConsole(logging.Handler):
@@ -30,7 +36,7 @@ def start_logging() -> None:
     stage = os.environ.get("TAGASC_STAGE", "")
     layout = logging.Formatter(f"%(asctime)s {stage + ': ' if stage else ''}%(message)s", "%Y-%m-%d %H:%M:%S")
     handlers: list[logging.Handler] = [_OnConsole()]
-    if _stream is not sys.stderr:
+    if not console.stderr:
         # The file is the whole record; errors reach the terminal through run.sh, with the way to go on.
         handlers[0].addFilter(lambda record: record.levelno < logging.ERROR)
         handlers.append(logging.StreamHandler(sys.stderr))

@@ -51,6 +51,8 @@ def location_bootstrap(
     Args:
         values: (clips,), for instance 1 where a clip is right and 0 where it is wrong, or a difference of two such.
         locations: each clip's recording location.
+        draws: how often the locations are drawn.
+        seed: of the drawing.
 
     Returns:
         Lower and upper bound; (nan, nan) with fewer than two locations.

@@ -48,6 +48,7 @@ def pack(sources: Sequence[Source], folder: Path, record: dict, sample: Sample =
 
     Args:
         sources: the clips in order, all of one sampling rate and number of channels.
+        folder: where the packed audio goes.
         record: from ``provenance.made_from``; an unfinished folder made from anything else is started over.
         sample: type of the stored samples.
         jobs: number of processes.
@@ -175,5 +176,7 @@ def _report(folder: Path, sources: Sequence[Source], energies: list[tuple]) -> N
         quiet, middle = np.percentile(ratios, [1, 50])
         log.info(
             "%s: signal to rounding error %.1f dB in the median clip, %.1f dB in the quietest hundredth",
-            folder.name, middle, quiet,
-        )  # fmt: skip
+            folder.name,
+            middle,
+            quiet,
+        )

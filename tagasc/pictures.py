@@ -40,13 +40,23 @@ def accuracies(results: Sequence[SystemResult], split: str, path: Path, note: st
 def confusions(results: Sequence[SystemResult], split: str, path: Path) -> None:
     """Confusion matrices side by side."""
     scenes = scenes_of(results)
-    figure, row = plt.subplots(1, len(results), figsize=(4.6 * len(results) + 0.8, 4.8), layout="constrained", squeeze=False)
+    figure, row = plt.subplots(
+        1, len(results), figsize=(4.6 * len(results) + 0.8, 4.8), layout="constrained", squeeze=False
+    )
     for number, (result, axes) in enumerate(zip(results, row[0], strict=True)):
         shares = 100 * result.confusion(split, scenes)
         axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
         for (true, named), share in np.ndenumerate(shares):
             if share >= 0.5:
-                axes.text(named, true, f"{share:.0f}", ha="center", va="center", fontsize=7, color="white" if share > 55 else "black")
+                axes.text(
+                    named,
+                    true,
+                    f"{share:.0f}",
+                    ha="center",
+                    va="center",
+                    fontsize=7,
+                    color="white" if share > 55 else "black",
+                )
         axes.set_xticks(range(len(scenes)), scenes, rotation=45, ha="right")
         axes.set_yticks(range(len(scenes)), scenes if number == 0 else [""] * len(scenes))
         axes.set_title(result.name)
@@ -61,7 +71,12 @@ def curves(results: Sequence[SystemResult], path: Path) -> None:
     for number, result in enumerate(results):
         for first, run in zip([True] + [False] * len(result.runs), result.runs, strict=False):
             epochs = run.history["epochs"]
-            style = {"color": f"C{number % 10}", "alpha": 0.8, "linewidth": 1.2, "label": result.name if first else None}
+            style = {
+                "color": f"C{number % 10}",
+                "alpha": 0.8,
+                "linewidth": 1.2,
+                "label": result.name if first else None,
+            }
             left.plot([e["epoch"] for e in epochs], [e["loss"] for e in epochs], **style)
             right.plot([e["epoch"] for e in epochs], [100 * e["validation_accuracy"] for e in epochs], **style)
             best = epochs[run.history["best_epoch"] - 1]

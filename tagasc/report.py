@@ -80,8 +80,8 @@ class SystemResult:
         return counts / counts.sum(axis=1, keepdims=True).clip(min=1)
 
 
-def gather(experiment: Path) -> list[SystemResult]:
-    """Read every scored run of an experiment, the baseline first.
+def gather(experiment: Path, order: Sequence[str]) -> list[SystemResult]:
+    """Read every scored run of an experiment; systems come in the given order, unknown ones last.
 
     Raises:
         UserError: none has been scored, or the runs' test clips differ.
@@ -95,13 +95,24 @@ def gather(experiment: Path) -> list[SystemResult]:
     clips = {tuple(run.predictions["clip"]) for result in results.values() for run in result.runs}
     if len(clips) > 1:
         raise UserError(f"{experiment}: the systems were not scored on the same clips; run stages 6 and 7 again")
-    return sorted(results.values(), key=lambda result: result.name != BASELINE)
+    place = {name: number for number, name in enumerate(order)}
+    return sorted(results.values(), key=lambda result: place.get(result.name, len(order)))
 
 
-def accuracy_table(results: Sequence[SystemResult], split: str) -> Table:
-    """A row a system: parameters, accuracies with intervals, and the difference to the baseline."""
-    header = ("system", "parameters", "seeds", "accuracy %", "95 % interval", "class-averaged %", "minus baseline", "95 % interval",
-              "softmax %", "validation %")  # fmt: skip
+def accuracy_table(results: Sequence[SystemResult], split: str, brief: bool = False) -> Table:
+    """A row a system: parameters, accuracies, difference to the baseline; ``brief`` for a terminal."""
+    header = (
+        "system",
+        "parameters",
+        "seeds",
+        "accuracy %",
+        "95 % interval",
+        "class-averaged %",
+        "minus baseline",
+        "95 % interval",
+        "softmax %",
+        "validation %",
+    )
     base = next((result for result in results if result.name == BASELINE), None)
     rows = []
     for result in results:
@@ -113,12 +124,21 @@ def accuracy_table(results: Sequence[SystemResult], split: str) -> Table:
         if base is not None and result is not base:
             difference = right - base.right(split)
             gain = (f"{100 * difference.mean():+.1f}", _interval(location_bootstrap(difference, locations), "+.1f"))
-        rows.append((
-            result.name, f"{run.parameters:,}", str(len(result.runs)), _mean(result.accuracies(split)), _interval(interval, ".1f"),
-            _mean(result.accuracies(split, "class_averaged")), *gain, _mean(result.accuracies(split, "softmax_accuracy")),
-            f"{100 * result.validation():.1f}",
-        ))  # fmt: skip
-    return header, rows
+        rows.append(
+            (
+                result.name,
+                f"{run.parameters:,}",
+                str(len(result.runs)),
+                _mean(result.accuracies(split)),
+                _interval(interval, ".1f"),
+                _mean(result.accuracies(split, "class_averaged")),
+                *gain,
+                _mean(result.accuracies(split, "softmax_accuracy")),
+                f"{100 * result.validation():.1f}",
+            )
+        )
+    shown = (0, 2, 3, 4, 6, 7) if brief else range(len(header))
+    return [header[n] for n in shown], [[row[n] for n in shown] for row in rows]
 
 
 def class_table(results: Sequence[SystemResult], split: str) -> Table:
@@ -127,7 +147,11 @@ def class_table(results: Sequence[SystemResult], split: str) -> Table:
     truth = run.predictions["scene"][run.of(split)]
     right = {result.name: result.right(split) for result in results}
     rows = [
-        (scene, str((truth == scene).sum()), *(f"{100 * values[truth == scene].mean():.1f}" for values in right.values()))
+        (
+            scene,
+            str((truth == scene).sum()),
+            *(f"{100 * values[truth == scene].mean():.1f}" for values in right.values()),
+        )
         for scene in scenes_of(results)
     ]
     return ("scene", "clips", *right), rows
@@ -136,10 +160,17 @@ def class_table(results: Sequence[SystemResult], split: str) -> Table:
 def chosen_table(results: Sequence[SystemResult]) -> Table:
     """A row a run: what validation chose."""
     rows = [
-        (result.name, str(run.seed), f"{run.history['best_epoch']} of {len(run.history['epochs'])}", run.chosen["kernel"],
-         f"{run.chosen['C']:g}", f"{100 * run.scores['test']['accuracy']:.2f}")
-        for result in results for run in result.runs
-    ]  # fmt: skip
+        (
+            result.name,
+            str(run.seed),
+            f"{run.history['best_epoch']} of {len(run.history['epochs'])}",
+            run.chosen["kernel"],
+            f"{run.chosen['C']:g}",
+            f"{100 * run.scores['test']['accuracy']:.2f}",
+        )
+        for result in results
+        for run in result.runs
+    ]
     return ("system", "seed", "epoch", "kernel", "C", "test accuracy %"), rows
 
 
@@ -160,6 +191,19 @@ def markdown(table: Table) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in (header, align, *rows)) + "\n"
 
 
+def aligned(table: Table) -> str:
+    """A table in plain text, for a terminal: first column to the left, the others to the right."""
+    header, rows = table
+    widths = [max(len(row[n]) for row in (header, *rows)) for n in range(len(header))]
+    return "\n".join(
+        "  ".join(
+            text.ljust(width) if n == 0 else text.rjust(width)
+            for n, (text, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in (header, *rows)
+    )
+
+
 def _run(experiment: Path, name: str, seed: int) -> Run:
     folder = experiment / "svm" / name / f"seed{seed}"
     scores = read_json(folder / "scores.json", "stage 7 (svm)")
@@ -169,7 +213,13 @@ def _run(experiment: Path, name: str, seed: int) -> Run:
     network = experiment / "scene" / name / f"seed{seed}"
     history = read_json(network / HISTORY, "stage 5 (scenes)")
     return Run(
-        seed, scores["scores"], scores["chosen"], predictions, history, history["parameters"], provenance.read(network) or {}
+        seed,
+        scores["scores"],
+        scores["chosen"],
+        predictions,
+        history,
+        history["parameters"],
+        provenance.read(network) or {},
     )
 
 

@@ -1,11 +1,11 @@
 """Trains a scene network (paper, section 2.1; settings of the released code of [21] where the paper is silent)."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -87,18 +87,26 @@ class SceneTask:
     """One system in training; see ``tagasc.training.Trainable``."""
 
     def __init__(
-        self, config: SceneTraining, trunk: TrunkConfig, system: System, train: SceneClips, validation: SceneClips, seed: int
+        self,
+        config: SceneTraining,
+        trunk: TrunkConfig,
+        system: System,
+        train: SceneClips,
+        validation: SceneClips,
+        seed: int,
     ) -> None:
         """Build the network from ``seed``.
 
         Raises:
-            UserError: fewer clips than a batch, clips too short for the trunk, an unknown scene, or an impossible system.
+            UserError: fewer clips than a batch, too short clips, an unknown scene, or an impossible system.
         """
         self.config, self.trunk, self.system = config, trunk, system
         self.clips, self.validation, self.seed = train, validation, seed
         self.steps = len(train) // config.batch
         if self.steps == 0:
-            raise UserError(f"{train.packed.folder} has {len(train)} clips, fewer than batch: {config.batch}; lower batch")
+            raise UserError(
+                f"{train.packed.folder} has {len(train)} clips, fewer than batch: {config.batch}; lower batch"
+            )
         if (validation.scenes < 0).any():
             raise UserError(f"{validation.packed.folder} holds a scene that no training clip has; mend the split")
         rate = train.packed.sampling_rate
@@ -146,11 +154,16 @@ class SceneTask:
 
     def about(self) -> dict[str, Any]:
         """What is stored with the weights."""
-        return plain({
-            "trunk": self.trunk, "system": self.system, "scenes": self.clips.names, "channels": self.clips.packed.channels,
-            "tags": 0 if self.clips.tags is None else self.clips.tags.shape[1],
-            "sampling_rate": self.clips.packed.sampling_rate,
-        })  # fmt: skip
+        return plain(
+            {
+                "trunk": self.trunk,
+                "system": self.system,
+                "scenes": self.clips.names,
+                "channels": self.clips.packed.channels,
+                "tags": 0 if self.clips.tags is None else self.clips.tags.shape[1],
+                "sampling_rate": self.clips.packed.sampling_rate,
+            }
+        )
 
     def _batch(self, clips: Tensor, draws: Draws, epoch: int) -> tuple[Tensor, Tensor | None, Tensor]:
         """Crop, pre-emphasise, and mix wave, tags and label with the same λ."""
@@ -165,7 +178,7 @@ class SceneTask:
         return wave, tags, target
 
     def _set_learning_rate(self, done: float) -> None:
-        share = 1.0 if self.config.schedule == "constant" else 0.5 * (1 + np.cos(np.pi * done))
+        share = 1.0 if self.config.schedule == "constant" else 0.5 * (1 + math.cos(math.pi * done))
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.learning_rate * share
 
@@ -183,7 +196,9 @@ def load_network(path: Path) -> tuple[SceneNetwork, dict[str, Any]]:
         network = _network(trunk, system, len(about["scenes"]), about["tags"], about["channels"])
         network.load_state_dict(state)
     except (KeyError, RuntimeError) as error:
-        raise UserError(f"{path} does not hold the network that it describes ({str(error)[:80]}); train it again") from None
+        raise UserError(
+            f"{path} does not hold the network that it describes ({str(error)[:80]}); train it again"
+        ) from None
     return network.eval(), about
 
 

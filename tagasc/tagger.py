@@ -4,6 +4,7 @@ First form: the multi-task stage on one fold. Curated and noisy clips are two st
 and its own head; the epoch with the best lwlrap on the fold's held-out curated clips is kept.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,7 +106,9 @@ class TaggedClips:
         for number, clip in enumerate(self.packed.clips):
             for label in clip.labels:
                 if label not in place:
-                    raise UserError(f"{folder}: clip {clip.id} is labelled {label}, which no curated clip is; mend the labels")
+                    raise UserError(
+                        f"{folder}: clip {clip.id} is labelled {label}, which no curated clip is; mend the labels"
+                    )
                 self.truth[number, place[label]] = 1
         self.frames = mel.frames(self.packed.lengths)
         self.store = AudioStore(self.packed, device)
@@ -115,9 +118,15 @@ class TaggerTask:
     """The multi-task stage on one fold; see ``tagasc.training.Trainable``."""
 
     def __init__(
-        self, config: TaggerTraining, model: TaggerConfig, mel: MelConfig, curated: TaggedClips, noisy: TaggedClips | None,
-        seed: int, device: torch.device,
-    ) -> None:  # fmt: skip
+        self,
+        config: TaggerTraining,
+        model: TaggerConfig,
+        mel: MelConfig,
+        curated: TaggedClips,
+        noisy: TaggedClips | None,
+        seed: int,
+        device: torch.device,
+    ) -> None:
         """Build the network from ``seed``; without ``noisy`` only the curated head is trained.
 
         Raises:
@@ -129,7 +138,9 @@ class TaggerTask:
         self.steps = len(self.training) // config.batch
         short = [c.packed.folder for c in (curated, noisy) if c is not None and len(c.packed) < config.batch]
         if self.steps == 0 or short:
-            raise UserError(f"{(short or [curated.packed.folder])[0]} has fewer clips than batch: {config.batch}; lower batch")
+            raise UserError(
+                f"{(short or [curated.packed.folder])[0]} has fewer clips than batch: {config.batch}; lower batch"
+            )
         torch.manual_seed(seed)
         self.network = Tagger(model, len(curated.classes)).to(device)
         self.power = MelPower(mel).to(device)
@@ -142,7 +153,11 @@ class TaggerTask:
         count = self.steps * self.config.batch
         orders = [self.training[draws.permutation(len(self.training))][:count]]
         if self.noisy is not None:
-            orders.append(torch.cat([draws.permutation(len(self.noisy.packed)) for _ in range(-(-count // len(self.noisy.packed)))])[:count])
+            orders.append(
+                torch.cat(
+                    [draws.permutation(len(self.noisy.packed)) for _ in range(-(-count // len(self.noisy.packed)))]
+                )[:count]
+            )
         losses = []
         for step, streams in enumerate(zip(*(order.split(self.config.batch) for order in orders), strict=True)):
             self._set_learning_rate(epoch - 1 + step / self.steps)
@@ -200,7 +215,7 @@ class TaggerTask:
         phase = epochs_done % self.config.cycle / self.config.cycle
         low, high = self.config.least_learning_rate, self.config.learning_rate
         for group in self.optimizer.param_groups:
-            group["lr"] = low + (high - low) * 0.5 * (1 + np.cos(np.pi * phase))
+            group["lr"] = low + (high - low) * 0.5 * (1 + math.cos(math.pi * phase))
 
 
 def crop(clips: TaggedClips, which: Tensor, starts: Tensor, frames: int, power: MelPower) -> Tensor:
@@ -236,7 +251,9 @@ def probabilities(network: Tagger, power: Tensor) -> np.ndarray:
     return logits.float().sigmoid().cpu().numpy()
 
 
-def tag_scenes(network: Tagger, mel: MelConfig, packed: PackedAudio, device: torch.device, batch: int = 16) -> np.ndarray:
+def tag_scenes(
+    network: Tagger, mel: MelConfig, packed: PackedAudio, device: torch.device, batch: int = 16
+) -> np.ndarray:
     """Tag vectors of scene clips: mean of the channels, resampled to the tagger's rate, whole clip, curated head.
 
     Returns:
@@ -245,8 +262,11 @@ def tag_scenes(network: Tagger, mel: MelConfig, packed: PackedAudio, device: tor
     store, power = AudioStore(packed, device), MelPower(mel).to(device)
     network = network.to(device).eval()
     rows = np.zeros((len(packed), network.curated[-1].out_features), np.float32)
-    groups = [(length, places) for length in packed.lengths.unique().tolist()
-              for places in torch.nonzero(packed.lengths == length).flatten().split(batch)]  # fmt: skip
+    groups = [
+        (length, places)
+        for length in packed.lengths.unique().tolist()
+        for places in torch.nonzero(packed.lengths == length).flatten().split(batch)
+    ]
     for length, places in progress(groups, f"tagging {packed.folder.name}", total=len(groups)):
         mono = store.windows(places, torch.zeros_like(places), length).mean(dim=2)
         mono = resample(mono, packed.sampling_rate, mel.sampling_rate)
@@ -264,7 +284,9 @@ def load_tagger(path: Path) -> tuple[Tagger, MelConfig, list[str]]:
         network.load_state_dict(state)
         return network.eval(), from_values(MelConfig, about["mel"], str(path)), about["classes"]
     except (KeyError, RuntimeError) as error:
-        raise UserError(f"{path} does not hold the tagger that it describes ({str(error)[:80]}); train it again") from None
+        raise UserError(
+            f"{path} does not hold the tagger that it describes ({str(error)[:80]}); train it again"
+        ) from None
 
 
 def _fold(curated: TaggedClips, config: TaggerTraining) -> tuple[Tensor, Tensor]:

@@ -69,7 +69,9 @@ class TagVectors:
         ids, classes = arrays["ids"].astype(str).tolist(), arrays["classes"].astype(str).tolist()
         values = arrays["values"].astype(np.float32)
         if values.shape != (len(ids), len(classes)) or len(set(ids)) != len(ids):
-            raise UserError(f"{path}: values {values.shape} do not fit {len(ids)} different ids and {len(classes)} classes")
+            raise UserError(
+                f"{path}: values {values.shape} do not fit {len(ids)} different ids and {len(classes)} classes"
+            )
         if not (np.isfinite(values).all() and (values >= 0).all() and (values <= 1).all()):
             bad = ids[int(np.argmin((np.isfinite(values) & (values >= 0) & (values <= 1)).all(axis=1)))]
             raise UserError(f"{path}: the tags of clip {bad} are not all numbers in 0..1; extract them again")

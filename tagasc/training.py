@@ -68,7 +68,9 @@ def fit(it: Trainable, folder: Path, epochs: int, about: dict[str, Any]) -> None
             began = time.monotonic()
             row = {"epoch": epoch, **it.train(epoch), **it.validate(), "seconds": round(time.monotonic() - began, 2)}
             if not math.isfinite(row["loss"]):
-                raise UserError(f"{folder}: the loss of epoch {epoch} is not finite; lower learning_rate or check the input")
+                raise UserError(
+                    f"{folder}: the loss of epoch {epoch} is not finite; lower learning_rate or check the input"
+                )
             history.append(row)
             if best is None or row["score"] > best["score"]:
                 best = {"epoch": epoch, "score": row["score"], "network": _copy(it.network)}
@@ -104,7 +106,9 @@ def prepare(folder: Path, record: dict[str, Any], force: bool) -> bool:
     if old is not None:
         why = provenance.difference(old, record)
         if why is not None:
-            raise UserError(f"{folder} holds another training ({why}); --force trains it anew, or move it away to keep it")
+            raise UserError(
+                f"{folder} holds another training ({why}); --force trains it anew, or move it away to keep it"
+            )
         if (folder / WEIGHTS).exists():
             log.info("%s: already trained", _short(folder))
             return False
@@ -174,11 +178,14 @@ def _resume(it: Trainable, folder: Path) -> tuple[list[dict], dict | None]:
         it.network.load_state_dict(state["network"])
         it.optimizer.load_state_dict(state["optimizer"])
         history, best, threads = state["history"], state["best"], state["threads"]
-    except Exception as error:  # torch raises many kinds for a damaged file
-        reason = " ".join(str(error).split())[:120]
-        raise UserError(f"{path} cannot be read ({reason}); delete it or start over with --force") from None
+    except Exception:  # torch raises many kinds for a damaged file
+        raise UserError(
+            f"{path} cannot be read as a checkpoint of this network; delete it or start over with --force"
+        ) from None
     if threads != torch.get_num_threads():
-        log.warning("%s: %d threads before, %d now: sums may differ in the last bit", folder, threads, torch.get_num_threads())
+        log.warning(
+            "%s: %d threads before, %d now: sums may differ in the last bit", folder, threads, torch.get_num_threads()
+        )
     log.info("%s: going on after epoch %d", _short(folder), len(history))
     return history, best
 

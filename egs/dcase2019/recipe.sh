@@ -1,4 +1,4 @@
-# shellcheck shell=bash disable=SC2034  # read by run.sh
+# shellcheck shell=bash disable=SC2034,SC2086,SC2154  # read by run.sh
 # dcase2019: the paper. TAU Urban Acoustic Scenes 2019 (task 1a) with a tagger trained on FSDKaggle2019 (task 2).
 # Every variable is an option of ./run.sh.
 

@@ -1,4 +1,4 @@
-# shellcheck shell=bash disable=SC2034  # read by run.sh
+# shellcheck shell=bash disable=SC2034,SC2086,SC2154  # read by run.sh
 # mini: the whole chain on a corpus that the recipe makes itself, in minutes on two CPU cores.
 # Every variable is an option of ./run.sh.
 

@@ -1,4 +1,4 @@
-# shellcheck shell=bash disable=SC2034,SC2154  # read by run.sh
+# shellcheck shell=bash disable=SC2034,SC2086,SC2154  # read by run.sh
 # soundscapes: the chain on scenes composed of recorded events and recorded ambiences, larger than mini.
 # ./run.sh --recipe soundscapes --events DIR --beds DIR; docs/soundscapes.md says where such sounds come from.
 

@@ -33,10 +33,14 @@ class Head(nn.Sequential):
 
     def __init__(self, features: int, classes: int, config: TaggerConfig) -> None:
         super().__init__(
-            nn.Linear(features, config.hidden), nn.ReLU(), nn.Dropout(config.dropout[0]),
-            nn.Linear(config.hidden, config.hidden), nn.ReLU(), nn.Dropout(config.dropout[1]),
+            nn.Linear(features, config.hidden),
+            nn.ReLU(),
+            nn.Dropout(config.dropout[0]),
+            nn.Linear(config.hidden, config.hidden),
+            nn.ReLU(),
+            nn.Dropout(config.dropout[1]),
             nn.Linear(config.hidden, classes),
-        )  # fmt: skip
+        )
 
 
 class Tagger(nn.Module):
@@ -46,8 +50,10 @@ class Tagger(nn.Module):
         super().__init__()
         self.stem = nn.Sequential(
             nn.Conv2d(1, config.width, 7, stride=2, padding=3, bias=False),
-            nn.BatchNorm2d(config.width), nn.ReLU(), nn.MaxPool2d(3, stride=2, padding=1),
-        )  # fmt: skip
+            nn.BatchNorm2d(config.width),
+            nn.ReLU(),
+            nn.MaxPool2d(3, stride=2, padding=1),
+        )
         stages, width = [], config.width
         for number, depth in enumerate(config.depths):
             filters = config.width * 2**number

@@ -6,6 +6,7 @@ one class.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -95,7 +96,7 @@ class Trunk(nn.Module):
         self.stem = nn.Linear(STRIDE * channels, config.stem_filters)
         self.stem_norm = nn.BatchNorm2d(config.stem_filters)
         widths = (config.stem_filters, *config.block_filters)
-        pairs = zip(widths[:-1], widths[1:], strict=True)
+        pairs = pairwise(widths)
         self.blocks = nn.Sequential(*(Block(inputs, filters, config.slope) for inputs, filters in pairs))
         self.extra = nn.Conv2d(widths[-1], widths[-1], 1, padding=(0, 3)) if config.extra_convolution else None
         self.extra_norm = nn.BatchNorm2d(widths[-1]) if config.extra_convolution else None

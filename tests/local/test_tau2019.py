@@ -1,0 +1,107 @@
+"""Manifests of trees in the published layout and counts."""
+
+import csv
+from collections import Counter
+from itertools import cycle
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from lhotse import load_manifest
+
+from local.manifests import Entry
+from local.tau2019 import SCENES, TEST, TRAIN, city_of, split_by_location
+from tests.conftest import run, succeed
+
+CITIES = ("barcelona", "helsinki", "lisbon", "london", "lyon", "paris", "prague", "stockholm", "vienna")
+
+
+def write(path, header, rows):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        csv.writer(file, delimiter="\t", lineterminator="\n").writerows([header, *rows])
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """The published tree with all 14,400 names; every clip is a link to one short file."""
+    corpus = tmp_path_factory.mktemp("tau") / "TAU-urban-acoustic-scenes-2019-development"
+    (corpus / "audio").mkdir(parents=True)
+    sound = corpus.parent / "one.wav"
+    soundfile.write(sound, np.zeros((480, 2)), 48000, subtype="PCM_24")
+    location, parts = 0, {"train": [], "test": [], "unused": []}
+    for scene, train, test in zip(SCENES, TRAIN, TEST, strict=True):
+        for part, count in (("train", train), ("test", test), ("unused", 1440 - train - test)):
+            cities = cycle(["milan"] if part == "unused" else CITIES + (("milan",) if part == "test" else ()))
+            for number in range(count):
+                if number % 12 == 0:
+                    location, city = location + 1, next(cities)
+                parts[part].append(
+                    (f"audio/{scene}-{city}-{location}-{number}-a.wav", scene, f"{city}-{location}", "a")
+                )
+    for row in sum(parts.values(), []):
+        (corpus / row[0]).hardlink_to(sound)
+    write(corpus / "meta.csv", ("filename", "scene_label", "identifier", "source_label"), sum(parts.values(), []))
+    setup = corpus / "evaluation_setup"
+    write(setup / "fold1_train.csv", ("filename", "scene_label"), [row[:2] for row in parts["train"]])
+    write(setup / "fold1_evaluate.csv", ("filename", "scene_label"), [row[:2] for row in parts["test"]])
+    write(setup / "fold1_test.csv", ("filename",), [row[:1] for row in parts["test"]])
+    return corpus
+
+
+def supervisions(out, split):
+    return load_manifest(out / f"tau2019_supervisions_{split}.jsonl.gz")
+
+
+def test_the_published_counts_and_a_validation_split_by_location(published, tmp_path):
+    said = succeed("local/tau2019.py", published, tmp_path / "out", "--seconds", 0.01)
+    assert "not the whole" not in said
+    found = {split: list(supervisions(tmp_path / "out", split)) for split in ("train", "validation", "test", "unused")}
+    assert len(found["train"]) + len(found["validation"]) == 9185
+    assert (len(found["test"]), len(found["unused"])) == (4185, 1030)
+    assert {city_of(s.custom["location"]) for s in found["unused"]} == {"milan"}
+    assert 0.13 < len(found["validation"]) / 9185 < 0.17
+    locations = {split: {s.custom["location"] for s in found[split]} for split in found}
+    assert not locations["train"] & locations["validation"]
+    per_scene = Counter(s.custom["labels"][0] for s in found["validation"])
+    for scene, count in zip(SCENES, TRAIN, strict=True):
+        assert 0.12 < per_scene[scene] / count < 0.18
+    per_city = Counter(city_of(s.custom["location"]) for s in found["validation"])
+    assert set(per_city) == set(CITIES)
+    assert max(per_city.values()) < 2 * min(per_city.values())
+    cut = next(iter(load_manifest(tmp_path / "out/tau2019_cuts_test.jsonl.gz")))
+    assert cut.recording.num_channels == 2
+    assert cut.recording.sampling_rate == 48000
+
+
+def test_a_lost_clip_is_named_and_allow_partial_goes_on(published, tmp_path):
+    lost = next(iter((published / "audio").iterdir()))
+    aside = tmp_path / "aside.wav"
+    lost.rename(aside)
+    try:
+        outcome = run("local/tau2019.py", published, tmp_path / "out", "--seconds", 0.01)
+        assert outcome.status == 1
+        assert f"1 of 14400 audio files are missing, first {lost}" in outcome.error
+        assert not (tmp_path / "out").exists()
+    finally:
+        aside.rename(lost)
+
+
+@settings(deadline=None)
+@given(st.integers(0, 1000), st.lists(st.integers(1, 9), min_size=2, max_size=12))
+def test_no_location_is_split_and_order_does_not_matter(seed, sizes):
+    entries = [
+        Entry(f"{scene}-{place}-{n}", None, (scene,), {"location": f"city{place % 3}-{scene}{place}"})
+        for scene in ("bus", "tram")
+        for place, size in enumerate(sizes)
+        for n in range(size)
+    ]
+    train, validation = split_by_location(entries, 0.15, seed)
+    assert len(train) + len(validation) == len(entries)
+    assert not {e.custom["location"] for e in train} & {e.custom["location"] for e in validation}
+    for part in (train, validation):
+        assert {e.labels[0] for e in part} == {"bus", "tram"}
+    again = split_by_location(entries[::-1], 0.15, seed)
+    assert {e.id for e in again[1]} == {e.id for e in validation}

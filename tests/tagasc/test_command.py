@@ -1,0 +1,83 @@
+import pytest
+
+from tagasc.command import _spelt_out, from_yaml
+from tagasc.errors import UserError
+from tagasc.models.fusion import System
+from tagasc.scene import SceneTraining
+from tagasc.systems import read_systems, runs, select
+from tests.conftest import ROOT
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("epoch: 3", "epoch"),
+        ("epochs: many", "epochs"),
+        ("epochs: 0", "epochs must be"),
+        ("- 1", "mapping"),
+        ("a: [", "not YAML"),
+        ("schedule: linear", "schedule"),
+    ],
+)
+def test_a_wrong_configuration_names_file_and_key(tmp_path, text, said):
+    path = tmp_path / "scene.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=r"scene\.yaml") as caught:
+        from_yaml(SceneTraining, path)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_recipes_configurations_are_valid():
+    for recipe in ("mini", "dcase2019", "soundscapes"):
+        from_yaml(SceneTraining, ROOT / f"egs/{recipe}/conf/scene.yaml")
+    published = from_yaml(SceneTraining, ROOT / "egs/dcase2019/conf/scene.yaml")
+    assert published == SceneTraining()
+
+
+def main(allow_partial: bool = False, clips_per_location: int = 3):
+    """Stand in for a program."""
+
+
+def test_options_may_have_dashes_and_flags_no_value():
+    arguments = ["corpus-a", "--allow-partial", "--clips-per-location", "4", "--scenes.clips_per_location=5"]
+    assert _spelt_out(main, arguments) == [
+        "corpus-a",
+        "--allow_partial",
+        "true",
+        "--clips_per_location",
+        "4",
+        "--scenes.clips_per_location=5",
+    ]
+    assert _spelt_out(main, ["--allow_partial", "false"]) == ["--allow_partial", "false"]
+
+
+def test_systems_are_picked_by_name_table_or_all():
+    tables = read_systems(ROOT / "egs/systems.yaml")
+    assert len(select(tables, ["all"], ROOT)) == 56
+    assert list(select(tables, ["att_h2_l1", "baseline", "att_h2_l1"], ROOT)) == ["att_h2_l1", "baseline"]
+    assert select(tables, ["table2"], ROOT)["beforecode_l5"] == System("before_code", 5)
+    with pytest.raises(UserError, match="no system 'att_h3'"):
+        select(tables, ["att_h3"], ROOT)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("table2: {a: {head: 2}}", "head"),
+        ("table2: {a: {heads: 0, attention_layers: 2}}", "needs heads"),
+        ("[1]", "must hold"),
+        ("t: {a: {}}\nu: {a: {}}", "names two things"),
+    ],
+)
+def test_a_wrong_record_is_named(tmp_path, text, said):
+    path = tmp_path / "systems.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=said):
+        read_systems(path)
+
+
+def test_seeds_must_be_numbers(tmp_path):
+    assert [seed for _, seed, _ in runs(tmp_path, "scene", ["baseline"], "1 2 10")] == [1, 2, 10]
+    with pytest.raises(UserError, match="whole numbers"):
+        runs(tmp_path, "scene", ["baseline"], "1,2")

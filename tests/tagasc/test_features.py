@@ -1,0 +1,64 @@
+import numpy as np
+import pytest
+import torch
+from torchaudio.transforms import MelSpectrogram
+
+from tagasc.audio import AudioStore
+from tagasc.features import MelConfig, MelPower, normalise, reflect, to_decibels
+from tagasc.tagger import by_length, crop
+from tests.tagasc.test_audio import write_packed
+
+CONFIG = MelConfig(sampling_rate=16000, n_fft=512, hop=160, mels=40, low=20, high=8000)
+
+
+def reference(wave):
+    """A centred, reflecting spectrogram out of torchaudio's transform."""
+    transform = MelSpectrogram(
+        16000, 512, hop_length=160, f_min=20, f_max=8000, n_mels=40, power=2, norm="slaney", mel_scale="slaney"
+    )
+    return transform(wave)
+
+
+def test_whole_clips_agree_with_torchaudio():
+    wave = torch.randn(2, 5000)
+    found = MelPower(CONFIG)(reflect(wave, CONFIG))
+    assert found.shape[2] == CONFIG.frames(torch.tensor(5000))
+    torch.testing.assert_close(found, reference(wave), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("start", [0, 3, 11, -4])
+def test_a_crop_is_a_piece_of_the_whole_clips_spectrogram(tmp_path, start):
+    wave = np.random.default_rng(0).uniform(-1, 1, 3000).astype(np.float32)
+
+    class Clips:
+        store = AudioStore(
+            write_packed(tmp_path / "p", [np.zeros(700), wave, np.ones(500)], np.float32), torch.device("cpu")
+        )
+        frames = CONFIG.frames(torch.tensor([700, 3000, 500]))
+
+    found = crop(Clips, torch.tensor([1]), torch.tensor([start]), 20, MelPower(CONFIG))[0]
+    whole = reference(torch.from_numpy(wave))
+    padded = torch.nn.functional.pad(whole, (10, 40))  # zeros outside the clip
+    torch.testing.assert_close(found, padded[:, 10 + start : 30 + start], rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("samples", [1, 5, 200, 300])
+def test_a_clip_shorter_than_half_a_window_is_mirrored_on(samples):
+    wave = torch.randn(1, samples)
+    found = reflect(wave, CONFIG)[0].numpy()
+    np.testing.assert_array_equal(found, np.pad(wave[0].numpy(), 256, mode="reflect" if samples > 1 else "edge"))
+
+
+def test_decibels_and_normalisation():
+    level = to_decibels(torch.tensor([[[1.0, 0.1, 0.0]], [[0.0, 0.0, 0.0]]]))
+    assert level[0, 0].tolist() == pytest.approx([0, -10, -80])
+    assert level[1, 0].tolist() == pytest.approx([-100] * 3)
+    scaled = normalise(torch.randn(3, 8, 9) * 5 + 2)
+    torch.testing.assert_close(scaled.mean(dim=(1, 2)), torch.zeros(3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(scaled.std(dim=(1, 2), correction=0), torch.ones(3), atol=1e-4, rtol=0)
+    assert normalise(level[1:]).abs().max() == 0
+
+
+def test_clips_are_grouped_by_their_own_length():
+    groups = list(by_length(torch.tensor([5, 32, 33, 64, 31]), batch=2))
+    assert sorted((length, places.tolist()) for places, length in groups) == [(32, [0, 1]), (32, [4]), (64, [2, 3])]

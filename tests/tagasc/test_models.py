@@ -1,0 +1,168 @@
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torchvision.models import resnet34
+
+from tagasc.command import from_yaml
+from tagasc.models.fusion import System, TagAttention, TagTransform
+from tagasc.models.scene import SceneNetwork
+from tagasc.models.tagger import Tagger, TaggerConfig
+from tagasc.models.trunk import RELEASED, TABLE1, Block, Trunk, TrunkConfig
+from tagasc.systems import read_systems, select
+from tagasc.training import parameters
+from tests.conftest import ROOT
+
+SYSTEMS = read_systems(ROOT / "egs/systems.yaml")
+EVERY = select(SYSTEMS, ["all"], ROOT)
+SMALL = TrunkConfig(64, (64, 64, 64), code_size=6)  # 32 heads over fewer filters would be softmaxes of one value
+
+
+@pytest.mark.parametrize(
+    ("trunk", "system", "count"),
+    [
+        (TABLE1, "baseline", 714_058),
+        (RELEASED, "baseline", 636_736),
+        (RELEASED, "shared_h4_l3", 676_784),
+        (TABLE1, "shared_h4_l3", 748_986),
+    ],
+)
+def test_parameter_counts_of_the_paper(trunk, system, count):
+    assert parameters(SceneNetwork(trunk, EVERY[system], 10)) == count
+
+
+def test_configurations_are_the_two_readings():
+    for name, trunk in (("table1", TABLE1), ("released", RELEASED)):
+        assert from_yaml(TrunkConfig, ROOT / f"egs/dcase2019/conf/trunk_{name}.yaml") == trunk
+
+
+def test_the_tables_have_the_papers_systems():
+    assert {table: len(records) for table, records in SYSTEMS.items()} == {
+        "table2": 8,
+        "table3": 20,
+        "table4": 8,
+        "table5": 20,
+    }
+
+
+@pytest.mark.parametrize(("trunk", "frames"), [(TABLE1, 18), (RELEASED, 24)])
+def test_feature_map_of_a_ten_second_clip(trunk, frames):
+    with torch.inference_mode():
+        assert Trunk(trunk).eval()(torch.randn(1, 479_999, 2)).shape == (1, 128, frames)
+
+
+def test_trunk_is_the_strided_convolution_and_blocks_of_table_1():
+    """Against the same weights in nn.Conv1d, activation before pooling, as the paper draws it."""
+    torch.manual_seed(0)
+    trunk = Trunk(TrunkConfig(8, (8, 8), code_size=4)).eval()
+    wave = torch.randn(2, 12 * 9 * 3 + 5, 2)
+    stem = nn.Conv1d(2, 8, 12, stride=12)
+    stem.weight.data = trunk.stem.weight.data.reshape(8, 12, 2).transpose(1, 2)
+    stem.bias.data = trunk.stem.bias.data
+
+    def norm(x, layer):
+        return F.batch_norm(x, layer.running_mean, layer.running_var, layer.weight, layer.bias)
+
+    x = F.leaky_relu(norm(stem(wave.transpose(1, 2)), trunk.stem_norm), 0.3)
+    for block in trunk.blocks:
+        y = F.leaky_relu(norm(F.conv1d(x, block.conv1.weight[:, :, 0], block.conv1.bias, padding=1), block.norm1), 0.3)
+        y = norm(F.conv1d(y, block.conv2.weight[:, :, 0], block.conv2.bias, padding=1), block.norm2)
+        x = F.max_pool1d(F.leaky_relu(y + x, 0.3), 3)
+    torch.testing.assert_close(trunk(wave), x, rtol=1e-5, atol=1e-5)
+
+
+def test_shortcut_is_a_convolution_only_where_the_width_changes():
+    assert isinstance(Block(8, 8, 0.3).shortcut, nn.Identity)
+    assert sum(p.numel() for p in Block(8, 4, 0.3).shortcut.parameters()) == 8 * 4 * 3 + 4
+
+
+def test_attention_is_equation_2():
+    """Against a loop: within each head a softmax, then each filter's row of M times its value of A."""
+    torch.manual_seed(0)
+    attend = TagAttention(tags=5, filters=12, heads=3)
+    feature_map, tags = torch.randn(2, 12, 7), torch.rand(2, 5)
+    found = attend(feature_map, tags).detach().numpy()
+    weight, bias = (p.detach().numpy().astype(np.float64) for p in (attend.projection.weight, attend.projection.bias))
+    for clip in range(2):
+        projected = weight @ tags[clip].numpy() + bias
+        for head in range(3):
+            rows = range(4 * head, 4 * head + 4)
+            total = sum(np.exp(projected[row]) for row in rows)
+            for row in rows:
+                expected = feature_map[clip, row].numpy() * np.exp(projected[row]) / total
+                np.testing.assert_allclose(found[clip, row], expected, rtol=1e-4, atol=1e-6)
+    sums = attend.attention(tags).reshape(2, 3, 4).sum(dim=2)
+    torch.testing.assert_close(sums, torch.ones(2, 3))
+
+
+def test_tag_transform_activates_its_last_layer_too():
+    transform = TagTransform(4, 2, 0.3)
+    assert [type(part) for part in transform] == [nn.Linear, nn.LeakyReLU] * 2
+    tags = torch.rand(3, 4)
+    assert torch.equal(TagTransform(4, 0, 0.3)(tags), tags)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_every_system_sends_a_gradient_to_every_parameter(name):
+    torch.manual_seed(1)
+    network = SceneNetwork(SMALL, EVERY[name], scenes=4, tags=5)
+    code, logits = network(torch.randn(6, 12 * 27 * 2, 2), torch.rand(6, 5))
+    assert code.shape == (6, 11 if name == "codecat" else 6)
+    assert logits.shape == (6, 4)
+    F.cross_entropy(logits, torch.arange(6) % 4).backward()
+    # A bias before batch normalisation shifts nothing, so its gradient is zero but for rounding.
+    silent = {"trunk.stem.bias"} | {f"trunk.blocks.{n}.conv{c}.bias" for n in range(3) for c in (1, 2)}
+    for parameter_name, value in network.named_parameters():
+        assert value.grad is not None, parameter_name
+        assert parameter_name in silent or value.grad.abs().max() > 0, parameter_name
+
+
+def test_a_clips_result_does_not_depend_on_the_batch():
+    network = SceneNetwork(SMALL, EVERY["shared_h4_l3"], scenes=4, tags=5).eval()
+    wave, tags = torch.randn(5, 700, 2), torch.rand(5, 5)
+    with torch.inference_mode():
+        torch.testing.assert_close(network(wave, tags)[0][2:3], network(wave[2:3], tags[2:3])[0])
+
+
+def test_codecat_gives_the_svm_code_and_tags():
+    network = SceneNetwork(SMALL, System(concat="code"), scenes=4, tags=5).eval()
+    tags = torch.rand(2, 5)
+    assert torch.equal(network(torch.randn(2, 700, 2), tags)[0][:, 6:], tags)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"concat_layers": 2},
+        {"attention_layers": 1},
+        {"heads": -1},
+        {"concat": "before_code", "shared": True, "concat_layers": 1},
+        {"concat": "before_code", "heads": 2, "concat_layers": 1, "attention_layers": 2, "shared": True},
+    ],
+)
+def test_impossible_systems_are_refused(record):
+    with pytest.raises(ValueError, match=r"needs|negative"):
+        System(**record)
+
+
+def test_heads_must_divide_the_filters():
+    with pytest.raises(ValueError, match="does not divide"):
+        SceneNetwork(SMALL, System(heads=5), 4)
+
+
+def test_the_tagger_is_resnet34_with_two_heads():
+    """Parameters as published; torchvision's own trunk, but for a stem of one channel and max in place of mean."""
+    torch.manual_seed(0)
+    tagger = Tagger(TaggerConfig(), 80).eval()
+    assert parameters(tagger) == 24_592_224
+    reference = resnet34().eval()
+    reference.conv1 = nn.Conv2d(1, 64, 7, stride=2, padding=3, bias=False)
+    reference.avgpool, reference.fc = nn.AdaptiveMaxPool2d(1), nn.Identity()
+    ours = {name: value for name, value in tagger.state_dict().items() if not name.startswith(("curated", "noisy"))}
+    theirs = reference.state_dict()
+    assert [value.shape for value in ours.values()] == [value.shape for value in theirs.values()]
+    reference.load_state_dict(dict(zip(theirs, ours.values(), strict=True)))
+    log_mel = torch.randn(1, 128, 64)
+    with torch.inference_mode():
+        torch.testing.assert_close(tagger.features(log_mel), reference(log_mel.unsqueeze(1)), rtol=1e-4, atol=1e-4)

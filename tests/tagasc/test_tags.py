@@ -1,0 +1,40 @@
+import numpy as np
+import pytest
+
+from tagasc.errors import UserError
+from tagasc.tags import TagVectors, read_record, write_npz
+
+
+def write(path, values, ids=("a", "b")):
+    write_npz(path, {"step": "test"}, ids=np.array(ids), classes=np.array(["x", "y"]), values=np.array(values))
+    return path
+
+
+def test_tags_come_back_in_the_order_asked_for(tmp_path):
+    tags = TagVectors.read(write(tmp_path / "t.npz", [[0.1, 0.2], [0.3, 0.4]]))
+    assert tags.of(["b", "a"]).tolist() == np.array([[0.3, 0.4], [0.1, 0.2]], np.float32).tolist()
+    assert read_record(tmp_path / "t.npz") == {"step": "test"}
+
+
+def test_a_clip_without_tags_is_named(tmp_path):
+    with pytest.raises(UserError, match="no tags for 1 of 2 clips, first c"):
+        TagVectors.read(write(tmp_path / "t.npz", [[0, 1], [1, 0]])).of(["a", "c"])
+
+
+@pytest.mark.parametrize("values", [[[0.1, np.nan], [0, 0]], [[0.1, 1.5], [0, 0]], [[-0.1, 0], [0, 0]]])
+def test_values_outside_0_to_1_are_refused(tmp_path, values):
+    with pytest.raises(UserError, match="tags of clip a are not all numbers"):
+        TagVectors.read(write(tmp_path / "t.npz", values))
+
+
+def test_shapes_must_agree(tmp_path):
+    with pytest.raises(UserError, match="do not fit"):
+        TagVectors.read(write(tmp_path / "t.npz", [[0.1, 0.2, 0.3], [0, 0, 0]]))
+
+
+def test_pickles_are_refused(tmp_path):
+    np.savez(
+        tmp_path / "t.npz", ids=np.array([{"a": 1}], dtype=object), classes=np.array(["x"]), values=np.zeros((1, 1))
+    )
+    with pytest.raises(UserError, match="not a readable"):
+        TagVectors.read(tmp_path / "t.npz")

@@ -1,0 +1,161 @@
+"""Interrupted trainings go on to the same weights, bit for bit on the CPU at the same thread count."""
+
+import pytest
+import torch
+from torch import nn
+
+from tagasc import provenance
+from tagasc.errors import UserError
+from tagasc.files import read_json
+from tagasc.models.trunk import TrunkConfig
+from tagasc.scene import SceneClips, SceneTask, SceneTraining
+from tagasc.systems import read_systems, select
+from tagasc.tags import TagVectors
+from tagasc.training import fit, prepare, read_weights, save_weights
+from tests.conftest import ROOT, TAGGER, run, succeed
+
+CPU = torch.device("cpu")
+
+
+class Stop(Exception):
+    """A power cut."""
+
+
+def scene_task(audio, tags):
+    every = select(read_systems(ROOT / "egs/systems.yaml"), ["all"], ROOT)
+    clips = [
+        SceneClips(audio / f"tau2019_{s}", TagVectors.read(tags / f"tau2019_{s}.npz"), None, CPU)
+        for s in ("train", "validation")
+    ]
+    training = SceneTraining(epochs=5, batch=8, crop_seconds=0.5, mixup_from_epoch=2, schedule="cosine")
+    trunk = TrunkConfig(8, (8, 8, 8, 8), code_size=6)
+    return SceneTask(training, trunk, every["shared_h4_l3"], *clips, seed=3)
+
+
+def cut_after(task, epochs):
+    """Make ``task`` stop in the middle of the epoch after so many."""
+    train = task.train
+
+    def until(epoch):
+        if epoch > epochs:
+            next(iter(task.network.parameters())).data.add_(1)  # half an epoch's work, to be lost
+            raise Stop
+        return train(epoch)
+
+    task.train = until
+
+
+def test_a_scene_network_cut_and_resumed_has_the_same_weights(audio, tags, tmp_path):
+    whole = scene_task(audio, tags)
+    fit(whole, tmp_path / "whole", 5, whole.about())
+    for epochs in (2, 4):
+        cut = scene_task(audio, tags)
+        cut_after(cut, epochs)
+        with pytest.raises(Stop):
+            fit(cut, tmp_path / "cut", 5, cut.about())
+    torch.rand(11)  # the state of the global generator must not matter
+    last = scene_task(audio, tags)
+    fit(last, tmp_path / "cut", 5, last.about())
+    assert (tmp_path / "whole/model.safetensors").read_bytes() == (tmp_path / "cut/model.safetensors").read_bytes()
+    histories = [read_json(tmp_path / name / "history.json", "") for name in ("whole", "cut")]
+    for history in histories:
+        for row in history["epochs"]:
+            del row["seconds"]
+    assert histories[0] == histories[1]
+    assert not (tmp_path / "cut/checkpoint.pt").exists()
+
+
+def test_another_seed_gives_other_weights(audio, tags, tmp_path):
+    weights = []
+    for seed in (3, 4):
+        task = scene_task(audio, tags)
+        task.seed = seed
+        fit(task, tmp_path / str(seed), 1, task.about())
+        weights.append((tmp_path / str(seed) / "model.safetensors").read_bytes())
+    assert weights[0] != weights[1]
+
+
+def test_a_tagger_cut_and_resumed_has_the_same_weights(audio, tmp_path, monkeypatch):
+    from tagasc.tagger import TaggerTask
+
+    options = ["--audio", audio, *TAGGER, "--training.epochs", 4]
+    succeed("steps/train_tagger.py", "--out", tmp_path / "whole", *options)
+    train = TaggerTask.train
+
+    def until(self, epoch):
+        if epoch > 2:
+            raise KeyboardInterrupt
+        return train(self, epoch)
+
+    monkeypatch.setattr(TaggerTask, "train", until)
+    outcome = run("steps/train_tagger.py", "--out", tmp_path / "cut", *options)
+    assert outcome.status == 130
+    assert "goes on where this stopped" in outcome.error
+    monkeypatch.setattr(TaggerTask, "train", train)
+    assert "going on after epoch 2" in succeed("steps/train_tagger.py", "--out", tmp_path / "cut", *options)
+    assert (tmp_path / "whole/model.safetensors").read_bytes() == (tmp_path / "cut/model.safetensors").read_bytes()
+
+
+class Scripted:
+    """A training whose validation scores are given."""
+
+    def __init__(self, scores, loss=1.0):
+        self.network = nn.Linear(1, 1)
+        self.optimizer = torch.optim.SGD(self.network.parameters(), 0.1)
+        self.scores, self.loss = iter(scores), loss
+
+    def train(self, epoch):
+        self.network.weight.data.fill_(epoch)
+        return {"loss": self.loss}
+
+    def validate(self):
+        return {"score": next(self.scores)}
+
+
+def test_the_best_epochs_weights_are_kept_the_earlier_among_equals(tmp_path):
+    fit(Scripted([0.1, 0.5, 0.5, 0.2]), tmp_path, 4, {"what": "scripted"})
+    state, about = read_weights(tmp_path / "model.safetensors", "")
+    assert state["weight"].item() == 2
+    assert about == {"what": "scripted"}
+    assert read_json(tmp_path / "history.json", "")["best_epoch"] == 2
+
+
+def test_a_loss_that_is_not_finite_is_an_error(tmp_path):
+    with pytest.raises(UserError, match="not finite"):
+        fit(Scripted([0.1], float("nan")), tmp_path, 1, {})
+    assert not (tmp_path / "model.safetensors").exists()
+
+
+def test_a_folder_of_another_configuration_is_left_alone(tmp_path):
+    first = provenance.made_from("train", {"lr": 0.1}, {})
+    assert prepare(tmp_path / "run", first, force=False)
+    (tmp_path / "run/model.safetensors").write_text("weights")
+    assert not prepare(tmp_path / "run", first, force=False)
+    other = provenance.made_from("train", {"lr": 0.2}, {})
+    with pytest.raises(UserError, match=r"lr was 0\.1 and is 0\.2"):
+        prepare(tmp_path / "run", other, force=False)
+    assert (tmp_path / "run/model.safetensors").exists()
+    assert prepare(tmp_path / "run", other, force=True)
+    assert not (tmp_path / "run/model.safetensors").exists()
+
+
+def test_a_damaged_checkpoint_or_model_is_one_clear_line(tmp_path):
+    (tmp_path / "checkpoint.pt").write_bytes(b"PK\x03\x04 not a checkpoint")
+    with pytest.raises(UserError, match="delete it or start over"):
+        fit(Scripted([0.1]), tmp_path, 1, {})
+    save_weights(tmp_path / "model.safetensors", {"x": torch.ones(3)}, {})
+    whole = (tmp_path / "model.safetensors").read_bytes()
+    (tmp_path / "model.safetensors").write_bytes(whole[:-4])
+    with pytest.raises(UserError, match="not a whole model file"):
+        read_weights(tmp_path / "model.safetensors", "stage 5")
+
+
+def test_a_checkpoint_cannot_run_code(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (tmp_path.joinpath("broken-in").touch, ())
+
+    torch.save({"network": Evil()}, tmp_path / "checkpoint.pt")
+    with pytest.raises(UserError, match="cannot be read"):
+        fit(Scripted([0.1]), tmp_path, 1, {})
+    assert not (tmp_path / "broken-in").exists()

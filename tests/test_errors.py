@@ -1,0 +1,476 @@
+"""What a user can cause is one clear line that names file and remedy, status not 0, and nothing half-written."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import soundfile
+
+from tests.conftest import RATE, ROOT, SECONDS, TAGGER, run, scene_options, succeed
+
+
+class Broken:
+    """A copy of everything made so far, to break one thing in."""
+
+    def __init__(self, tmp_path, scene_corpus, tagging_corpus, manifests, audio, tagger, tags):
+        self.tmp = tmp_path
+        self.given = {
+            "scenes": scene_corpus,
+            "tagging": tagging_corpus,
+            "data": manifests,
+            "audio": audio,
+            "tagger": tagger,
+            "tags": tags,
+        }
+        self.out = tmp_path / "out"
+
+    def copy(self, what):
+        """A copy that may be broken."""
+        target = self.tmp / what
+        if not target.exists():
+            shutil.copytree(self.given[what], target)
+        return target
+
+    def wav(self, what="scenes"):
+        return sorted(self.copy(what).rglob("*.wav"))[0]
+
+    def tau2019(self, corpus=None):
+        return (
+            "local/tau2019.py",
+            corpus or self.copy("scenes"),
+            self.out,
+            "--sampling-rate",
+            RATE,
+            "--seconds",
+            SECONDS,
+            "--allow-partial",
+        )
+
+    def fsd(self, corpus=None):
+        return (
+            "local/fsdkaggle2019.py",
+            corpus or self.copy("tagging"),
+            self.out,
+            "--sampling-rate",
+            RATE,
+            "--allow-partial",
+        )
+
+    def pack(self, corpus):
+        """Pack manifests of the (broken) scene corpus that were made while it was whole."""
+        data = self.tmp / "manifests"
+        succeed("local/tau2019.py", corpus, data, "--sampling-rate", RATE, "--seconds", SECONDS, "--allow-partial")
+        return "steps/pack_audio.py", "--manifests", data, "--out", self.out, "--seconds", SECONDS
+
+    def train_tagger(self, *options):
+        return "steps/train_tagger.py", "--audio", self.copy("audio"), "--out", self.out, *TAGGER, *options
+
+    def tag(self):
+        return (
+            "steps/extract_tags.py",
+            "--tagger",
+            self.copy("tagger"),
+            "--audio",
+            self.copy("audio"),
+            "--out",
+            self.out,
+        )
+
+    def train(self, *options):
+        return (
+            "steps/train_scene.py",
+            *scene_options(self.copy("audio"), self.copy("tags"), self.out),
+            "--systems",
+            "shared_h4_l3",
+            *options,
+        )
+
+
+@pytest.fixture
+def broken(tmp_path, scene_corpus, tagging_corpus, manifests, audio, tagger, tags):
+    return Broken(tmp_path, scene_corpus, tagging_corpus, manifests, audio, tagger, tags)
+
+
+def edit(path, old, new):
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+CASES = {}
+
+
+def case(said):
+    """Register a way to break something; the function returns the command to run."""
+
+    def register(function):
+        CASES[function.__name__] = (function, said)
+        return function
+
+    return register
+
+
+@case("is not a folder; fetch the corpus")
+def no_corpus(b):
+    return b.tau2019(b.tmp / "nowhere")
+
+
+@case("meta.csv does not exist; fetch")
+def no_metadata(b):
+    (b.copy("scenes") / "meta.csv").unlink()
+    return b.tau2019()
+
+
+@case("they must be separated by tabs")
+def commas_for_tabs(b):
+    table = b.copy("scenes") / "meta.csv"
+    table.write_text(table.read_text().replace("\t", ","))
+    return b.tau2019()
+
+
+@case("not as many fields as columns")
+def short_line(b):
+    with (b.copy("scenes") / "meta.csv").open("a") as table:
+        table.write("audio/x.wav\tbus\n")
+    return b.tau2019()
+
+
+@case("twice; delete one of the lines")
+def clip_listed_twice(b):
+    table = b.copy("scenes") / "meta.csv"
+    table.write_text(table.read_text() + table.read_text().splitlines()[1] + "\n")
+    return b.tau2019()
+
+
+@case("unknown scene 'beach'")
+def unknown_scene(b):
+    edit(b.copy("scenes") / "meta.csv", "\tairport\t", "\tbeach\t")
+    return b.tau2019()
+
+
+@case("which meta.csv does not")
+def fold_lists_unknown_clip(b):
+    edit(b.copy("scenes") / "evaluation_setup/fold1_train.csv", "audio/airport", "audio/airpark")
+    return b.tau2019()
+
+
+@case("does not lie in audio/")
+def path_out_of_the_corpus(b):
+    edit(b.copy("scenes") / "meta.csv", "audio/airport", "audio/../../airport")
+    return b.tau2019()
+
+
+@case("is in both train and test")
+def location_in_both(b):
+    corpus = b.copy("scenes")
+    test = (corpus / "evaluation_setup/fold1_evaluate.csv").read_text().splitlines()[1]
+    with (corpus / "evaluation_setup/fold1_train.csv").open("a") as table:
+        table.write(test + "\n")
+    return b.tau2019()
+
+
+@case("not the published corpus")
+def partial_corpus(b):
+    return b.tau2019()[:-1]
+
+
+@case("cannot be read as audio")
+def not_audio(b):
+    b.wav().write_text("this is no sound")
+    return b.tau2019()
+
+
+@case("cannot be read as audio")
+def empty_file(b):
+    b.wav().write_bytes(b"")
+    return b.tau2019()
+
+
+@case("has 8000 Hz, not 16000")
+def wrong_rate(b):
+    soundfile.write(b.wav(), np.zeros((8000, 2)), 8000)
+    return b.tau2019()
+
+
+@case("has 1 channel(s), not 2")
+def mono_for_stereo(b):
+    soundfile.write(b.wav(), np.zeros(RATE), RATE)
+    return b.tau2019()
+
+
+@case("lasts 3.00 s, not 0.9 to 1.1 s")
+def far_too_long(b):
+    soundfile.write(b.wav(), np.zeros((3 * RATE, 2)), RATE)
+    return b.tau2019()
+
+
+@case("must lie between 0 and 1")
+def silly_share(b):
+    return *b.tau2019(), "--validation-share", 1.5
+
+
+@case("has neither FSDKaggle2019.meta")
+def no_tagging_metadata(b):
+    shutil.rmtree(b.copy("tagging") / "FSDKaggle2019.meta")
+    return b.fsd()
+
+
+@case("which the vocabulary lacks")
+def unknown_tag(b):
+    edit(b.copy("tagging") / "FSDKaggle2019.meta/train_curated_post_competition.csv", "Bark", "Barking")
+    return b.fsd()
+
+
+@case("has a label twice")
+def doubled_tag(b):
+    edit(b.copy("tagging") / "FSDKaggle2019.meta/train_curated_post_competition.csv", ",Bark,", ',"Bark,Bark",')
+    return b.fsd()
+
+
+@case("is not a plain file name")
+def tagging_path_out_of_the_corpus(b):
+    table = b.copy("tagging") / "FSDKaggle2019.meta/train_curated_post_competition.csv"
+    name = table.read_text().splitlines()[1].split(",")[0]
+    edit(table, name, f"../{name}")
+    return b.fsd()
+
+
+@case("holds no *_cuts_*.jsonl.gz; run stage 1")
+def pack_without_manifests(b):
+    return "steps/pack_audio.py", "--manifests", b.tmp, "--out", b.out
+
+
+@case("ends after")
+def truncated_clip(b):
+    command = b.pack(b.copy("scenes"))
+    content = b.wav().read_bytes()
+    b.wav().write_bytes(content[: len(content) // 2])
+    return command
+
+
+@case("does not exist; run stages 0 and 1 again")
+def clip_lost_after_manifests(b):
+    command = b.pack(b.copy("scenes"))
+    b.wav().unlink()
+    return command
+
+
+@case("holds samples that are not numbers")
+def nan_samples(b):
+    command = b.pack(b.copy("scenes"))
+    soundfile.write(b.wav(), np.full((int(RATE * SECONDS), 2), np.nan), RATE, subtype="FLOAT")
+    return command
+
+
+@case("its manifest says 16000 Hz and 2; run stage 1 (manifests) again")
+def clip_changed_after_manifests(b):
+    command = b.pack(b.copy("scenes"))
+    soundfile.write(b.wav(), np.zeros((int(8000 * SECONDS), 2)), 8000)
+    return command
+
+
+@case("fsdkaggle2019_noisy does not exist; run stage 2 (pack), or give --noisy false")
+def no_noisy_audio(b):
+    shutil.rmtree(b.copy("audio") / "fsdkaggle2019_noisy")
+    return b.train_tagger()
+
+
+@case("set mel.sampling_rate")
+def tagger_of_another_rate(b):
+    return b.train_tagger("--mel.sampling_rate", 22050)
+
+
+@case("has fewer clips than batch: 512; lower batch")
+def batch_too_large(b):
+    return b.train_tagger("--training.batch", 512)
+
+
+@case("epoch")
+def misspelt_setting(b):
+    return b.train_tagger("--training.epoch", 3)
+
+
+@case("training.epochs")
+def setting_of_wrong_type(b):
+    return b.train_tagger("--training.epochs", "many")
+
+
+@case("does not exist; stage 3 (tagger) makes it")
+def tags_without_tagger(b):
+    (b.copy("tagger") / "model.safetensors").unlink()
+    return b.tag()
+
+
+@case("is not a whole model file")
+def damaged_tagger(b):
+    path = b.copy("tagger") / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    return b.tag()
+
+
+@case("holds no packed tau2019; run stage 2")
+def tags_without_audio(b):
+    for folder in b.copy("audio").glob("tau2019_*"):
+        shutil.rmtree(folder)
+    return b.tag()
+
+
+@case("is not a table with the columns filename and event")
+def wrong_truth(b):
+    return *b.tag(), "--truth", b.copy("scenes") / "meta.csv"
+
+
+@case("does not exist; stage 2 (pack) makes it")
+def scenes_without_audio(b):
+    shutil.rmtree(b.copy("audio") / "tau2019_train")
+    return b.train()
+
+
+@case("does not exist; stage 4 (tags) makes it")
+def scenes_without_tags(b):
+    (b.copy("tags") / "tau2019_train.npz").unlink()
+    return b.train()
+
+
+@case("has no tags for")
+def tags_of_other_clips(b):
+    tags = b.copy("tags")
+    shutil.copy(tags / "tau2019_test.npz", tags / "tau2019_train.npz")
+    return b.train()
+
+
+@case("heads: 3 does not divide the trunk's 8 filters")
+def heads_that_do_not_divide(b):
+    path = b.tmp / "systems.yaml"
+    path.write_text("mine: {odd: {heads: 3}}")
+    return *b.train(), "--systems-file", path, "--systems", "odd"
+
+
+@case("hedas")
+def misspelt_record(b):
+    path = b.tmp / "systems.yaml"
+    path.write_text("mine: {odd: {hedas: 2}}")
+    return *b.train(), "--systems-file", path, "--systems", "odd"
+
+
+@case("raise crop_seconds or shorten block_filters")
+def crop_too_short(b):
+    return b.train("--training.crop_seconds", 0.01)
+
+
+@case("this machine has no usable GPU; use --device cpu")
+def no_gpu(b):
+    return b.train("--device", "cuda")
+
+
+@case("must be k/n with k below n")
+def wrong_shard(b):
+    return b.train("--shard", "2/2")
+
+
+@case("does not fit index.json; run stage 2")
+def packed_audio_cut_short(b):
+    path = b.copy("audio") / "tau2019_train/audio.npy"
+    np.save(path, np.load(path)[:-10])
+    return b.train()
+
+
+@case("is not finite; lower learning_rate")
+def loss_not_finite(b):
+    return b.train("--training.learning_rate", 1e30)
+
+
+@case("does not exist; stage 5 (scenes) makes it")
+def codes_without_network(b):
+    options = [
+        "--audio",
+        b.copy("audio"),
+        "--tags",
+        b.copy("tags"),
+        "--out",
+        b.out,
+        "--systems-file",
+        ROOT / "egs/systems.yaml",
+    ]
+    return "steps/extract_codes.py", *options, "--systems", "baseline"
+
+
+@case("does not exist; stage 6 (codes) makes it")
+def svm_without_codes(b):
+    return "steps/score_svm.py", "--out", b.out, "--systems-file", ROOT / "egs/systems.yaml", "--systems", "baseline"
+
+
+@case("holds no scores; run stage 7")
+def report_without_scores(b):
+    return (
+        "steps/report.py",
+        "--recipe",
+        b.tmp,
+        "--experiment",
+        b.out,
+        "--tagger",
+        b.copy("tagger"),
+        "--tags",
+        b.copy("tags"),
+    )
+
+
+@case("give both or neither")
+def events_without_beds(b):
+    return "local/soundscapes.py", "--out", b.out, "--events", b.tmp
+
+
+@case("holds no audio; give a folder of long recordings")
+def beds_without_audio(b):
+    return "local/soundscapes.py", "--out", b.out, "--events", b.tmp, "--beds", b.tmp
+
+
+@case("no class has recordings for all of")
+def events_without_classes(b):
+    beds = b.tmp / "beds"
+    beds.mkdir()
+    soundfile.write(beds / "wind.wav", np.random.default_rng(0).normal(size=8000) * 0.1, 8000)
+    (b.tmp / "events").mkdir()
+    return "local/soundscapes.py", "--out", b.out, "--events", b.tmp / "events", "--beds", beds
+
+
+def looks_whole(out):
+    """Files that a later stage would take for a finished result."""
+    names = ("index.json", "model.safetensors", "*.npz", "*.jsonl.gz", "RESULTS.md", "scores.json", "meta.csv")
+    return [
+        path
+        for name in names
+        for path in out.rglob(name)
+        if not any(part.startswith(".") for part in path.relative_to(out).parts)
+    ]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_bad_input(broken, name):
+    break_it, said = CASES[name]
+    command = break_it(broken)
+    outcome = run(*command)
+    assert outcome.status != 0
+    assert said in outcome.error
+    if name not in (
+        "truncated_clip",
+        "clip_lost_after_manifests",
+        "nan_samples",
+        "clip_changed_after_manifests",
+        "wrong_truth",
+    ):
+        assert not looks_whole(broken.out)  # in those, other splits may have been finished before
+
+
+def test_a_table_of_cases():
+    assert len(CASES) >= 40
+
+
+def test_names_with_spaces_and_accents_work(broken):
+    corpus = broken.copy("scenes")
+    wanted = corpus.with_name("scènes à moi")
+    corpus.rename(wanted)
+    succeed(*broken.tau2019(wanted))
+    index = json.loads((broken.out / "made_from.json").read_text())
+    assert index["step"] == "tau2019"

@@ -1,0 +1,240 @@
+"""Whole recipes end to end, through run.sh, on a corpus of seconds; in a folder whose name has spaces and accents."""
+
+import fcntl
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tagasc.files import sha256
+from tests.conftest import ROOT, TAGGER, TRUNK
+
+RECIPE = """
+. "{root}/egs/mini/recipe.sh"
+systems="baseline shared_h4_l3"
+scene_seconds=1
+scene_train=6
+scene_test=3
+clips_per_location=2
+tagging_train=34
+tagger=tiny
+"""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe's folder, and how a person runs it."""
+
+    folder: Path
+
+    def command(self, *options):
+        return [str(ROOT / "run.sh"), "--recipe", str(self.folder), "--nj", "2", *map(str, options)]
+
+    def run(self, *options):
+        environment = {**os.environ, "TAGASC_PYTHON": sys.executable}
+        done = subprocess.run(
+            self.command(*options), capture_output=True, text=True, env=environment, cwd="/", check=False
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    def digests(self):
+        """Digest of every result but logs, which tell the time."""
+        kept = ("*.npz", "*.npy", "*.safetensors", "scores.json", "predictions.csv", "*.jsonl.gz")
+        return {str(p.relative_to(self.folder)): sha256(p) for pattern in kept for p in self.folder.rglob(pattern)}
+
+
+def lines(settings):
+    return "".join(f"{name}: {value}\n" for name, value in settings.items())
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("recipes") / "ma réc été"
+    (folder / "conf").mkdir(parents=True)
+    (folder / "recipe.sh").write_text(RECIPE.format(root=ROOT))
+    (folder / "conf/trunk_table1.yaml").write_text(lines(TRUNK))
+    training = {"epochs": 2, "batch": 8, "crop_seconds": 0.5, "learning_rate": 0.003}
+    (folder / "conf/scene.yaml").write_text(lines(training))
+    tagger = dict(zip(TAGGER[::2], TAGGER[1::2], strict=True))
+    groups = {}
+    for name, value in tagger.items():
+        group, key = name.removeprefix("--").split(".")
+        groups.setdefault(group, {})[key] = value
+    text = "".join(
+        f"{group}:\n" + "".join(f"  {key}: {value}\n" for key, value in keys.items()) for group, keys in groups.items()
+    )
+    (folder / "conf/tagger.yaml").write_text(text)
+    return Recipe(folder)
+
+
+@pytest.fixture(scope="module")
+def finished(recipe):
+    """The recipe after one bare run."""
+    status, said = recipe.run()
+    assert status == 0, said
+    return recipe
+
+
+def test_a_bare_run_ends_with_a_report(finished):
+    report = (finished.folder / "exp/report/RESULTS.md").read_text()
+    for name in ("baseline", "shared_h4_l3", "Synthetic", "lwlrap", "scene clips, test", "test+unused", "torch 2."):
+        assert name in report
+    assert "Outdated" not in report
+    for picture in ("accuracies", "confusions", "curves", "tagger"):
+        assert (finished.folder / f"exp/report/{picture}.png").stat().st_size > 5000
+    assert list((finished.folder / "exp/table1-tiny/scene/baseline/seed1/tensorboard").iterdir())
+
+
+def test_a_second_run_does_nothing_again(finished):
+    before = finished.digests()
+    changed = {p: p.stat().st_mtime_ns for p in finished.folder.rglob("*.safetensors")}
+    status, said = finished.run()
+    assert status == 0, said
+    assert said.count("already trained") == 3  # the tagger and two networks
+    assert finished.digests() == before
+    assert {p: p.stat().st_mtime_ns for p in finished.folder.rglob("*.safetensors")} == changed
+
+
+def test_the_same_command_elsewhere_gives_the_same_results(finished, tmp_path):
+    other = Recipe(tmp_path / "other")
+    shutil.copytree(finished.folder / "conf", other.folder / "conf")
+    shutil.copy(finished.folder / "recipe.sh", other.folder)
+    status, said = other.run("--stop-stage", 7)
+    assert status == 0, said
+    # Manifests hold paths, and what is made from them their hashes; the audio, weights and predictions must agree.
+    wanted = [name for name in finished.digests() if name.endswith((".safetensors", ".npy", "predictions.csv"))]
+    assert len(wanted) == 3 + 7 + 2
+    assert {name: other.digests()[name] for name in wanted} == {name: finished.digests()[name] for name in wanted}
+
+
+def test_what_was_made_from_an_older_tagger_is_outdated(finished, tmp_path):
+    recipe = Recipe(tmp_path / "copy")
+    shutil.copytree(finished.folder, recipe.folder)
+    conf = recipe.folder / "conf/tagger.yaml"
+    conf.write_text(conf.read_text().replace("crop_frames: 32", "crop_frames: 24"))
+    status, said = recipe.run("--stage", 3, "--stop-stage", 3)
+    assert status == 1
+    assert "training.crop_frames was 32 and is 24" in said
+    assert "--force trains it anew" in said
+    status, said = recipe.run("--stage", 3, "--stop-stage", 3, "--force")
+    assert status == 0, said
+    status, said = recipe.run("--stage", 8)
+    assert "tag vectors of test: its input tagger has changed" in (recipe.folder / "exp/report/RESULTS.md").read_text()
+    status, said = recipe.run("--stage", 4)
+    assert said.count("outdated (its input tagger has changed since), tagging again") == 4
+    assert status == 1, said  # the networks were trained on the old tags; they are not thrown away unasked
+    assert "its input tags train has changed since" in said
+    status, said = recipe.run("--stage", 5, "--stop-stage", 7, "--systems", "baseline")
+    assert status == 0, said  # the baseline uses no tags
+    assert said.count("up to date") == 2
+
+
+def test_a_failure_says_where_and_how_to_go_on(finished, tmp_path):
+    recipe = Recipe(tmp_path / "copy")
+    shutil.copytree(finished.folder, recipe.folder, ignore=shutil.ignore_patterns("tags", "svm"))
+    status, said = recipe.run("--stage", 5, "--stop-stage", 7, "--seeds", "1 2")
+    assert status == 1
+    assert "stage 5 (scenes) failed with status 1" in said
+    assert "tau2019_train.npz does not exist; stage 4 (tags) makes it" in said
+    assert f"The log: {recipe.folder}/exp/log/5.scenes.log" in said
+    goes_on = next(line for line in said.splitlines() if line.startswith("To go on: "))
+    assert "--seeds 1\\ 2" in goes_on
+    assert goes_on.endswith("--stage 5")
+    assert "Traceback" not in said
+
+
+def test_two_runs_at_once_are_refused(finished):
+    with (finished.folder / ".lock").open("r+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.truncate()
+        lock.write(f"12345 {int(time.time()) - 600}\n")
+        lock.flush()
+        status, said = finished.run("--stage", 8)
+    assert status == 1
+    assert "process 12345 has been running this recipe for 10 minutes" in said
+
+
+def test_dry_run_prints_the_commands_and_runs_nothing(recipe, tmp_path):
+    fresh = Recipe(tmp_path / "fresh")
+    shutil.copytree(recipe.folder / "conf", fresh.folder / "conf")
+    shutil.copy(recipe.folder / "recipe.sh", fresh.folder)
+    status, said = fresh.run("--dry-run", "--seeds", "1 2 3")
+    assert status == 0, said
+    assert [step in said for step in ("soundscapes.py", "pack_audio.py", "train_scene.py", "report.py")] == [True] * 4
+    assert "--seeds 1\\ 2\\ 3" in said
+    assert sorted(path.name for path in fresh.folder.iterdir()) == ["conf", "recipe.sh"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--sytems", "all"], "unknown option --sytems"),
+        (["--stop_stage", "2"], "options have dashes"),
+        (["--stage"], "--stage needs a value"),
+        (["--stage", "9"], "stages go from 0 to 8"),
+        (["--stage", "5", "--stop-stage", "4"], "stages go from 0 to 8"),
+        (["--seeds=1", "--nj", "two"], "--nj must be a whole number"),
+        (["--force=maybe"], "--force is true or false"),
+        (["mini"], "mini is no option"),
+        (["--recipe", "nowhere"], "there is no recipe nowhere"),
+        (["--stage", "5", "--seeds", "x"], "must be whole numbers"),
+        (["--stage", "5", "--systems", "att_h3"], "there is no system 'att_h3'"),
+    ],
+)
+def test_a_wrong_option_is_one_clear_line(finished, options, said):
+    status, output = finished.run(*options)
+    assert status in (1, 2)
+    assert said in output
+    assert "Traceback" not in output
+
+
+def test_help_fits_a_screen(recipe):
+    status, said = recipe.run("--help")
+    assert status == 0
+    assert len(said.splitlines()) <= 40
+    for name in ("0 download", "8 report", "--stop-stage", "--scene-train", "--dry-run"):
+        assert name in said
+
+
+def wait_for(path, process, seconds=120):
+    for _ in range(seconds * 20):
+        if path.exists():
+            return
+        assert process.poll() is None, "it ended before it could be stopped"
+        time.sleep(0.05)
+    raise AssertionError(f"{path} did not appear")
+
+
+@pytest.mark.parametrize(("how", "status"), [(signal.SIGKILL, -9), (signal.SIGINT, 130)])
+def test_a_killed_run_goes_on_to_the_same_weights(finished, tmp_path, how, status):
+    """Killed or interrupted in training, the same command then ends at an uninterrupted run's weights."""
+    recipes = [Recipe(tmp_path / name) for name in ("cut", "whole")]
+    for recipe in recipes:
+        shutil.copytree(finished.folder, recipe.folder, ignore=shutil.ignore_patterns("scene", "codes", "svm"))
+        conf = recipe.folder / "conf/scene.yaml"
+        conf.write_text(conf.read_text().replace("epochs: 2", "epochs: 60"))
+    options = ("--stage", 5, "--stop-stage", 5, "--systems", "shared_h4_l3")
+    run = recipes[0].folder / "exp/table1-tiny/scene/shared_h4_l3/seed1"
+    environment = {**os.environ, "TAGASC_PYTHON": sys.executable}
+    process = subprocess.Popen(
+        recipes[0].command(*options), env=environment, start_new_session=True, stderr=subprocess.PIPE, text=True
+    )
+    wait_for(run / "checkpoint.pt", process)
+    os.killpg(process.pid, how)
+    _, said = process.communicate()
+    assert process.returncode == status
+    assert not (run / "model.safetensors").exists()
+    if how == signal.SIGINT:
+        assert "To go on: ./run.sh" in said
+    code, said = recipes[0].run(*options)
+    assert code == 0, said
+    assert "going on after epoch" in said
+    assert recipes[1].run(*options)[0] == 0
+    weights = [r.folder / "exp/table1-tiny/scene/shared_h4_l3/seed1/model.safetensors" for r in recipes]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
