@@ -19,6 +19,7 @@ Config = TypeVar("Config")
 _SYSTEM = {
     errno.ENOSPC: "the disk is full; free some space and run the same command again",
     errno.EDQUOT: "the disk quota is used up; free some space and run the same command again",
+    errno.EFBIG: "the file may not grow so large; raise the limit, or free some space and run the same command again",
     errno.EACCES: "no permission; check who owns it",
     errno.EROFS: "the file system is read-only; choose another place to write to",
     errno.ENOENT: "no such file or folder; check the path",

@@ -23,10 +23,13 @@ allow_partial=false          # take corpora that lack clips
 costs=("hours, 70 GB" "not run" "not run, 53 GB" "not run" "not run" "not run" "not run" "not run" "not run")
 
 download() {
-    local corpus
-    for corpus in "$scene_corpus_dir" "$tagging_corpus_dir"; do
-        $dry_run || [[ -d $corpus ]] || die "$corpus does not exist; unpack Zenodo's records 2589280 (TAU 2019) and 3612637 (FSDKaggle2019), and give --scene-corpus-dir and --tagging-corpus-dir"
-    done
+    fetch download_tau2019.sh "$scene_corpus_dir" TAU-urban-acoustic-scenes-2019-development
+    fetch download_fsdkaggle2019.sh "$tagging_corpus_dir" FSDKaggle2019
+}
+fetch() { # SCRIPT FOLDER NAME: fetch a corpus unless its folder is there
+    if [[ -d $2 ]]; then $dry_run || say "stage 0 (download): $2 is there"; return; fi
+    [[ ${2##*/} == "$3" ]] || die "$2 does not exist; a corpus kept elsewhere must be there, one to be fetched is called $3"
+    step "${1%.sh}" "local/$1" "${2%/*}"
 }
 scene_manifest_options() { echo --seconds "$scene_seconds" --allow-partial "$allow_partial"; }
 tagging_manifest_options() { echo --allow-partial "$allow_partial"; }

@@ -1,0 +1,282 @@
+#!/usr/bin/env python3
+"""Fetches a Zenodo record: downloads, checks, joins split archives, and unpacks them safely.
+
+Every step goes on where it was interrupted. Files and checksums come from the record itself. The corpus is unpacked
+beside its place and renamed into it when whole, so a folder of the final name is always complete.
+"""
+
+import hashlib
+import json
+import shutil
+import stat
+import subprocess
+import time
+import zipfile
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path, PurePosixPath
+from urllib.error import HTTPError, URLError
+from urllib.parse import urlsplit
+from urllib.request import Request, urlopen
+
+from tagasc import command
+from tagasc.console import log, progress
+from tagasc.errors import UserError
+from tagasc.files import put_folder, whole_file
+
+_CHUNK = 1 << 20
+_HIGHEST_RATIO = 100  # unpacked size over packed size; audio stays below 10
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """One file of a record."""
+
+    name: str
+    size: int
+    md5: str
+    url: str
+
+
+def main(
+    record: int,
+    out: Path,
+    name: str,
+    url: str = "https://zenodo.org",
+    delete_archives: bool = False,
+    tries: int = 5,
+    timeout: float = 60.0,
+    wait: float = 5.0,
+) -> None:
+    """Fetch a Zenodo record and unpack it into ``<out>/<name>``.
+
+    Args:
+        record: the record's number.
+        out: folder for the corpus; archives are kept in ``<out>/archives-<record>``.
+        name: folder of the unpacked corpus.
+        url: of Zenodo.
+        delete_archives: delete the archives once the corpus is whole.
+        tries: how often a file is tried before giving up.
+        timeout: seconds without a byte after which a connection counts as lost.
+        wait: seconds before the second try; doubled for each further one.
+    """
+    corpus, archives = out / name, out / f"archives-{record}"
+    if corpus.exists():
+        log.info("%s: already there", corpus)
+    else:
+        files = _record(f"{url}/api/records/{record}", tries, timeout, wait)
+        archives.mkdir(parents=True, exist_ok=True)
+        _check_space(archives, sum(_missing(archives, file) for file in files))
+        for file in files:
+            _fetch(file, archives, tries, timeout, wait)
+        _unpack(_joined(archives, files), out / f".unpacking.{name}", corpus)
+        log.info("%s: whole", corpus)
+    if delete_archives:
+        shutil.rmtree(archives, ignore_errors=True)
+
+
+def _record(url: str, tries: int, timeout: float, wait: float) -> list[RemoteFile]:
+    """The files that a record lists."""
+
+    def read() -> bytes:
+        with urlopen(_request(url), timeout=timeout) as answer:
+            return answer.read(_CHUNK * 16)
+
+    content = _persist(read, url, tries, wait)
+    try:
+        files = [
+            RemoteFile(file["key"], int(file["size"]), file["checksum"].removeprefix("md5:"), file["links"]["self"])
+            for file in json.loads(content)["files"]
+        ]
+    except (json.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError):
+        raise UserError(f"{url} does not describe a Zenodo record; check --url, or try again later") from None
+    for file in files:
+        if PurePosixPath(file.name).name != file.name or "\\" in file.name or file.name.startswith("."):
+            raise UserError(f"{url} lists a file with the unsafe name {file.name!r}; nothing was fetched")
+    return files
+
+
+def _missing(archives: Path, file: RemoteFile) -> int:
+    """Bytes of a file still to be fetched."""
+    for path in (archives / file.name, archives / f"{file.name}.part"):
+        if path.exists():
+            return max(file.size - path.stat().st_size, 0)
+    return file.size
+
+
+def _fetch(file: RemoteFile, archives: Path, tries: int, timeout: float, wait: float) -> None:
+    """Download one file, going on where it stopped, and check it; a checked file is not touched again."""
+    target, part = archives / file.name, archives / f"{file.name}.part"
+    if target.exists() and target.stat().st_size == file.size:
+        log.info("%s: already fetched", file.name)
+        return
+    _persist(lambda: _download(file, part, timeout), file.url, tries, wait)
+    if _md5(part) != file.md5:
+        log.warning("%s: wrong checksum, fetching it once more", file.name)
+        part.unlink()
+        _persist(lambda: _download(file, part, timeout), file.url, tries, wait)
+        if _md5(part) != file.md5:
+            part.unlink()
+            raise UserError(f"{file.url} came twice with a checksum other than the record's; try again later")
+    part.rename(target)
+    log.info("%s: fetched and checked, %.1f MB", file.name, file.size / 1e6)
+
+
+def _download(file: RemoteFile, part: Path, timeout: float) -> None:
+    have = part.stat().st_size if part.exists() else 0
+    if have > file.size:
+        part.unlink()
+        have = 0
+    if have == file.size:
+        part.touch()
+        return
+    request = _request(file.url)
+    if have:
+        request.add_header("Range", f"bytes={have}-")
+    with urlopen(request, timeout=timeout) as answer, part.open("ab" if answer.status == 206 else "wb") as sink:
+        begin = have if answer.status == 206 else 0
+        steps = -(-(file.size - begin) // _CHUNK)
+        for _ in progress(range(steps), file.name, total=steps):
+            piece = answer.read(_CHUNK)
+            sink.write(piece)
+            if not piece:
+                break
+    got = part.stat().st_size
+    if got < file.size:
+        raise URLError(f"the connection ended after {got} of {file.size} bytes")
+
+
+def _persist(action, url: str, tries: int, wait: float):
+    """Try a network action several times.
+
+    Raises:
+        UserError: every try failed, or the server says that the file does not exist.
+    """
+    for turn in range(1, tries + 1):
+        try:
+            return action()
+        except HTTPError as error:
+            reason = f"the server answered {error.code}"
+            if error.code in (401, 403, 404, 410):
+                raise UserError(f"{url}: {reason}; check the record's number and --url") from None
+        except (URLError, HTTPException, TimeoutError, ConnectionError) as error:
+            reason = str(getattr(error, "reason", error)) or type(error).__name__
+        if turn < tries:
+            log.warning("%s: %s; try %d of %d follows", url, reason, turn + 1, tries)
+            time.sleep(wait * 2 ** (turn - 1))
+    raise UserError(f"{url}: {reason}, {tries} times; run the same command again later, it goes on from here")
+
+
+def _request(url: str) -> Request:
+    if urlsplit(url).scheme not in ("http", "https"):
+        raise UserError(f"{url} is no web address; check --url")
+    return Request(url, headers={"User-Agent": "tagasc"})
+
+
+def _joined(archives: Path, files: list[RemoteFile]) -> list[Path]:
+    """The archives to unpack; split ones (.z01, .z02, … .zip) are joined first."""
+    names = {file.name for file in files}
+    found = []
+    for name in sorted(names):
+        path = archives / name
+        if path.suffix != ".zip":
+            continue
+        if path.with_suffix(".z01").name in names:
+            path = _join(path)
+        found.append(path)
+    return found
+
+
+def _join(last: Path) -> Path:
+    """``zip -s 0`` of a split archive; Python's zipfile reads neither its parts nor their concatenation."""
+    joined = last.with_name(f"{last.stem}.joined.zip")
+    if joined.exists():
+        return joined
+    if shutil.which("zip") is None:
+        raise UserError(f"{last} is a split archive and the program zip is missing; install zip and run this again")
+    _check_space(last.parent, sum(part.stat().st_size for part in last.parent.glob(f"{last.stem}.z*")))
+    with whole_file(joined) as beside:
+        done = subprocess.run(
+            ["zip", "-q", "-s", "0", str(last), "--out", str(beside)], capture_output=True, text=True, check=False
+        )
+        if done.returncode != 0:
+            reason = (done.stdout + done.stderr).strip().splitlines()[-1:] or ["no reason given"]
+            raise UserError(f"{last} could not be joined by zip ({reason[0]}); free some space or fetch it again")
+    return joined
+
+
+def _unpack(archives: list[Path], staging: Path, corpus: Path) -> None:
+    """Unpack archives beside the corpus's place, then rename; members already unpacked are left."""
+    members = [(archive, member) for archive in archives for member in _members(archive)]
+    left = sum(member.file_size for _, member in members if not _is_unpacked(staging, member))
+    staging.mkdir(parents=True, exist_ok=True)
+    _check_space(staging, left)
+    opened: dict[Path, zipfile.ZipFile] = {}
+    for archive, member in progress(members, f"unpacking {corpus.name}", total=len(members)):
+        if _is_unpacked(staging, member):
+            continue
+        if archive not in opened:
+            opened[archive] = zipfile.ZipFile(archive)
+        try:
+            with (
+                whole_file(staging / member.filename) as beside,
+                opened[archive].open(member) as source,
+                beside.open("wb") as sink,
+            ):
+                shutil.copyfileobj(source, sink, _CHUNK)
+        except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+            raise UserError(f"{archive}: {member.filename} cannot be unpacked ({error}); delete the archive") from None
+    for bundle in opened.values():
+        bundle.close()
+    inner = staging / corpus.name
+    if [path.name for path in staging.iterdir()] == [corpus.name]:  # the archives bring the folder along
+        put_folder(inner, corpus)
+        staging.rmdir()
+    else:
+        put_folder(staging, corpus)
+
+
+def _members(archive: Path) -> list[zipfile.ZipInfo]:
+    """The files in an archive, after a look at their names and sizes.
+
+    Raises:
+        UserError: a member would lie outside the target, is a link or the like, or unpacks to far more than its size.
+    """
+    try:
+        with zipfile.ZipFile(archive) as bundle:
+            members = bundle.infolist()
+    except (zipfile.BadZipFile, OSError) as error:
+        raise UserError(f"{archive} is not a readable archive ({error}); delete it and run this again") from None
+    for member in members:
+        path = PurePosixPath(member.filename)
+        kind = stat.S_IFMT(member.external_attr >> 16)
+        if path.is_absolute() or ".." in path.parts or "\\" in member.filename or ":" in path.parts[0]:
+            raise UserError(f"{archive} holds {member.filename!r}, outside the target; do not use this archive")
+        if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+            raise UserError(f"{archive} holds {member.filename!r}, which is no plain file; do not use this archive")
+    unpacked = sum(member.file_size for member in members)
+    if unpacked > _HIGHEST_RATIO * max(archive.stat().st_size, 1 << 16):
+        raise UserError(
+            f"{archive} would unpack to {unpacked / 1e9:.1f} GB, far beyond its size; do not use this archive"
+        )
+    return [member for member in members if not member.is_dir()]
+
+
+def _is_unpacked(staging: Path, member: zipfile.ZipInfo) -> bool:
+    path = staging / member.filename
+    return path.exists() and path.stat().st_size == member.file_size
+
+
+def _check_space(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise UserError(f"{folder} needs {needed / 1e9:.1f} GB more and {free / 1e9:.1f} GB are free; free some space")
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()
+
+
+if __name__ == "__main__":
+    command.run(main)
