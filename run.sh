@@ -171,18 +171,18 @@ run_stage() {
     case ${names[now]} in
         download) download ;;
         manifests)
-            step "$scene_corpus" $cpu_cmd "$PYTHON" "local/$scene_corpus.py" "$scene_corpus_dir" "$dir/data/$scene_corpus" \
+            step "$scene_corpus" $cpu_cmd "$PYTHON" "local/$scene_corpus.py" "$scene_source" "$dir/data/$scene_corpus" \
                 --nj "$nj" $(scene_manifest_options) "${again[@]}"
-            step "$tagging_corpus" $cpu_cmd "$PYTHON" "local/$tagging_corpus.py" "$tagging_corpus_dir" "$dir/data/$tagging_corpus" \
+            step "$tagging_corpus" $cpu_cmd "$PYTHON" "local/$tagging_corpus.py" "$tagging_source" "$dir/data/$tagging_corpus" \
                 --nj "$nj" $(tagging_manifest_options) "${again[@]}" ;;
         pack)
             step "$scene_corpus" $cpu_cmd "$PYTHON" steps/pack_audio.py --manifests "$dir/data/$scene_corpus" \
-                --out "$dir/dump/audio" --seconds "$scene_seconds" --nj "$nj" "${again[@]}"
+                --out "$dir/dump/audio" ${scene_seconds:+--seconds "$scene_seconds"} --nj "$nj" "${again[@]}"
             step "$tagging_corpus" $cpu_cmd "$PYTHON" steps/pack_audio.py --manifests "$dir/data/$tagging_corpus" \
                 --out "$dir/dump/audio" --nj "$nj" "${again[@]}" ;;
         tagger)
             step tagger $gpu_cmd "$PYTHON" steps/train_tagger.py --config "$dir/conf/tagger.yaml" "${audio[@]}" \
-                --out "$dir/exp/tagger/$tagger" --corpus "$tagging_corpus" "${gpu[@]}" ;;
+                --out "$dir/exp/tagger/$tagger" --corpus "$tagging_corpus" --noisy "$noisy" "${gpu[@]}" ;;
         tags)
             step tags $gpu_cmd "$PYTHON" steps/extract_tags.py --tagger "$dir/exp/tagger/$tagger" "${audio[@]}" \
                 --out "$tags" --corpus "$scene_corpus" ${events_table:+--truth "$events_table"} --device "$device" "${again[@]}" ;;

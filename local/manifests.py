@@ -2,7 +2,9 @@
 
 import csv
 import hashlib
-from collections.abc import Iterable, Sequence
+import random
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,6 +97,47 @@ def check_counts(found: dict[str, int], published: dict[str, int], corpus: Path,
     if not allow_partial:
         raise UserError(f"{corpus} is not the published corpus ({shown}); {PARTIAL}")
     log.warning("%s is not the whole published corpus: %s", corpus, shown)
+
+
+def split_by_location(
+    entries: list[Entry], share: float, seed: int, region_of: Callable[[str], str] = str
+) -> tuple[list[Entry], list[Entry]]:
+    """Hold out about ``share`` of the clips of a scene corpus, by whole locations; returns the rest and the held-out.
+
+    Each scene gives about its share, and the regions that ``region_of`` a location names (cities) take turns, so that
+    the held-out clips are spread over both. The same seed gives the same split, whatever the order of the entries.
+
+    Raises:
+        UserError: a scene has one location only, so that none can be held out.
+    """
+    by_scene: dict[str, dict[str, list[Entry]]] = defaultdict(lambda: defaultdict(list))
+    for entry in sorted(entries, key=lambda entry: entry.id):
+        by_scene[entry.labels[0]][entry.custom["location"]].append(entry)
+    chosen: set[str] = set()
+    turns: Counter[str] = Counter()
+    shuffle = random.Random(seed)
+    for scene, locations in sorted(by_scene.items()):
+        if len(locations) < 2:
+            raise UserError(
+                f"scene {scene} has clips of one location only; none can be held out for validation or test"
+            )
+        wanted = share * sum(map(len, locations.values()))
+        taken = sum(len(clips) for name, clips in locations.items() if name in chosen)
+        waiting = sorted(set(locations) - chosen)
+        shuffle.shuffle(waiting)
+        while len(waiting) > 1:
+            name = min(waiting, key=lambda name: turns[region_of(name)])
+            waiting.remove(name)
+            after = taken + len(locations[name])
+            if taken and abs(after - wanted) > abs(taken - wanted):
+                continue
+            chosen.add(name)
+            turns[region_of(name)] += 1
+            taken = after
+            if taken >= wanted:
+                break
+    held_out = [entry for entry in entries if entry.custom["location"] in chosen]
+    return [entry for entry in entries if entry.custom["location"] not in chosen], held_out
 
 
 def state_of(tables: Sequence[Path], entries: Iterable[Entry]) -> dict[str, Path | str]:

@@ -10,11 +10,10 @@ Splits: ``train`` and ``validation`` (cut from the fold's training clips by whol
 ``unused``.
 """
 
-import random
-from collections import Counter, defaultdict
+from collections import Counter
 from pathlib import Path
 
-from local.manifests import Entry, check_counts, check_unique, present, read_table, state_of, write
+from local.manifests import Entry, check_counts, check_unique, present, read_table, split_by_location, state_of, write
 from tagasc import command, provenance
 from tagasc.console import log
 from tagasc.errors import UserError
@@ -85,46 +84,9 @@ def main(
     if not force and provenance.difference(provenance.read(out) or {}, record) is None:
         log.info("%s: manifests are up to date", out)
         return
-    kept, validation = split_by_location(splits["train"], validation_share, seed)
+    kept, validation = split_by_location(splits["train"], validation_share, seed, city_of)
     splits = {"train": kept, "validation": validation, "test": splits["test"], "unused": splits["unused"]}
     write(out, "tau2019", splits, record, sampling_rate, 2, (0.9 * seconds, 1.1 * seconds), nj)
-
-
-def split_by_location(entries: list[Entry], share: float, seed: int) -> tuple[list[Entry], list[Entry]]:
-    """Cut a validation set of about ``share`` of the clips out of a training set, by whole locations.
-
-    Each scene gives about its share, and cities take turns, so that the validation set is spread over both. The same
-    seed gives the same split, whatever the order of the entries.
-
-    Raises:
-        UserError: a scene has one location only, so that none can be held out.
-    """
-    by_scene: dict[str, dict[str, list[Entry]]] = defaultdict(lambda: defaultdict(list))
-    for entry in sorted(entries, key=lambda entry: entry.id):
-        by_scene[entry.labels[0]][entry.custom["location"]].append(entry)
-    chosen: set[str] = set()
-    turns: Counter[str] = Counter()
-    shuffle = random.Random(seed)
-    for scene, locations in sorted(by_scene.items()):
-        if len(locations) < 2:
-            raise UserError(f"scene {scene} has training clips of one location only; none is left to validate on")
-        wanted = share * sum(map(len, locations.values()))
-        taken = sum(len(clips) for name, clips in locations.items() if name in chosen)
-        waiting = sorted(set(locations) - chosen)
-        shuffle.shuffle(waiting)
-        while len(waiting) > 1:
-            name = min(waiting, key=lambda name: turns[city_of(name)])
-            waiting.remove(name)
-            after = taken + len(locations[name])
-            if taken and abs(after - wanted) > abs(taken - wanted):
-                continue
-            chosen.add(name)
-            turns[city_of(name)] += 1
-            taken = after
-            if taken >= wanted:
-                break
-    held_out = [entry for entry in entries if entry.custom["location"] in chosen]
-    return [entry for entry in entries if entry.custom["location"] not in chosen], held_out
 
 
 def city_of(location: str) -> str:

@@ -13,6 +13,7 @@ from torch import Tensor
 from tagasc.audio import AudioStore, PackedAudio, preemphasis
 from tagasc.augment import Draws, mix
 from tagasc.command import from_values, plain
+from tagasc.console import progress
 from tagasc.errors import UserError
 from tagasc.models.fusion import System
 from tagasc.models.scene import SceneNetwork
@@ -131,7 +132,8 @@ class SceneTask:
         draws = Draws(self.seed, epoch)
         order = draws.permutation(len(self.clips))[: self.steps * self.config.batch]
         losses = []
-        for step, clips in enumerate(order.split(self.config.batch)):
+        batches = progress(order.split(self.config.batch), f"epoch {epoch}", total=self.steps)
+        for step, clips in enumerate(batches):
             self._set_learning_rate((epoch - 1 + step / self.steps) / self.config.epochs)
             wave, tags, target = self._batch(clips, draws, epoch)
             with autocast(self.clips.device):

@@ -150,20 +150,10 @@ class TaggerTask:
         """One pass over the fold's curated clips, with as many noisy clips beside them."""
         self.network.train()
         draws = Draws(self.seed, epoch)
-        count = self.steps * self.config.batch
-        orders = [self.training[draws.permutation(len(self.training))][:count]]
-        if self.noisy is not None:
-            orders.append(
-                torch.cat(
-                    [draws.permutation(len(self.noisy.packed)) for _ in range(-(-count // len(self.noisy.packed)))]
-                )[:count]
-            )
-        losses = []
-        for step, streams in enumerate(zip(*(order.split(self.config.batch) for order in orders), strict=True)):
+        streams, losses = self._streams(draws), []
+        for step in progress(range(self.steps), f"epoch {epoch}", total=self.steps):
             self._set_learning_rate(epoch - 1 + step / self.steps)
-            loss = self._loss(self.curated, self.network.curated, streams[0], draws)
-            if self.noisy is not None:
-                loss = loss + self._loss(self.noisy, self.network.noisy, streams[1], draws)
+            loss = sum(self._loss(clips, head, batches[step], draws) for clips, head, batches in streams)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             self.optimizer.step()
@@ -187,6 +177,17 @@ class TaggerTask:
     def about(self) -> dict[str, Any]:
         """What is stored with the weights."""
         return plain({"model": self.model, "mel": self.mel, "classes": self.curated.classes})
+
+    def _streams(self, draws: Draws) -> list[tuple[TaggedClips, nn.Module, tuple[Tensor, ...]]]:
+        """For each stream its clips, its head, and the epoch's batches; as many noisy clips as curated ones."""
+        size, count = self.config.batch, self.steps * self.config.batch
+        order = self.training[draws.permutation(len(self.training))]
+        streams = [(self.curated, self.network.curated, order[:count].split(size))]
+        if self.noisy is not None:
+            clips = len(self.noisy.packed)
+            order = torch.cat([draws.permutation(clips) for _ in range(-(-count // clips))])
+            streams.append((self.noisy, self.network.noisy, order[:count].split(size)))
+        return streams
 
     def _loss(self, clips: TaggedClips, head: nn.Module, which: Tensor, draws: Draws) -> Tensor:
         """One stream: crop, augment, its own forward pass, binary cross-entropy of its head."""

@@ -1,7 +1,10 @@
 """What a user can cause is one clear line that names file and remedy, status not 0, and nothing half-written."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -435,6 +438,81 @@ def events_without_classes(b):
     return "local/soundscapes.py", "--out", b.out, "--events", b.tmp / "events", "--beds", beds
 
 
+def table_of(b, rows, name="scenes.csv"):
+    """A table of the scene corpus's clips for local/scene_csv.py."""
+    path = b.copy("scenes") / name
+    path.write_text("\n".join(rows) + "\n")
+    return path
+
+
+def clips(b, count=8):
+    return [f"audio/{path.name}" for path in sorted((b.copy("scenes") / "audio").iterdir())[:count]]
+
+
+@case("they must be separated by commas")
+def csv_with_other_columns(b):
+    return "local/scene_csv.py", table_of(b, ["path,scene", f"{clips(b)[0]},bus"]), b.out
+
+
+@case("has no scene; mend the line")
+def csv_without_scene(b):
+    return "local/scene_csv.py", table_of(b, ["file,scene", f"{clips(b)[0]},"]), b.out
+
+
+@case("audio files are missing, first")
+def csv_lists_what_is_not_there(b):
+    return "local/scene_csv.py", table_of(b, ["file,scene", "audio/lost.wav,bus"]), b.out
+
+
+@case("does not lie in the table's folder")
+def csv_path_out_of_the_corpus(b):
+    return "local/scene_csv.py", table_of(b, ["file,scene", "../../etc/passwd,bus"]), b.out
+
+
+@case("is in the split 'dev', not one of")
+def csv_with_unknown_split(b):
+    return "local/scene_csv.py", table_of(b, ["file,scene,split", f"{clips(b)[0]},bus,dev"]), b.out
+
+
+@case("is in both train and test; keep it in one split")
+def csv_with_a_split_location(b):
+    rows = [f"{clip},bus,place {n % 3},{('train', 'test')[n % 2]}" for n, clip in enumerate(clips(b))]
+    return "local/scene_csv.py", table_of(b, ["file,scene,location,split", *rows]), b.out
+
+
+@case("has clips of one location only")
+def csv_with_one_location(b):
+    return "local/scene_csv.py", table_of(b, ["file,scene,location", *(f"{clip},bus,home" for clip in clips(b))]), b.out
+
+
+@case("which no curated clip is")
+def tagging_csv_with_a_strange_label(b):
+    one, two, *_ = clips(b)
+    return "local/tagging_csv.py", table_of(b, ["file,labels,split", f"{one},dog,curated", f"{two},cat,noisy"]), b.out
+
+
+@case("was 2 and is 3); --force trains it anew")
+def training_of_another_configuration(b):
+    succeed(*b.train())
+    for path in b.out.rglob("model.safetensors"):
+        path.unlink()
+    return b.train("--training.epochs", 3)
+
+
+@case("cannot be read as a checkpoint of this network")
+def damaged_checkpoint(b):
+    succeed(*b.train())
+    weights = next(b.out.rglob("model.safetensors"))
+    weights.rename(weights.with_name("checkpoint.pt"))
+    return b.train()
+
+
+@case("a file stands where a folder is needed; check the path")
+def output_is_a_file(b):
+    b.out.write_text("in the way")
+    return b.train()
+
+
 def looks_whole(out):
     """Files that a later stage would take for a finished result."""
     names = ("index.json", "model.safetensors", "*.npz", "*.jsonl.gz", "RESULTS.md", "scores.json", "meta.csv")
@@ -446,6 +524,15 @@ def looks_whole(out):
     ]
 
 
+OTHER_SPLITS_ARE_WHOLE = {
+    "truncated_clip",
+    "clip_lost_after_manifests",
+    "nan_samples",
+    "clip_changed_after_manifests",
+    "wrong_truth",
+}
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_bad_input(broken, name):
     break_it, said = CASES[name]
@@ -453,14 +540,8 @@ def test_bad_input(broken, name):
     outcome = run(*command)
     assert outcome.status != 0
     assert said in outcome.error
-    if name not in (
-        "truncated_clip",
-        "clip_lost_after_manifests",
-        "nan_samples",
-        "clip_changed_after_manifests",
-        "wrong_truth",
-    ):
-        assert not looks_whole(broken.out)  # in those, other splits may have been finished before
+    if name not in OTHER_SPLITS_ARE_WHOLE:
+        assert not looks_whole(broken.out)
 
 
 def test_a_table_of_cases():
@@ -474,3 +555,33 @@ def test_names_with_spaces_and_accents_work(broken):
     succeed(*broken.tau2019(wanted))
     index = json.loads((broken.out / "made_from.json").read_text())
     assert index["step"] == "tau2019"
+
+
+def test_a_disk_that_fills_up(broken):
+    """Packing under a limit on file size, as a full disk: one line, nothing that looks whole, and then it goes on."""
+    code = (
+        "import resource, runpy, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000)); sys.argv = sys.argv[1:];"
+        "runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+    program, *options = map(str, broken.pack(broken.copy("scenes")))
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(ROOT / program), *options],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 1
+    assert "free some space and run the same command again" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(broken.out.glob("tau2019_train"))
+    succeed(program, *options)
+    assert (broken.out / "tau2019_train/index.json").exists()
+
+
+def test_small_differences_in_length_are_padded_or_cut_and_counted(broken):
+    wav = broken.wav()
+    soundfile.write(wav, np.full((int(RATE * SECONDS) - 7, 2), 0.1), RATE, subtype="PCM_24")
+    program, *options = broken.pack(broken.copy("scenes"))
+    assert "1 clips padded or cut by up to 7 frames" in succeed(program, *options)

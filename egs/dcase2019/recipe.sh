@@ -9,22 +9,23 @@ systems=all
 seeds="1 2 3"
 trunk=table1       # table1 (the paper's text) or released (the authors' code): conf/trunk_<trunk>.yaml
 tagger=resnet34    # name of the tagger trained from conf/tagger.yaml
+noisy=true     # train the tagger's noisy head too
 
 scene_corpus=tau2019         # local/<scene_corpus>.py makes its manifests
-scene_corpus_dir=$dir/corpora/TAU-urban-acoustic-scenes-2019-development
+scene_source=$dir/corpora/TAU-urban-acoustic-scenes-2019-development
 scene_seconds=10             # length of a scene clip
 events_table=                # table of the events that each scene clip holds; unknown here
 
 tagging_corpus=fsdkaggle2019 # local/<tagging_corpus>.py makes its manifests
-tagging_corpus_dir=$dir/corpora/FSDKaggle2019
+tagging_source=$dir/corpora/FSDKaggle2019
 
 allow_partial=false          # take corpora that lack clips
 
 costs=("hours, 70 GB" "not run" "not run, 53 GB" "not run" "not run" "not run" "not run" "not run" "not run")
 
 download() {
-    fetch download_tau2019.sh "$scene_corpus_dir" TAU-urban-acoustic-scenes-2019-development
-    fetch download_fsdkaggle2019.sh "$tagging_corpus_dir" FSDKaggle2019
+    fetch download_tau2019.sh "$scene_source" TAU-urban-acoustic-scenes-2019-development
+    fetch download_fsdkaggle2019.sh "$tagging_source" FSDKaggle2019
 }
 fetch() { # SCRIPT FOLDER NAME: fetch a corpus unless its folder is there
     if [[ -d $2 ]]; then $dry_run || say "stage 0 (download): $2 is there"; return; fi

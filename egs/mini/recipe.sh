@@ -9,9 +9,10 @@ systems="baseline beforecode_l3 att_h2_l1 shared_h4_l3"
 seeds=1
 trunk=table1   # conf/trunk_<trunk>.yaml
 tagger=mini    # name of the tagger trained from conf/tagger.yaml
+noisy=true     # train the tagger's noisy head too
 
 scene_corpus=tau2019         # local/<scene_corpus>.py makes its manifests
-scene_corpus_dir=$dir/corpora/TAU-urban-acoustic-scenes-2019-development
+scene_source=$dir/corpora/TAU-urban-acoustic-scenes-2019-development
 scene_seconds=4              # length of a scene clip
 scene_rate=16000             # sampling rate of the scenes, Hz
 scene_train=48               # training clips of each scene
@@ -20,7 +21,7 @@ clips_per_location=3         # clips recorded at one location
 events_table=$dir/corpora/TAU-urban-acoustic-scenes-2019-development/soundscapes_events.csv # the clips' events, if known
 
 tagging_corpus=fsdkaggle2019 # local/<tagging_corpus>.py makes its manifests
-tagging_corpus_dir=$dir/corpora/FSDKaggle2019
+tagging_source=$dir/corpora/FSDKaggle2019
 tagging_rate=16000           # sampling rate of the tagging clips, Hz
 tagging_train=510            # curated clips, and as many noisy ones
 

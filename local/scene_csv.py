@@ -1,0 +1,113 @@
+#!/usr/bin/env python3
+"""Any scene corpus → Lhotse manifests: a folder of clips and a table of them.
+
+The table is a CSV with the columns ``file`` (relative to the table's folder) and ``scene``, and, where they are known,
+``location`` and ``split``. Clips that were cut from one recording, or recorded at one place, must share a location:
+they are then never on both sides of a split. Without the column, each clip counts as a location of its own.
+
+Splits are ``train``, ``validation``, ``test`` and ``unused``. Without the column, test clips are held out by location;
+without validation clips, they are cut from the training clips by location.
+"""
+
+from pathlib import Path
+
+import soundfile
+
+from local.manifests import Entry, check_unique, present, read_table, split_by_location, state_of, write
+from tagasc import command, provenance
+from tagasc.console import log
+from tagasc.errors import UserError
+
+SPLITS = ("train", "validation", "test", "unused")
+
+
+def main(
+    table: Path,
+    out: Path,
+    seconds: float | None = None,
+    test_share: float = 0.3,
+    validation_share: float = 0.15,
+    seed: int = 2019,
+    nj: int = 4,
+    force: bool = False,
+) -> None:
+    """Write manifests of a scene corpus that a table lists.
+
+    Args:
+        table: CSV with the columns file, scene and, if known, location and split.
+        out: folder for the manifests.
+        seconds: that the clips last, give or take a tenth; not given, any length.
+        test_share: of all clips, where the table has no splits.
+        validation_share: of the training clips, where the table has no validation clips.
+        seed: of both.
+        nj: number of threads.
+        force: write them again even if they are there.
+    """
+    if not (0 < test_share < 1 and 0 < validation_share < 1):
+        raise UserError("--test-share and --validation-share must lie between 0 and 1")
+    rows = read_table(table, ("file", "scene"), ",")
+    entries = [_entry(table, row) for row in rows]
+    check_unique(entries, table)
+    present(entries, allow_partial=False)
+    shares = {"test_share": test_share, "validation_share": validation_share, "seed": seed}
+    record = provenance.made_from("scene_csv", {"seconds": seconds, **shares}, state_of([table], entries))
+    if not force and provenance.difference(provenance.read(out) or {}, record) is None:
+        log.info("%s: manifests are up to date", out)
+        return
+    splits = _splits(table, rows, entries, test_share, validation_share, seed)
+    rate, channels = _format(entries[0].path)
+    limits = (0.0, float("inf")) if seconds is None else (0.9 * seconds, 1.1 * seconds)
+    write(out, "scene_csv", splits, record, rate, channels, limits, nj)
+
+
+def _entry(table: Path, row: dict[str, str]) -> Entry:
+    folder = table.parent.resolve()
+    path = (folder / row["file"]).resolve()
+    if not row["file"] or not path.is_relative_to(folder):
+        raise UserError(f"{table}: {row['file']!r} does not lie in the table's folder; mend the line")
+    if not row["scene"]:
+        raise UserError(f"{table}: {row['file']} has no scene; mend the line")
+    name = str(path.relative_to(folder).with_suffix(""))
+    return Entry(name, path, (row["scene"],), {"location": row.get("location") or name})
+
+
+def _splits(
+    table: Path, rows: list[dict[str, str]], entries: list[Entry], test_share: float, validation_share: float, seed: int
+) -> dict[str, list[Entry]]:
+    splits: dict[str, list[Entry]] = {name: [] for name in SPLITS}
+    if "split" in rows[0]:
+        for row, entry in zip(rows, entries, strict=True):
+            if row["split"] not in splits:
+                raise UserError(
+                    f"{table}: {row['file']} is in the split {row['split']!r}, not one of {', '.join(SPLITS)}"
+                )
+            splits[row["split"]].append(entry)
+        places: dict[str, str] = {}
+        for name, clips in splits.items():
+            for entry in clips:
+                place = entry.custom["location"]
+                if places.setdefault(place, name) != name:
+                    raise UserError(
+                        f"{table}: location {place} is in both {places[place]} and {name}; keep it in one split"
+                    )
+        for needed in ("train", "test"):
+            if not splits[needed]:
+                raise UserError(f"{table} has no clip in the split {needed}; give some, or leave the column out")
+    else:
+        splits["train"], splits["test"] = split_by_location(entries, test_share, seed)
+    if not splits["validation"]:
+        splits["train"], splits["validation"] = split_by_location(splits["train"], validation_share, seed)
+    return {name: clips for name, clips in splits.items() if clips}
+
+
+def _format(path: Path) -> tuple[int, int]:
+    """Sampling rate and channels of the first file, which all others must share."""
+    try:
+        info = soundfile.info(path)
+    except (soundfile.LibsndfileError, OSError) as error:
+        raise UserError(f"{path} cannot be read as audio ({error}); replace it") from None
+    return info.samplerate, info.channels
+
+
+if __name__ == "__main__":
+    command.run(main, positional=True)

@@ -1,0 +1,71 @@
+#!/usr/bin/env python3
+"""Any tagging corpus → Lhotse manifests: a folder of clips and a table of them.
+
+The table is a CSV with the columns ``file`` (relative to the table's folder) and ``labels`` (one or more, separated by
+commas, so quoted where there are several), and, where it is known, ``split``: ``curated`` (labels to trust), ``noisy``
+(labels not to trust) or ``test``. Without the column all clips are curated. The classes are the labels of the curated
+clips. Clips are mono.
+"""
+
+from pathlib import Path
+
+import soundfile
+
+from local.manifests import Entry, check_unique, present, read_table, state_of, write
+from tagasc import command, provenance
+from tagasc.console import log
+from tagasc.errors import UserError
+
+SPLITS = ("curated", "noisy", "test")
+
+
+def main(table: Path, out: Path, nj: int = 4, force: bool = False) -> None:
+    """Write manifests of a tagging corpus that a table lists.
+
+    Args:
+        table: CSV with the columns file, labels and, if known, split.
+        out: folder for the manifests.
+        nj: number of threads.
+        force: write them again even if they are there.
+    """
+    splits: dict[str, list[Entry]] = {name: [] for name in SPLITS}
+    for row in read_table(table, ("file", "labels"), ","):
+        name = row.get("split", "curated")
+        if name not in splits:
+            raise UserError(f"{table}: {row['file']} is in the split {name!r}, not one of {', '.join(SPLITS)}")
+        splits[name].append(_entry(table, row))
+    entries = [entry for clips in splits.values() for entry in clips]
+    check_unique(entries, table)
+    present(entries, allow_partial=False)
+    if not splits["curated"]:
+        raise UserError(f"{table} has no curated clip; the tagger cannot be trained without")
+    known = {label for entry in splits["curated"] for label in entry.labels}
+    for entry in entries:
+        strange = sorted(set(entry.labels) - known)
+        if strange:
+            raise UserError(f"{table}: {entry.path.name} is labelled {strange[0]}, which no curated clip is; mend it")
+    record = provenance.made_from("tagging_csv", {}, state_of([table], entries))
+    if not force and provenance.difference(provenance.read(out) or {}, record) is None:
+        log.info("%s: manifests are up to date", out)
+        return
+    try:
+        rate = soundfile.info(splits["curated"][0].path).samplerate
+    except (soundfile.LibsndfileError, OSError) as error:
+        raise UserError(f"{splits['curated'][0].path} cannot be read as audio ({error}); replace it") from None
+    kept = {name: clips for name, clips in splits.items() if clips}
+    write(out, "tagging_csv", kept, record, rate, 1, (0.0, float("inf")), nj)
+
+
+def _entry(table: Path, row: dict[str, str]) -> Entry:
+    folder = table.parent.resolve()
+    path = (folder / row["file"]).resolve()
+    if not row["file"] or not path.is_relative_to(folder):
+        raise UserError(f"{table}: {row['file']!r} does not lie in the table's folder; mend the line")
+    labels = tuple(label.strip() for label in row["labels"].split(","))
+    if not all(labels) or len(set(labels)) != len(labels):
+        raise UserError(f"{table}: {row['file']} has no label, an empty one, or one twice; mend the line")
+    return Entry(str(path.relative_to(folder).with_suffix("")), path, labels, {})
+
+
+if __name__ == "__main__":
+    command.run(main, positional=True)

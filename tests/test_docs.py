@@ -1,0 +1,118 @@
+"""Every command in README.md and docs/ is run, or at least understood: options that no longer exist fail here."""
+
+import csv
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from tests.conftest import ROOT
+
+ENVIRONMENT = {**os.environ, "TAGASC_PYTHON": sys.executable}
+NOT_RECIPES = {
+    "tests/run.sh": "runs this very test",
+    "cp -r egs/template egs/cafes": "run below",
+}
+
+
+def commands(page):
+    """Commands in a page's shell blocks, continued lines joined."""
+    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
+    return [line for block in blocks for line in block.replace("\\\n", " ").splitlines() if line.strip()]
+
+
+PAGES = ["README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md"))]
+EVERY = [(page, command) for page in PAGES for command in commands(page)]
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory):
+    """The repository's own files, in a folder with a space in its name."""
+    target = tmp_path_factory.mktemp("clone") / "tag asc"
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+    )
+    for name in filter(None, listed.stdout.decode().split("\0")):
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, target / name)
+    shutil.copytree(target / "egs/template", target / "egs/cafes")
+    return target
+
+
+@pytest.mark.parametrize(("page", "command"), EVERY)
+def test_a_pages_commands_are_understood(copy, page, command):
+    if command in NOT_RECIPES:
+        return
+    assert "./run.sh" in command, f"{page}: no test knows {command}"
+    done = subprocess.run(
+        ["bash", "-c", f"{command} --dry-run"], cwd=copy, env=ENVIRONMENT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def make_corpora(folder):
+    """Another shape than the paper's: mono, 16 kHz, 3 s, four scenes, no official split, three sounds."""
+    random = np.random.default_rng(0)
+    time = np.arange(3 * 16000) / 16000
+    rows = []
+    (folder / "clips").mkdir(parents=True)
+    for number in range(64):
+        scene = ("kitchen", "workshop", "café", "yard")[number % 4]
+        wave = 0.1 * np.sin(2 * np.pi * (200 + 300 * (number % 4)) * time) + 0.01 * random.normal(size=len(time))
+        soundfile.write(folder / f"clips/clip {number}.wav", wave, 16000)
+        rows.append((f"clips/clip {number}.wav", scene, f"place {number % 4}-{number // 8}"))
+    write(folder / "scenes.csv", [("file", "scene", "location"), *rows])
+    rows = []
+    for number in range(60):
+        label = ("drill", "voice", "bell")[number % 3]
+        wave = 0.1 * np.sin(2 * np.pi * (300 + 500 * (number % 3)) * time[: 8000 + 200 * number])
+        soundfile.write(folder / f"clips/sound{number}.flac", wave, 16000)
+        labels = f"{label},voice" if label == "drill" and number % 2 else label
+        rows.append((f"clips/sound{number}.flac", labels, ("curated", "curated", "noisy", "test")[number // 3 % 4]))
+    write(folder / "sounds.csv", [("file", "labels", "split"), *rows])
+
+
+def write(path, rows):
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows(rows)
+
+
+def shrink(conf: Path):
+    """Settings for seconds in place of hours, as one would by hand."""
+    for name, changes in {
+        "scene.yaml": {"epochs": 2, "batch": 8},
+        "tagger.yaml": {"epochs": 2, "cycle": 2, "batch": 8, "width": 4, "hidden": 8},
+        "trunk_table1.yaml": {"stem_filters": 8, "block_filters": "[8, 8, 8, 8, 8, 8, 8]"},
+    }.items():
+        text = (conf / name).read_text()
+        for key, value in changes.items():
+            text, count = re.subn(rf"(?m)^(\s*{key}:).*$", rf"\1 {value}", text)
+            assert count == 1
+        (conf / name).write_text(text)
+
+
+def test_the_walk_through_of_adapting(copy, tmp_path):
+    make_corpora(tmp_path / "cafes")
+    shutil.rmtree(copy / "egs/cafes")
+    for command in commands("docs/adapting.md"):
+        ours = command.replace("/data/cafes", str(tmp_path / "cafes"))
+        done = subprocess.run(
+            ["bash", "-c", ours], cwd=copy, env=ENVIRONMENT, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, f"{command}\n{done.stderr}"
+        if command.startswith("cp "):
+            shrink(copy / "egs/cafes/conf")
+            recipe = copy / "egs/cafes/recipe.sh"
+            recipe.write_text(recipe.read_text().replace('seeds="1 2 3"', "seeds=1"))
+    report = (copy / "egs/cafes/exp/report/RESULTS.md").read_text(encoding="utf-8")
+    for name in ("café", "workshop", "shared_h4_l3", "codecat", "tagging corpus, test"):
+        assert name in report
