@@ -31,7 +31,7 @@ path_install() { # FILE: install the requirements in FILE, once for each state o
     echo "installing $1 into $root/.venv (once; about 6 GB with torch)" >&2
     local source=()
     [[ -n ${WHEELHOUSE:-} ]] && source=(--no-index --find-links "$WHEELHOUSE")
-    "$PYTHON" -m pip install --quiet --disable-pip-version-check "${source[@]}" \
+    flock "$root/.venv" "$PYTHON" -m pip install --quiet --disable-pip-version-check "${source[@]}" \
         --requirement "$root/$1" --constraint "$root/constraints.txt" >&2 ||
         path_error "installing $1 failed (see above); mend the cause and run the same command again"
     echo "$state" >"$mark"
@@ -59,14 +59,16 @@ PYTHON
 
 if [[ -n ${TAGASC_PYTHON:-} ]]; then
     PYTHON=$(command -v "$TAGASC_PYTHON") || path_error "TAGASC_PYTHON=$TAGASC_PYTHON is not a program; give a Python's path"
+    [[ $PYTHON == /* ]] || PYTHON=$PWD/$PYTHON
     path_check "$PYTHON"
 else
-    if [[ ! -x $root/.venv/bin/python ]]; then
-        path_base=$(path_find_python) || exit 1
-        "$path_base" -m venv "$root/.venv" >&2 ||
-            path_error "$path_base cannot make a virtual environment; install its venv module (Debian: python3-venv)"
-    fi
     PYTHON=$root/.venv/bin/python
+    if [[ ! -e $root/.venv/.made || ! -x $PYTHON ]]; then
+        path_base=$(path_find_python) || exit 1
+        "$path_base" -m venv --clear "$root/.venv" >&2 ||
+            path_error "$path_base cannot make a virtual environment; install its venv module (Debian: python3-venv)"
+        touch "$root/.venv/.made"
+    fi
     path_install requirements.txt
     [[ -z ${path_extra:-} ]] || path_install "$path_extra"
 fi

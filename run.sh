@@ -11,6 +11,7 @@ systems=         # systems or tables of egs/systems.yaml, or all; empty: the rec
 seeds=           # one training each; empty: the recipe's
 ngpu=1           # GPUs to share the work among; 0 uses the CPU even if there is a GPU
 nj=$(nproc)      # processes for work on the CPU
+sample=int16     # stored samples of packed audio: int16 rounds, float32 keeps 24 bits at twice the size
 deterministic=false # repeat bit for bit on a GPU too; slower
 force=false      # do the stages over, even where their results are there
 dry_run=false    # print the commands, run nothing
@@ -59,7 +60,7 @@ load_recipe() { # find the recipe among the arguments and read it; what it sets 
 }
 
 parse() { # set the variables that the options name
-    local known=" recipe stage stop_stage systems seeds ngpu nj deterministic force dry_run ${recipe_options[*]} " option value
+    local known=" recipe stage stop_stage systems seeds ngpu nj sample deterministic force dry_run ${recipe_options[*]} " option value
     while (($#)); do
         [[ $1 == --help || $1 == -h ]] && { usage; exit 0; }
         [[ $1 == --* ]] || status=2 die "$1 is no option; see ./run.sh --help"
@@ -98,18 +99,14 @@ lock() { # one run at a time in a recipe's folder; processes that outlive this o
     echo "$$ $(date +%s)" >"$dir/.lock"
 }
 
-go_on() { # the command that goes on from the stage now running
-    local argument skip=false
-    printf './run.sh'
+go_on() { # the command that goes on from the stage now running: as given, but for --stage and --force
+    local argument option="" kept=()
     for argument in "${given[@]}"; do
-        if $skip; then skip=false; continue; fi
-        case $argument in
-            --stage) skip=true ;;
-            --stage=* | --force | --force=true) ;;
-            *) printf ' %q' "$argument" ;;
-        esac
+        [[ $argument != --* ]] || option=${argument%%=*}
+        [[ $option == --stage || $option == --force ]] || kept+=("$argument")
     done
-    echo " --stage $now"
+    printf '%q ' "$0" "${kept[@]}"
+    echo "--stage $now"
 }
 
 step() { # NAME COMMAND…: run one program, its output in a log file
@@ -119,13 +116,15 @@ step() { # NAME COMMAND…: run one program, its output in a log file
     mkdir -p "$dir/exp/log"
     { printf '# %s\n#' "$(date '+%Y-%m-%d %H:%M:%S')"; printf ' %q' "$@"; echo; } >"$file"
     local code=0
-    TAGASC_STAGE="stage $now (${names[now]})" "$@" >>"$file" 2>&1 || code=$?
+    # In the background, since bash hears a signal only between commands, or while it waits.
+    TAGASC_STAGE="stage $now (${names[now]})" "$@" >>"$file" 2>&1 &
+    wait $! || code=$?
     echo "# $(date '+%Y-%m-%d %H:%M:%S') status $code after $((SECONDS - began)) s" >>"$file"
     ((code == 0)) && return
     {
         echo
         echo "stage $now (${names[now]}) failed with status $code. The end of its log:"
-        grep -v '^#' "$file" | tail -n 8 | sed 's/^/    /'
+        { grep -v '^#' "$file" || echo "(it said nothing)"; } | tail -n 8 | sed 's/^/    /'
         echo "The log: $file"
         echo "To go on: $(go_on)"
     } >&2
@@ -134,35 +133,63 @@ step() { # NAME COMMAND…: run one program, its output in a log file
 
 # shellcheck disable=SC2086  # gpu_cmd is words
 on_gpus() { # NAME COMMAND…: run a program once a GPU, each with its share of the work (--shard)
-    local count=$((ngpu > 1 ? ngpu : 1)) gpu failed=0 job jobs=()
-    if ((count == 1)); then step "$1" $gpu_cmd "${@:2}"; return; fi
-    for ((gpu = 0; gpu < count; gpu++)); do
-        (CUDA_VISIBLE_DEVICES=$gpu step "$1.$gpu" $gpu_cmd "${@:2}" --shard "$gpu/$count") &
+    local number failed=0 job jobs=() gpus=()
+    if ((ngpu <= 1)); then step "$1" $gpu_cmd "${@:2}"; return; fi
+    IFS=, read -ra gpus <<<"${CUDA_VISIBLE_DEVICES:-$(seq -s, 0 $((ngpu - 1)))}"
+    ((${#gpus[@]} >= ngpu)) || die "--ngpu $ngpu, but CUDA_VISIBLE_DEVICES=$CUDA_VISIBLE_DEVICES names ${#gpus[@]}"
+    for ((number = 0; number < ngpu; number++)); do
+        (
+            trap 'end_children; exit 143' INT TERM
+            export CUDA_VISIBLE_DEVICES=${gpus[number]}
+            step "$1.$number" $gpu_cmd "${@:2}" --shard "$number/$ngpu"
+        ) &
         jobs+=($!)
     done
     for job in "${jobs[@]}"; do wait "$job" || failed=$?; done
     ((failed == 0)) || exit "$failed"
 }
 
+end_children() { # pass the signal on, and wait until what they were writing is whole or gone
+    local children
+    children=$(jobs -p)
+    # shellcheck disable=SC2086  # one word each
+    [[ -z $children ]] || kill $children 2>/dev/null || true
+    wait
+}
+
+stopped() { # STATUS
+    trap '' INT TERM
+    end_children
+    printf '\ninterrupted in stage %s (%s). To go on: %s\n' "$now" "${names[now]}" "$(go_on)" >&2
+    exit "$1"
+}
+
 load_recipe
 parse "${given[@]}"
-# shellcheck source=path.sh
-. "$here/path.sh"
+now=$stage
+PYTHON=${TAGASC_PYTHON:-$here/.venv/bin/python}
+if ! $dry_run; then
+    lock
+    # shellcheck source=path.sh
+    . "$here/path.sh"
+    mkdir -p "$dir/exp/log"
+    echo "$(date '+%Y-%m-%d %H:%M') ./run.sh $(printf '%q ' "${given[@]}")" >>"$dir/exp/log/commands"
+fi
 # shellcheck source=cmd.sh
 . "$here/cmd.sh"
-$dry_run || lock
 if [[ -z $gpu_cmd$cpu_cmd ]]; then exec 3>&2; export TAGASC_CONSOLE_FD=3; fi # progress bars reach the terminal
-trap 'echo >&2; echo "interrupted in stage $now (${names[now]}). To go on: $(go_on)" >&2; exit 130' INT TERM
-cd "$here"
+trap 'stopped 130' INT
+trap 'stopped 143' TERM
 
 # shellcheck disable=SC2154  # the recipe's variables
 {
-    device=auto; ((ngpu > 0)) || device=cpu
+    device=auto
+    if ((ngpu == 0)); then device=cpu; elif ((ngpu > 1)); then device=cuda; fi
     experiment=$dir/exp/$trunk-$tagger
     tags=$dir/dump/tags/$tagger
     again=(); if $force; then again=(--force); fi
     gpu=(--device "$device" "${again[@]}"); if $deterministic; then gpu+=(--deterministic); fi
-    which=(--systems "$systems" --seeds "$seeds")
+    which=(--systems "$systems" --seeds "$seeds" --systems-file "$here/egs/systems.yaml")
     audio=(--audio "$dir/dump/audio")
 }
 
@@ -171,32 +198,33 @@ run_stage() {
     case ${names[now]} in
         download) download ;;
         manifests)
-            step "$scene_corpus" $cpu_cmd "$PYTHON" "local/$scene_corpus.py" "$scene_source" "$dir/data/$scene_corpus" \
+            step "$scene_corpus" $cpu_cmd "$PYTHON" "$here/local/$scene_corpus.py" "$scene_source" "$dir/data/$scene_corpus" \
                 --nj "$nj" $(scene_manifest_options) "${again[@]}"
-            step "$tagging_corpus" $cpu_cmd "$PYTHON" "local/$tagging_corpus.py" "$tagging_source" "$dir/data/$tagging_corpus" \
+            step "$tagging_corpus" $cpu_cmd "$PYTHON" "$here/local/$tagging_corpus.py" "$tagging_source" "$dir/data/$tagging_corpus" \
                 --nj "$nj" $(tagging_manifest_options) "${again[@]}" ;;
         pack)
-            step "$scene_corpus" $cpu_cmd "$PYTHON" steps/pack_audio.py --manifests "$dir/data/$scene_corpus" \
-                --out "$dir/dump/audio" ${scene_seconds:+--seconds "$scene_seconds"} --nj "$nj" "${again[@]}"
-            step "$tagging_corpus" $cpu_cmd "$PYTHON" steps/pack_audio.py --manifests "$dir/data/$tagging_corpus" \
-                --out "$dir/dump/audio" --nj "$nj" "${again[@]}" ;;
+            step "$scene_corpus" $cpu_cmd "$PYTHON" "$here"/steps/pack_audio.py --manifests "$dir/data/$scene_corpus" \
+                --out "$dir/dump/audio" ${scene_seconds:+--seconds "$scene_seconds"} --nj "$nj" --sample "$sample" "${again[@]}"
+            step "$tagging_corpus" $cpu_cmd "$PYTHON" "$here"/steps/pack_audio.py --manifests "$dir/data/$tagging_corpus" \
+                --out "$dir/dump/audio" --nj "$nj" --sample "$sample" "${again[@]}" ;;
         tagger)
-            step tagger $gpu_cmd "$PYTHON" steps/train_tagger.py --config "$dir/conf/tagger.yaml" "${audio[@]}" \
+            step tagger $gpu_cmd "$PYTHON" "$here"/steps/train_tagger.py --config "$dir/conf/tagger.yaml" "${audio[@]}" \
                 --out "$dir/exp/tagger/$tagger" --corpus "$tagging_corpus" --noisy "$noisy" "${gpu[@]}" ;;
         tags)
-            step tags $gpu_cmd "$PYTHON" steps/extract_tags.py --tagger "$dir/exp/tagger/$tagger" "${audio[@]}" \
+            step tags $gpu_cmd "$PYTHON" "$here"/steps/extract_tags.py --tagger "$dir/exp/tagger/$tagger" "${audio[@]}" \
                 --out "$tags" --corpus "$scene_corpus" ${events_table:+--truth "$events_table"} --device "$device" "${again[@]}" ;;
         scenes)
-            on_gpus scenes "$PYTHON" steps/train_scene.py "${audio[@]}" --tags "$tags" --out "$experiment" \
+            on_gpus scenes "$PYTHON" "$here"/steps/train_scene.py "${audio[@]}" --tags "$tags" --out "$experiment" \
                 --corpus "$scene_corpus" --trunk "$dir/conf/trunk_$trunk.yaml" --training "$dir/conf/scene.yaml" \
                 "${which[@]}" "${gpu[@]}" ;;
         codes)
-            step codes $gpu_cmd "$PYTHON" steps/extract_codes.py "${audio[@]}" --tags "$tags" --out "$experiment" \
+            step codes $gpu_cmd "$PYTHON" "$here"/steps/extract_codes.py "${audio[@]}" --tags "$tags" --out "$experiment" \
                 --corpus "$scene_corpus" "${which[@]}" --device "$device" "${again[@]}" ;;
-        svm) step svm $cpu_cmd "$PYTHON" steps/score_svm.py --out "$experiment" "${which[@]}" "${again[@]}" ;;
+        svm) step svm $cpu_cmd "$PYTHON" "$here"/steps/score_svm.py --out "$experiment" "${which[@]}" "${again[@]}" ;;
         report)
-            step report $cpu_cmd "$PYTHON" steps/report.py --recipe "$dir" --experiment "$experiment" \
-                --tagger "$dir/exp/tagger/$tagger" --tags "$tags" --corpus "$scene_corpus" --note "$note" ;;
+            step report $cpu_cmd "$PYTHON" "$here"/steps/report.py --recipe "$dir" --experiment "$experiment" \
+                --tagger "$dir/exp/tagger/$tagger" --tags "$tags" --corpus "$scene_corpus" \
+                --tagging-corpus "$tagging_corpus" --systems-file "$here/egs/systems.yaml" --note "$note" ;;
     esac
 }
 

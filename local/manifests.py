@@ -175,6 +175,10 @@ def write(
     """
     import lhotse  # here, since it takes long to import
 
+    empty = [split for split, entries in splits.items() if not entries]
+    if empty:
+        raise UserError(f"{corpus} has no clip for the split {empty[0]}; fetch more of it")
+
     def header(entry: Entry) -> lhotse.Recording:
         return _recording(entry, sampling_rate, channels, seconds)
 

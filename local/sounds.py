@@ -21,6 +21,7 @@ Wave = np.ndarray
 Random = np.random.Generator
 POOLS = ("tagging_train", "tagging_test", "scene_train", "scene_test")
 _PER_POOL = dict(zip(POOLS, (48, 16, 32, 16), strict=True))  # synthesised recordings of a class in each pool
+_SHORTEST_STRETCH = 0.25  # seconds of a recorded bed that one location has
 _SHARES = (2, 1, 1, 1)  # of the groups of real recordings
 
 
@@ -302,6 +303,11 @@ class RecordedBeds:
         whole = _load_stereo(self.files[bed % len(self.files)], self.rate)
         length = len(whole) // stretches
         own = whole[stretch * length : (stretch + 1) * length]
+        if length < _SHORTEST_STRETCH * self.rate or not np.abs(own).max() > 0:
+            raise UserError(
+                f"{self.files[bed % len(self.files)]}: its part {stretch + 1} of {stretches} is silent or shorter than"
+                f" {_SHORTEST_STRETCH} s; give longer beds, or more clips a location"
+            )
         fade = min(self.rate // 8, len(own) // 4)
         result = np.zeros((samples + len(own), 2))
         at = 0

@@ -17,6 +17,7 @@ What is made here is synthetic, and its licence is that of what it was made from
 import csv
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ from local.composition import SCENES, ClipPlan, Sources, location_of, rates_of, 
 from local.sounds import RecordedBeds, RecordedEvents, SynthesisedEvents, band_noise
 from tagasc import command
 from tagasc.console import log, progress
-from tagasc.errors import UserError
+from tagasc.errors import SettingError, UserError
 from tagasc.files import whole_folder, write_json
 
 
@@ -55,6 +56,13 @@ class SceneSize:
     unused: int = 2
     clips_per_location: int = 4
     published: bool = False
+
+    def __post_init__(self) -> None:
+        if (
+            min(self.seconds, self.sampling_rate, self.train, self.test, self.clips_per_location) <= 0
+            or self.unused < 0
+        ):
+            raise SettingError("seconds, sampling_rate and numbers of clips must be positive")
 
     def of(self, scene: str) -> tuple[int, int, int]:
         """Training, test and unused clips of a scene."""
@@ -90,6 +98,12 @@ class TaggingSize:
     wrong: float = 0.3
     missing: float = 0.4
 
+    def __post_init__(self) -> None:
+        if min(self.sampling_rate, self.curated, self.noisy, self.test, self.longest) <= 0:
+            raise SettingError("sampling_rate, longest and numbers of clips must be positive")
+        if not all(0 <= share <= 1 for share in (self.second_event, self.wrong, self.missing)):
+            raise SettingError("second_event, wrong and missing are probabilities, in 0..1")
+
 
 SCENE_CORPUS = "TAU-urban-acoustic-scenes-2019-development"
 TAGGING_CORPUS = "FSDKaggle2019"
@@ -119,14 +133,19 @@ def main(
         nj: number of processes.
         force: make them again even if they are there.
     """
-    options = command.plain(
-        {"scenes": scenes, "tagging": tagging, "seed": seed, "events": events, "beds": beds, "group": group}
-    )
     if (events is None) != (beds is None):
         raise UserError("--events and --beds go together; give both or neither")
     for folder in (events, beds):
         if folder is not None and not folder.is_dir():
             raise UserError(f"{folder} is not a folder; give a folder of recordings")
+    if seed < 0 or nj < 1:
+        raise UserError("--seed must not be negative, --nj at least 1")
+    try:
+        re.compile(group)
+    except re.error as error:
+        raise UserError(f"--group {group!r} is no pattern ({error}); see Python's re") from None
+    given = {"scenes": scenes, "tagging": tagging, "seed": seed, "group": group}
+    options = command.plain({**given, "events": _listing(events), "beds": _listing(beds)})
     for corpus, make in ((SCENE_CORPUS, _make_scenes), (TAGGING_CORPUS, _make_tagging)):
         target = out / corpus
         if not force and _is_there(target, options):
@@ -137,6 +156,14 @@ def main(
             make(folder, size, _sources(events, beds, size.sampling_rate, seed, group), seed, nj)
             write_json(folder / "soundscapes.json", options)
         log.info("%s: made", target)
+
+
+def _listing(folder: Path | None) -> str | None:
+    """Stands for a folder of recordings: a hash of its files' names and sizes."""
+    if folder is None:
+        return None
+    files = sorted(f"{p.relative_to(folder)} {p.stat().st_size}" for p in folder.rglob("*") if p.is_file())
+    return hashlib.sha256("\n".join(files).encode()).hexdigest()
 
 
 def _is_there(corpus: Path, options: dict) -> bool:

@@ -86,6 +86,8 @@ def main(
         return
     kept, validation = split_by_location(splits["train"], validation_share, seed, city_of)
     splits = {"train": kept, "validation": validation, "test": splits["test"], "unused": splits["unused"]}
+    if not splits["unused"]:
+        del splits["unused"]
     write(out, "tau2019", splits, record, sampling_rate, 2, (0.9 * seconds, 1.1 * seconds), nj)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from tagasc import command, provenance
+from tagasc.audio import AudioStore, PackedAudio
 from tagasc.backend import Codes
 from tagasc.console import log, progress
 from tagasc.errors import UserError
@@ -48,38 +49,45 @@ def main(
     folders = sorted(audio.glob(f"{corpus}_*/"))
     if not folders:
         raise UserError(f"{audio} holds no packed {corpus}; run stage 2 (pack)")
-    clips: dict[tuple[Path, bool], SceneClips] = {}
+    stores: dict[Path, AudioStore] = {}
     for name, seed, target in runs(out, "codes", list(chosen), seeds):
+        if chosen[name].uses_tags and tags is None:
+            raise UserError(f"{name} uses tags; give --tags")
         weights = out / "scene" / name / f"seed{seed}" / WEIGHTS
         network, about = load_network(weights)
-        written = 0
+        network, written = network.to(where), 0
         for folder in folders:
-            split, uses_tags = folder.name.removeprefix(f"{corpus}_"), chosen[name].uses_tags
-            if uses_tags and tags is None:
-                raise UserError(f"{name} uses tags; give --tags")
-            vectors = tags / f"{folder.name}.npz" if uses_tags else None
-            inputs = {"network": weights, "audio": folder / "index.json"} | ({"tags": vectors} if vectors else {})
-            _exist(inputs)
-            record = provenance.made_from("extract_codes", {"clips": "whole"}, inputs)
-            path = target / f"{split}.npz"
-            old = read_record(path)
-            if old and not force and provenance.difference(old, record) is None:
+            vectors = tags / f"{folder.name}.npz" if chosen[name].uses_tags else None
+            path = target / f"{folder.name.removeprefix(f'{corpus}_')}.npz"
+            record = _record(weights, folder, vectors)
+            if not force and _is_current(path, record, f"{name} seed {seed}"):
                 continue
-            if old and not force:
-                log.info(
-                    "%s seed %d %s: outdated (%s), extracting again",
-                    name,
-                    seed,
-                    split,
-                    provenance.difference(old, record),
-                )
-            if (folder, uses_tags) not in clips:
-                clips[folder, uses_tags] = SceneClips(
-                    folder, TagVectors.read(vectors) if vectors else None, about["scenes"], where
-                )
-            _extract(network.to(where), about, clips[folder, uses_tags], batch).write(path, record)
+            if folder not in stores:
+                stores[folder] = AudioStore(PackedAudio(folder), where)
+            clips = SceneClips(stores[folder], TagVectors.read(vectors) if vectors else None, about["scenes"])
+            _extract(network, about, clips, batch).write(path, record)
             written += 1
         log.info("%s seed %d: %s", name, seed, f"codes of {written} splits" if written else "up to date")
+
+
+def _record(weights: Path, folder: Path, vectors: Path | None) -> dict:
+    """What the codes of one split are made from."""
+    inputs = {"network": weights, "audio": folder / "index.json"} | ({"tags": vectors} if vectors else {})
+    stages = {"network": "stage 5 (scenes)", "audio": "stage 2 (pack)", "tags": "stage 4 (tags)"}
+    for name, path in inputs.items():
+        if not path.exists():
+            raise UserError(f"{path} does not exist; {stages[name]} makes it")
+    return provenance.made_from("extract_codes", {"clips": "whole"}, inputs)
+
+
+def _is_current(path: Path, record: dict, title: str) -> bool:
+    old = read_record(path)
+    if old is None:
+        return False
+    why = provenance.difference(old, record)
+    if why is not None:
+        log.info("%s %s: outdated (%s), extracting again", title, path.stem, why)
+    return why is None
 
 
 def _extract(network: SceneNetwork, about: dict, clips: SceneClips, batch: int) -> Codes:
@@ -100,13 +108,6 @@ def _fits(about: dict, clips: SceneClips) -> None:
             f"{clips.packed.folder} has {found[0]} Hz, {found[1]} channel(s), {found[2]} tags, but the network was"
             f" trained on {trained[0]} Hz, {trained[1]} channel(s), {trained[2]} tags; train it again (stage 5)"
         )
-
-
-def _exist(inputs: dict[str, Path]) -> None:
-    stages = {"network": "stage 5 (scenes)", "audio": "stage 2 (pack)", "tags": "stage 4 (tags)"}
-    for name, path in inputs.items():
-        if not path.exists():
-            raise UserError(f"{path} does not exist; {stages[name]} makes it")
 
 
 if __name__ == "__main__":

@@ -64,7 +64,9 @@ def main(
             log.info("%s: %d clips, %d tags", path.name, *values.shape)
         if heard is not None:
             scores[folder.name.removeprefix(f"{corpus}_")] = _score(TagVectors.read(path), heard)
-    if heard is not None:
+    if heard is None:
+        (out / "scores.json").unlink(missing_ok=True)
+    else:
         write_json(out / "scores.json", {"lwlrap": scores})
         log.info("lwlrap on scene clips: %s", ", ".join(f"{split} {value:.3f}" for split, value in scores.items()))
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tagasc import command, pictures, provenance
 from tagasc.console import console, log
-from tagasc.files import read_json, sha256, write_text
+from tagasc.files import digest, read_json, write_text
 from tagasc.report import (
     BASELINE,
     SystemResult,
@@ -22,8 +22,6 @@ from tagasc.systems import read_systems, select
 from tagasc.tags import read_record
 from tagasc.training import HISTORY, WEIGHTS
 
-ROOT = Path(__file__).resolve().parents[1]
-
 
 def main(
     recipe: Path,
@@ -31,6 +29,7 @@ def main(
     tagger: Path,
     tags: Path,
     corpus: str = "tau2019",
+    tagging_corpus: str = "fsdkaggle2019",
     systems_file: Path = Path("egs/systems.yaml"),
     note: str = "",
 ) -> None:
@@ -42,6 +41,7 @@ def main(
         tagger: folder of the tagger.
         tags: folder of the tag vectors.
         corpus: name of the scene corpus.
+        tagging_corpus: name of the tagging corpus.
         systems_file: the records of the systems, in whose order they are shown.
         note: a sentence that stands over the results, for instance that the corpus is synthetic.
     """
@@ -54,7 +54,11 @@ def main(
     pictures.curves(results, out / "curves.png")
     page = [f"# Results of {recipe.name}, {experiment.name}", "", *([f"**{note}**", ""] if note else [])]
     page += _accuracies(results) + _classes(results, beside) + _tagger(tagger, tags, out)
-    page += _made(recipe, results, _outdated(recipe / "dump" / "audio", corpus, results, experiment, tagger, tags))
+    page += _made(
+        recipe,
+        results,
+        _outdated(recipe / "dump" / "audio", (corpus, tagging_corpus), results, experiment, tagger, tags),
+    )
     write_text(out / "RESULTS.md", "\n".join(page))
     console.print("\n" + aligned(accuracy_table(results, "test", brief=True)) + (f"\n{note}" if note else "") + "\n")
     log.info("the report: %s", out / "RESULTS.md")
@@ -129,25 +133,26 @@ def _made(recipe: Path, results: list[SystemResult], outdated: list[tuple[str, s
     if outdated:
         lines += ["**Outdated** (made from something that has changed since; run the stages again):", ""]
         lines += [*(f"- {title}: its input {name} has changed" for title, name in outdated), ""]
-    record = results[0].runs[0].record
-    versions = ", ".join(f"{name} {version}" for name, version in record.get("versions", {}).items())
-    machine = record.get("machine", {})
+    records = [run.record for result in results for run in result.runs]
+    versions = {", ".join(f"{name} {version}" for name, version in record["versions"].items()) for record in records}
+    machines = {f"{record['machine']['system']}, {record['machine']['processors']} processors" for record in records}
+    dates = sorted(record["date"] for record in records)
+    commits = " and ".join(sorted({record["commit"] for record in records}))
     lines += [f"- seeds: {sorted({run.seed for result in results for run in result.runs})}"]
-    lines += [f"- networks trained from {record.get('date')} on, commit {record.get('commit')}"]
-    lines += [f"- {versions}", f"- {machine.get('system')}, {machine.get('processors')} processors", "", "```"]
-    logs = sorted((recipe / "exp" / "log").glob("*.log"), key=lambda path: path.stat().st_mtime)
-    commands = [
-        line.removeprefix("# ")
-        for path in logs
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines()[1:2]
-    ]
-    return [*lines, *(command.replace(f"{ROOT}/", "") for command in commands), "```", ""]
+    lines += [f"- networks trained from {dates[0]} to {dates[-1]}, commit {commits}"]
+    lines += [f"- {text}" for text in (*sorted(versions), *sorted(machines))]
+    lines += ["- each result's own command, configuration, inputs and versions: its `made_from.json`", ""]
+    journal = recipe / "exp" / "log" / "commands"
+    if journal.exists():
+        lines += ["What was typed, oldest first:", "", "```", journal.read_text(encoding="utf-8").rstrip(), "```", ""]
+    return lines
 
 
 def _outdated(
-    audio: Path, corpus: str, results: list[SystemResult], experiment: Path, tagger: Path, tags: Path
+    audio: Path, corpora: tuple[str, str], results: list[SystemResult], experiment: Path, tagger: Path, tags: Path
 ) -> list[tuple[str, str]]:
     """Results whose inputs are no longer what they were made from, each with the first such input."""
+    corpus, tagging = corpora
     splits = [folder.name.removeprefix(f"{corpus}_") for folder in sorted(audio.glob(f"{corpus}_*/"))]
     packed = {split: audio / f"{corpus}_{split}" / "index.json" for split in splits}
     vectors = {split: tags / f"{corpus}_{split}.npz" for split in splits}
@@ -160,6 +165,9 @@ def _outdated(
         ]
         found.extend((title, name) for name in changed[:1])
 
+    if (tagger / WEIGHTS).exists():
+        parts = ("curated", "noisy")
+        check("tagger", provenance.read(tagger), {part: audio / f"{tagging}_{part}" / "index.json" for part in parts})
     for split in splits:
         check(
             f"tag vectors of {split}", read_record(vectors[split]), {"tagger": tagger / WEIGHTS, "audio": packed[split]}
@@ -182,7 +190,7 @@ def _outdated(
 
 @cache
 def _digest(path: Path | None) -> str | None:
-    return sha256(path) if path is not None and path.exists() else None
+    return digest(path) if path is not None and path.exists() else None
 
 
 if __name__ == "__main__":

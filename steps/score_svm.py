@@ -14,6 +14,7 @@ from tagasc.errors import UserError
 from tagasc.files import whole_folder, write_json
 from tagasc.metrics import class_averaged
 from tagasc.systems import read_systems, runs, select
+from tagasc.tags import read_record
 
 SPLITS = ("train", "validation", "test")
 
@@ -42,7 +43,10 @@ def main(
         missing = [split for split in SPLITS if not (source / f"{split}.npz").exists()]
         if missing:
             raise UserError(f"{source / missing[0]}.npz does not exist; stage 6 (codes) makes it")
-        files = {path.stem: path for path in sorted(source.glob("*.npz"))}
+        files = {path.stem: path for path in sorted(source.glob("[!.]*.npz"))}
+        networks = {(read_record(path) or {}).get("inputs", {}).get("network") for path in files.values()}
+        if len(networks) > 1:
+            raise UserError(f"{source} holds codes of different networks; run stage 6 (codes) again")
         record = provenance.made_from("score_svm", {"svm": svm}, files)
         old = provenance.read(folder)
         why = provenance.difference(old, record) if old else "new"

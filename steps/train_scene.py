@@ -1,9 +1,13 @@
 #!/usr/bin/env python3
 """Stage 5: train scene networks, one for each system and seed."""
 
+import shutil
 from pathlib import Path
 
+import torch
+
 from tagasc import command, provenance
+from tagasc.audio import AudioStore, PackedAudio
 from tagasc.console import log
 from tagasc.errors import UserError
 from tagasc.models.fusion import System
@@ -12,6 +16,8 @@ from tagasc.scene import SceneClips, SceneTask, SceneTraining
 from tagasc.systems import read_systems, runs, select
 from tagasc.tags import TagVectors
 from tagasc.training import choose_device, fit, parameters, prepare
+
+SPLITS = ("train", "validation")
 
 
 def main(
@@ -50,24 +56,23 @@ def main(
     part, parts = _shard(shard)
     mine = runs(out, "scene", list(chosen), seeds)[part::parts]
     where = choose_device(device, deterministic)
+    log.info("%d runs, device %s, %d threads", len(mine), where, torch.get_num_threads())
+    records = [_record(chosen[name], trunk, training, seed, audio, tags, corpus) for name, seed, _ in mine]
+    if force:  # all of them now, so that a sweep that was cut goes on without --force
+        for _, _, folder in mine:
+            shutil.rmtree(folder, ignore_errors=True)
     clips: dict[bool, tuple[SceneClips, SceneClips]] = {}
-    for number, (name, seed, folder) in enumerate(mine, 1):
+    stores: dict[str, AudioStore] = {}
+    for number, ((name, seed, folder), record) in enumerate(zip(mine, records, strict=True), 1):
         system = chosen[name]
-        record = _record(system, trunk, training, seed, audio, tags, corpus)
-        if not prepare(folder, record, force):
+        if not prepare(folder, record, force=False):
             continue
+        if not stores:
+            stores = {split: AudioStore(PackedAudio(audio / f"{corpus}_{split}"), where) for split in SPLITS}
         if system.uses_tags not in clips:
-            clips[system.uses_tags] = _clips(audio, tags if system.uses_tags else None, corpus, where)
+            clips[system.uses_tags] = _clips(stores, tags if system.uses_tags else None, corpus)
         task = SceneTask(training, trunk, system, *clips[system.uses_tags], seed)
-        log.info(
-            "run %d of %d: %s, seed %d, %d parameters, device %s",
-            number,
-            len(mine),
-            name,
-            seed,
-            parameters(task.network),
-            where,
-        )
+        log.info("run %d of %d: %s, seed %d, %d parameters", number, len(mine), name, seed, parameters(task.network))
         fit(task, folder, training.epochs, task.about())
 
 
@@ -75,12 +80,11 @@ def _record(
     system: System, trunk: TrunkConfig, training: SceneTraining, seed: int, audio: Path, tags: Path | None, corpus: str
 ) -> dict:
     """What one run is made from: tags count only for a system that uses them."""
-    splits = ("train", "validation")
-    inputs = {f"audio {split}": audio / f"{corpus}_{split}" / "index.json" for split in splits}
+    inputs = {f"audio {split}": audio / f"{corpus}_{split}" / "index.json" for split in SPLITS}
     if system.uses_tags:
         if tags is None:
             raise UserError("these systems use tags; give --tags, or take --systems baseline")
-        inputs |= {f"tags {split}": tags / f"{corpus}_{split}.npz" for split in splits}
+        inputs |= {f"tags {split}": tags / f"{corpus}_{split}.npz" for split in SPLITS}
     for name, path in inputs.items():
         if not path.exists():
             stage = "stage 2 (pack)" if name.startswith("audio") else "stage 4 (tags)"
@@ -90,12 +94,11 @@ def _record(
     )
 
 
-def _clips(audio: Path, tags: Path | None, corpus: str, where) -> tuple[SceneClips, SceneClips]:
-    vectors = {
-        split: TagVectors.read(tags / f"{corpus}_{split}.npz") if tags else None for split in ("train", "validation")
-    }
-    train = SceneClips(audio / f"{corpus}_train", vectors["train"], None, where)
-    return train, SceneClips(audio / f"{corpus}_validation", vectors["validation"], train.names, where)
+def _clips(stores: dict[str, AudioStore], tags: Path | None, corpus: str) -> tuple[SceneClips, SceneClips]:
+    """Training and validation clips, with tags if there are any."""
+    vectors = {split: TagVectors.read(tags / f"{corpus}_{split}.npz") if tags else None for split in SPLITS}
+    train = SceneClips(stores["train"], vectors["train"], None)
+    return train, SceneClips(stores["validation"], vectors["validation"], train.names)
 
 
 def _shard(text: str) -> tuple[int, int]:

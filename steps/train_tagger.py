@@ -10,11 +10,13 @@ from tagasc import command, provenance
 from tagasc.console import log
 from tagasc.errors import UserError
 from tagasc.features import MelConfig
-from tagasc.files import read_json, write_json
+from tagasc.files import digest, read_json, write_json
 from tagasc.metrics import lwlrap, lwlrap_by_class
 from tagasc.models.tagger import TaggerConfig
 from tagasc.tagger import TaggedClips, TaggerTask, TaggerTraining, load_tagger
 from tagasc.training import WEIGHTS, choose_device, fit, parameters, prepare
+
+SCORES = "scores.json"
 
 
 def main(
@@ -52,20 +54,40 @@ def main(
             f"{folders['noisy']} does not exist; run stage 2 (pack), or give --noisy false to train without"
         )
     used = ("curated", "noisy") if noisy else ("curated",)
-    curated = TaggedClips(folders["curated"], None, mel, where)
-    others = TaggedClips(folders["noisy"], curated.classes, mel, where) if noisy else None
+    for split in used:
+        if not folders[split].is_dir():
+            raise UserError(f"{folders[split]} does not exist; run stage 2 (pack)")
     config = {"model": model, "mel": mel, "training": training, "noisy": noisy, "seed": seed}
     record = provenance.made_from("train_tagger", config, {name: folders[name] / "index.json" for name in used})
-    log.info("tagger: %d classes, %d curated clips, device %s", len(curated.classes), len(curated.packed), where)
-    if prepare(out, record, force):
+    to_train = prepare(out, record, force)
+    if to_train or not _is_scored(out, folders["test"]):
+        curated = TaggedClips(folders["curated"], None, mel, where)
+        others = TaggedClips(folders["noisy"], curated.classes, mel, where) if noisy else None
         task = TaggerTask(training, model, mel, curated, others, seed, where)
-        log.info("tagger: %d parameters, %d steps an epoch", parameters(task.network), task.steps)
-        fit(task, out, training.epochs, task.about())
-    if not (out / "scores.json").exists():
-        _score(out, TaggerTask(training, model, mel, curated, others, seed, where), folders["test"], mel, where)
-    scores = read_json(out / "scores.json", "stage 3 (tagger)")
+        log.info(
+            "tagger: %d classes, %d curated clips, %d parameters, %d steps an epoch, device %s",
+            len(curated.classes),
+            len(curated.packed),
+            parameters(task.network),
+            task.steps,
+            where,
+        )
+        if to_train:
+            fit(task, out, training.epochs, task.about())
+        _score(out, task, folders["test"], mel, where)
+    scores = read_json(out / SCORES, "stage 3 (tagger)")
     shown = ", ".join(f"{name} {value:.3f}" for name, value in scores["lwlrap"].items() if value is not None)
     log.info("tagger: lwlrap %s", shown)
+
+
+def _scored_clips(out: Path, test: Path) -> dict[str, str | None]:
+    """What scores are of: these weights on these test clips."""
+    index = test / "index.json"
+    return {"weights": digest(out / WEIGHTS), "test": digest(index) if index.exists() else None}
+
+
+def _is_scored(out: Path, test: Path) -> bool:
+    return (out / SCORES).exists() and read_json(out / SCORES, "stage 3 (tagger)").get("of") == _scored_clips(out, test)
 
 
 def _score(out: Path, task: TaggerTask, test: Path, mel: MelConfig, where: torch.device) -> None:
@@ -83,7 +105,8 @@ def _score(out: Path, task: TaggerTask, test: Path, mel: MelConfig, where: torch
         found |= {f"test {name}": lwlrap(truth[usage == name], scores[usage == name]) for name in ("Public", "Private")}
         by_class = dict(zip(classes, map(_or_none, lwlrap_by_class(truth, scores)), strict=True))
     found = {name: _or_none(value) for name, value in found.items()}
-    write_json(out / "scores.json", {"lwlrap": found, "test_by_class": by_class, "parameters": parameters(network)})
+    scores = {"of": _scored_clips(out, test), "lwlrap": found, "test_by_class": by_class}
+    write_json(out / SCORES, {**scores, "parameters": parameters(network)})
 
 
 def _or_none(value: float) -> float | None:

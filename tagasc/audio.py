@@ -8,6 +8,7 @@ int16 samples are ``round(x · 32768)``, ties to even, clipped to ±full scale, 
 rounded to 16 bits, not cut off (``steps/pack_audio.py`` logs the ratio of signal to rounding error).
 """
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tagasc.console import log
 from tagasc.errors import UserError
 from tagasc.files import read_json
 
@@ -63,8 +65,7 @@ class PackedAudio:
                 )
             self.sampling_rate: int = index["sampling_rate"]
             self.clips = [Clip(**{**clip, "labels": tuple(clip["labels"])}) for clip in index["clips"]]
-            # Copy-on-write, since torch asks for writable memory; nothing writes to it.
-            self.samples = np.load(folder / "audio.npy", mmap_mode="c", allow_pickle=False)
+            self.samples = np.load(folder / "audio.npy", mmap_mode="r", allow_pickle=False)
         except (KeyError, TypeError, ValueError, FileNotFoundError) as error:
             raise UserError(f"{folder} is not whole ({error}); run stage 2 (pack) with --force") from None
         end = self.clips[-1].start + self.clips[-1].frames if self.clips else 0
@@ -117,9 +118,13 @@ class AudioStore:
     def __init__(self, packed: PackedAudio, device: torch.device, share: float = 0.7) -> None:
         self.packed = packed
         self.device = device
-        self.flat = torch.from_numpy(packed.samples)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the samples are read-only, and nothing writes to them
+            self.flat = torch.from_numpy(packed.samples)
         size = packed.samples.nbytes
         self.resident = device.type == "cuda" and size <= share * torch.cuda.mem_get_info(device)[0]
+        if device.type == "cuda" and not self.resident:
+            log.info("%s: %.1f GB do not fit on the GPU and are read from disk", packed.folder.name, size / 1e9)
         home = device if self.resident else torch.device("cpu")
         self.flat, self.starts, self.lengths = (x.to(home) for x in (self.flat, packed.starts, packed.lengths))
         self.full_scale = FULL_SCALE if packed.samples.dtype == np.int16 else 1

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from sklearn.svm import SVC
 
-from tagasc.errors import UserError
+from tagasc.errors import SettingError, UserError
 from tagasc.tags import read_npz, write_npz
 
 
@@ -63,9 +63,9 @@ class SvmConfig:
 
     def __post_init__(self) -> None:
         if not self.kernels or not set(self.kernels) <= {"rbf", "sigmoid", "linear", "poly"}:
-            raise ValueError("kernels must be out of rbf, sigmoid, linear, poly")
+            raise SettingError("kernels must be out of rbf, sigmoid, linear, poly")
         if not self.costs or min(self.costs) <= 0:
-            raise ValueError("costs must be positive")
+            raise SettingError("costs must be positive")
 
 
 def choose_svm(config: SvmConfig, train: Codes, validation: Codes) -> tuple[SVC, list[dict[str, Any]]]:

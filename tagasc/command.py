@@ -2,14 +2,15 @@
 
 import errno
 import inspect
+import signal
 import sys
 from argparse import ArgumentError
 from collections.abc import Callable
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from jsonargparse import ArgumentParser, auto_cli
 
 from tagasc.console import log, start_logging
@@ -20,6 +21,7 @@ _SYSTEM = {
     errno.ENOSPC: "the disk is full; free some space and run the same command again",
     errno.EDQUOT: "the disk quota is used up; free some space and run the same command again",
     errno.EFBIG: "the file may not grow so large; raise the limit, or free some space and run the same command again",
+    errno.ENOMEM: "the memory is full; free some, or choose smaller settings",
     errno.EACCES: "no permission; check who owns it",
     errno.EROFS: "the file system is read-only; choose another place to write to",
     errno.ENOENT: "no such file or folder; check the path",
@@ -36,6 +38,7 @@ def run(main: Callable[..., None], positional: bool = False) -> None:
     2 bad options, 130 interrupted.
     """
     start_logging()
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         auto_cli(
             main, args=_spelt_out(main, sys.argv[1:]), as_positional=positional, exit_on_error=False, allow_abbrev=False
@@ -50,17 +53,12 @@ def run(main: Callable[..., None], positional: bool = False) -> None:
         if error.errno not in _SYSTEM:
             raise
         _stop(f"{error.filename or 'writing'}: {_SYSTEM[error.errno]}", 1)
-
-
-def from_yaml(cls: type[Config], path: Path) -> Config:
-    """Read a configuration dataclass from a YAML file; a misspelt key or a wrong type is a ``UserError``."""
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist; give a configuration file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not YAML: {_one_line(error)}") from None
-    return from_values(cls, values, str(path))
+    except BrokenProcessPool:
+        _stop("a worker process died, most likely for want of memory or disk; free some, or lower --nj", 1)
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's, which not every program imports
+            raise
+        _stop("the GPU's memory is full; choose a smaller batch, or free the GPU", 1)
 
 
 def from_values(cls: type[Config], values: Any, where: str) -> Config:
@@ -103,6 +101,10 @@ def _spelt_out(main: Callable[..., None], arguments: list[str]) -> list[str]:
         if name[2:] in flags and name.startswith("--") and not equals and following not in (["true"], ["false"]):
             spelt.append("true")
     return spelt
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _one_line(error: BaseException) -> str:

@@ -6,3 +6,7 @@ class UserError(Exception):
 
     ``tagasc.command.run`` prints that line without a traceback and exits with status 1.
     """
+
+
+class SettingError(UserError, ValueError):
+    """A setting of a configuration that is out of range; also a ``ValueError``, as parsers of settings expect."""

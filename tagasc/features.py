@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchaudio.functional import melscale_fbanks
 
+from tagasc.errors import SettingError
+
 
 @dataclass(frozen=True)
 class MelConfig:
@@ -30,9 +32,9 @@ class MelConfig:
 
     def __post_init__(self) -> None:
         if not 0 <= self.low < self.high <= self.sampling_rate / 2:
-            raise ValueError(f"low and high must lie in 0..{self.sampling_rate / 2:g} Hz, low below high")
+            raise SettingError(f"low and high must lie in 0..{self.sampling_rate / 2:g} Hz, low below high")
         if min(self.n_fft, self.hop, self.mels) < 1:
-            raise ValueError("n_fft, hop and mels must be positive")
+            raise SettingError("n_fft, hop and mels must be positive")
 
     def frames(self, samples: Tensor) -> Tensor:
         """Centred frames of clips of so many samples."""

@@ -4,10 +4,14 @@ import hashlib
 import json
 import os
 import shutil
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from tagasc.errors import UserError
 
@@ -30,7 +34,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
     """Yield an empty folder to fill; on success it becomes ``path`` (replacing an old one), on failure it vanishes."""
-    beside = path.with_name(f".{os.getpid()}.{path.name}")
+    beside = path.with_name(f".partial.{path.name}")  # a fixed name, so that what a killed run left is cleared here
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
     try:
@@ -74,7 +78,18 @@ def read_json(path: Path, made_by: str) -> Any:
         raise UserError(f"{path} is not JSON ({error}); delete it and let {made_by} make it again") from None
 
 
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def digest(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal; of an ``.npz`` that of its arrays, without the record in it."""
+    if path.suffix != ".npz":
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    whole = hashlib.sha256()
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            for name in sorted(set(arrays.files) - {"made_from"}):
+                value = np.ascontiguousarray(arrays[name])
+                whole.update(f"{name} {value.dtype} {value.shape}".encode())
+                whole.update(value.tobytes())
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error):
+        return "not readable"
+    return whole.hexdigest()

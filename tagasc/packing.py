@@ -1,6 +1,7 @@
 """Decodes audio files once into packed audio (the format is in ``tagasc.audio``), in parallel and resumably."""
 
 import json
+import os
 import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -73,8 +74,8 @@ def pack(sources: Sequence[Source], folder: Path, record: dict, sample: Sample =
     clips = [_clip(source, starts[n], done[n][0]) for n, source in enumerate(sources)]
     index = {"format": FORMAT, "sampling_rate": sources[0].sampling_rate, "channels": sources[0].channels}
     write_json(partial / "index.json", {**index, "clips": [asdict(clip) for clip in clips]})
-    (partial / "done.jsonl").unlink()
     put_folder(partial, folder)
+    (folder / "done.jsonl").unlink()
     _report(folder, sources, [done[n] for n in range(len(sources))])
 
 
@@ -125,6 +126,8 @@ def _take_up(partial: Path, record: dict, sources: Sequence[Source], sample: Sam
     frames = sum(source.frames for source in sources)
     shape = (frames, sources[0].channels)
     open_memmap(partial / "audio.npy", mode="w+", dtype=np.dtype(sample).newbyteorder("<"), shape=shape).flush()
+    with (partial / "audio.npy").open("r+b") as file:  # take the space now: a write to a mapped page cannot fail well
+        os.posix_fallocate(file.fileno(), 0, (partial / "audio.npy").stat().st_size)
     (partial / "done.jsonl").write_text("", encoding="utf-8")
     provenance.write(partial, record)
     return {}

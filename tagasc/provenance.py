@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tagasc.command import plain
-from tagasc.files import sha256, write_json
+from tagasc.files import digest, write_json
 
 NAME = "made_from.json"
 _PACKAGES = ("torch", "torchaudio", "torchvision", "lhotse", "scikit-learn", "numpy", "soundfile")
@@ -31,7 +31,7 @@ def made_from(step: str, config: dict[str, Any], inputs: dict[str, Path | str]) 
         config: every setting that the result depends on.
         inputs: by name, the files that it depends on (their bytes are hashed), or ready hashes as strings.
     """
-    hashes = {name: sha256(item) if isinstance(item, Path) else item for name, item in sorted(inputs.items())}
+    hashes = {name: digest(item) if isinstance(item, Path) else item for name, item in sorted(inputs.items())}
     return {
         "step": step,
         "config": plain(config),

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tagasc import provenance
+from tagasc.console import log
 from tagasc.errors import UserError
 from tagasc.files import read_json
 from tagasc.metrics import location_bootstrap
@@ -83,18 +84,25 @@ class SystemResult:
 def gather(experiment: Path, order: Sequence[str]) -> list[SystemResult]:
     """Read every scored run of an experiment; systems come in the given order, unknown ones last.
 
+    Runs scored on other clips than the run scored last (of a corpus that has changed since) are left out, and named in
+    the log.
+
     Raises:
-        UserError: none has been scored, or the runs' test clips differ.
+        UserError: none has been scored.
     """
-    results: dict[str, SystemResult] = {}
-    for scores in sorted(experiment.glob("svm/*/seed*/scores.json")):
+    runs = []
+    for scores in sorted(experiment.glob("svm/*/seed*/scores.json"), key=lambda path: path.stat().st_mtime):
         name, seed = scores.parts[-3], int(scores.parts[-2].removeprefix("seed"))
-        results.setdefault(name, SystemResult(name)).runs.append(_run(experiment, name, seed))
-    if not results:
+        runs.append((name, _run(experiment, name, seed)))
+    if not runs:
         raise UserError(f"{experiment} holds no scores; run stage 7 (svm)")
-    clips = {tuple(run.predictions["clip"]) for result in results.values() for run in result.runs}
-    if len(clips) > 1:
-        raise UserError(f"{experiment}: the systems were not scored on the same clips; run stages 6 and 7 again")
+    clips = runs[-1][1].predictions["clip"].tolist()
+    results: dict[str, SystemResult] = {}
+    for name, run in sorted(runs, key=lambda one: one[1].seed):
+        if run.predictions["clip"].tolist() == clips:
+            results.setdefault(name, SystemResult(name)).runs.append(run)
+        else:
+            log.warning("%s seed %d was scored on other clips and is left out; run its stages 6 and 7", name, run.seed)
     place = {name: number for number, name in enumerate(order)}
     return sorted(results.values(), key=lambda result: place.get(result.name, len(order)))
 

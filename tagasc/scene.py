@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tagasc.audio import AudioStore, PackedAudio, preemphasis
+from tagasc.audio import AudioStore, preemphasis
 from tagasc.augment import Draws, mix
 from tagasc.command import from_values, plain
 from tagasc.console import progress
-from tagasc.errors import UserError
+from tagasc.errors import SettingError, UserError
 from tagasc.models.fusion import System
 from tagasc.models.scene import SceneNetwork
 from tagasc.models.trunk import TrunkConfig
@@ -48,11 +48,11 @@ class SceneTraining:
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch < 2:
-            raise ValueError("epochs must be at least 1, batch at least 2")
+            raise SettingError("epochs must be at least 1, batch at least 2")
         if self.learning_rate <= 0 or self.weight_decay < 0 or self.mixup_alpha < 0:
-            raise ValueError("learning_rate must be positive, weight_decay and mixup_alpha not negative")
+            raise SettingError("learning_rate must be positive, weight_decay and mixup_alpha not negative")
         if self.crop_seconds is not None and self.crop_seconds <= 0:
-            raise ValueError("crop_seconds must be positive, or null for whole clips")
+            raise SettingError("crop_seconds must be positive, or null for whole clips")
 
 
 class SceneClips:
@@ -64,17 +64,15 @@ class SceneClips:
         tags: float32 (clips, c) or None.
     """
 
-    def __init__(self, folder: Path, tags: TagVectors | None, scenes: list[str] | None, device: torch.device) -> None:
-        """Open a packed folder; ``scenes`` None takes the folder's own, in alphabetical order."""
-        self.packed = PackedAudio(folder)
+    def __init__(self, store: AudioStore, tags: TagVectors | None, scenes: list[str] | None) -> None:
+        """Put audio, scenes and tags together; ``scenes`` None takes the clips' own, in alphabetical order."""
+        self.store, self.packed, self.device = store, store.packed, store.device
         self.frames = self.packed.one_length()
-        self.labels = [_only_label(clip.labels, clip.id, folder) for clip in self.packed.clips]
+        self.labels = [_only_label(clip.labels, clip.id, self.packed.folder) for clip in self.packed.clips]
         self.names = scenes or sorted(set(self.labels))
         place = {name: number for number, name in enumerate(self.names)}
         self.scenes = torch.tensor([place.get(label, -1) for label in self.labels])
         self.tags = None if tags is None else torch.from_numpy(tags.of(self.packed.ids))
-        self.store = AudioStore(self.packed, device)
-        self.device = device
 
     def __len__(self) -> int:
         return len(self.packed)

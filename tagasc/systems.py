@@ -62,7 +62,7 @@ def runs(experiment: Path, kind: str, systems: Sequence[str], seeds: str) -> lis
         UserError: ``seeds`` are not whole numbers separated by spaces.
     """
     try:
-        numbers = [int(seed) for seed in seeds.split()]
+        numbers = list(dict.fromkeys(int(seed) for seed in seeds.split()))
     except ValueError:
         raise UserError(f'--seeds {seeds!r} must be whole numbers, as in "1 2 3"') from None
     if not numbers or min(numbers) < 0:

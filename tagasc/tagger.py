@@ -21,7 +21,7 @@ from tagasc.audio import AudioStore, PackedAudio
 from tagasc.augment import Draws, band_mask, mix
 from tagasc.command import from_values, plain
 from tagasc.console import progress
-from tagasc.errors import UserError
+from tagasc.errors import SettingError, UserError
 from tagasc.features import MelConfig, MelPower, normalise, reflect, to_decibels
 from tagasc.metrics import lwlrap
 from tagasc.models.tagger import Tagger, TaggerConfig
@@ -68,15 +68,15 @@ class TaggerTraining:
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.cycle < 1 or self.batch < 2 or self.crop_frames < 1:
-            raise ValueError("epochs, cycle and crop_frames must be at least 1, batch at least 2")
+            raise SettingError("epochs, cycle and crop_frames must be at least 1, batch at least 2")
         if not 0 < self.least_learning_rate <= self.learning_rate:
-            raise ValueError("learning rates must be positive, the least not above the highest")
+            raise SettingError("learning rates must be positive, the least not above the highest")
         if self.folds < 2 or not 0 <= self.fold < self.folds:
-            raise ValueError("folds must be at least 2, and fold one of 0..folds-1")
+            raise SettingError("folds must be at least 2, and fold one of 0..folds-1")
         if not 0 <= self.probability <= 1 or self.mixup_alpha <= 0:
-            raise ValueError("probability must lie in 0..1, mixup_alpha be positive")
+            raise SettingError("probability must lie in 0..1, mixup_alpha be positive")
         if not 0 <= self.mask_half_width[0] <= self.mask_half_width[1] or not 0 < self.gain[0] <= self.gain[1]:
-            raise ValueError("mask_half_width and gain are ranges: lower end first, not negative")
+            raise SettingError("mask_half_width and gain are ranges: lower end first, not negative")
 
 
 class TaggedClips:
@@ -236,11 +236,11 @@ def by_length(frames: Tensor, batch: int) -> Iterator[tuple[Tensor, int]]:
     """Group clips for inference: yields positions and the padded number of frames.
 
     That number is the next multiple of 32 of the clip's own length, so a clip's tags never depend on the clips beside
-    it; batches hold at most ``batch`` clips.
+    it. Batches hold at most ``batch`` clips, and fewer of long ones: no more frames than ``batch`` crops of 512.
     """
     padded = (frames + _LADDER - 1) // _LADDER * _LADDER
     for length in padded.unique().tolist():
-        for places in torch.nonzero(padded == length).flatten().split(batch):
+        for places in torch.nonzero(padded == length).flatten().split(max(1, min(batch, batch * 512 // length))):
             yield places, length
 
 

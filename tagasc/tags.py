@@ -1,6 +1,8 @@
 """Tag vectors on disk: which clip, which events, how probable; from the recipe's tagger or from anywhere else."""
 
 import json
+import zipfile
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,7 +32,7 @@ def read_npz(path: Path, names: tuple[str, ...], made_by: str) -> dict[str, np.n
         raise UserError(f"{path} does not exist; {made_by} makes it") from None
     except KeyError as error:
         raise UserError(f"{path} lacks the array {error.args[0]}; it should hold {', '.join(names)}") from None
-    except (ValueError, OSError, EOFError) as error:
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{path} is not a readable .npz file ({error}); make it again with {made_by}") from None
 
 
@@ -39,7 +41,7 @@ def read_record(path: Path) -> dict[str, Any] | None:
     try:
         with np.load(path, allow_pickle=False) as file:
             return json.loads(str(file["made_from"]))
-    except (FileNotFoundError, KeyError, ValueError, OSError):
+    except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error):
         return None
 
 

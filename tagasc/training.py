@@ -13,6 +13,7 @@ validation score; the loop keeps the best epoch's weights. A result's folder hol
 import json
 import math
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterable
@@ -31,6 +32,7 @@ from tagasc.files import whole_file, write_json
 
 WEIGHTS = "model.safetensors"
 HISTORY = "history.json"
+CHECKPOINT = "checkpoint.pt"
 
 
 class Trainable(Protocol):
@@ -66,11 +68,12 @@ def fit(it: Trainable, folder: Path, epochs: int, about: dict[str, Any]) -> None
     with SummaryWriter(str(folder / "tensorboard"), purge_step=len(history) + 1) as board:
         for epoch in range(len(history) + 1, epochs + 1):
             began = time.monotonic()
-            row = {"epoch": epoch, **it.train(epoch), **it.validate(), "seconds": round(time.monotonic() - began, 2)}
+            row = {"epoch": epoch, **it.train(epoch)}
             if not math.isfinite(row["loss"]):
                 raise UserError(
                     f"{folder}: the loss of epoch {epoch} is not finite; lower learning_rate or check the input"
                 )
+            row |= {**it.validate(), "seconds": round(time.monotonic() - began, 2)}
             history.append(row)
             if best is None or row["score"] > best["score"]:
                 best = {"epoch": epoch, "score": row["score"], "network": _copy(it.network)}
@@ -82,7 +85,7 @@ def fit(it: Trainable, folder: Path, epochs: int, about: dict[str, Any]) -> None
     summary = {"parameters": parameters(it.network), "threads": torch.get_num_threads(), "best_epoch": best["epoch"]}
     write_json(folder / HISTORY, {**summary, "epochs": history})
     save_weights(folder / WEIGHTS, best["network"], about)
-    (folder / "checkpoint.pt").unlink(missing_ok=True)
+    (folder / CHECKPOINT).unlink(missing_ok=True)
     log.info("%s: best epoch %d of %d, validation score %.4f", _short(folder), best["epoch"], epochs, best["score"])
 
 
@@ -102,18 +105,17 @@ def prepare(folder: Path, record: dict[str, Any], force: bool) -> bool:
     """
     if force:
         shutil.rmtree(folder, ignore_errors=True)
-    old = provenance.read(folder)
-    if old is not None:
-        why = provenance.difference(old, record)
-        if why is not None:
-            raise UserError(
-                f"{folder} holds another training ({why}); --force trains it anew, or move it away to keep it"
-            )
-        if (folder / WEIGHTS).exists():
-            log.info("%s: already trained", _short(folder))
-            return False
-    else:
+    old, trained = provenance.read(folder), (folder / WEIGHTS).exists()
+    if not trained and not (folder / CHECKPOINT).exists():
+        shutil.rmtree(folder, ignore_errors=True)  # at most a record of a training that never finished an epoch
         provenance.write(folder, record)
+        return True
+    why = "no record of what it was made from" if old is None else provenance.difference(old, record)
+    if why is not None:
+        raise UserError(f"{folder} holds another training ({why}); --force trains it anew, or move it away to keep it")
+    if trained:
+        log.info("%s: already trained", _short(folder))
+        return False
     return True
 
 
@@ -146,11 +148,13 @@ def choose_device(name: str, deterministic: bool = False) -> torch.device:
     Raises:
         UserError: a GPU is asked for and there is none.
     """
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
+        raise UserError(f"--device {name} is none of auto, cpu, cuda, cuda:N")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda"):
         if not torch.cuda.is_available():
-            raise UserError("device cuda: this machine has no usable GPU; use --device cpu")
+            raise UserError(f"--device {name}: this machine has no usable GPU; use --device cpu (run.sh: --ngpu 0)")
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
         torch.backends.cudnn.benchmark = not deterministic
     if deterministic:
@@ -170,7 +174,7 @@ def mean_of(losses: Iterable[Tensor]) -> float:
 
 
 def _resume(it: Trainable, folder: Path) -> tuple[list[dict], dict | None]:
-    path = folder / "checkpoint.pt"
+    path = folder / CHECKPOINT
     if not path.exists():
         return [], None
     try:
@@ -192,7 +196,7 @@ def _resume(it: Trainable, folder: Path) -> tuple[list[dict], dict | None]:
 
 def _save_checkpoint(it: Trainable, folder: Path, history: list[dict], best: dict) -> None:
     state = {"network": it.network.state_dict(), "optimizer": it.optimizer.state_dict()}
-    with whole_file(folder / "checkpoint.pt") as beside:
+    with whole_file(folder / CHECKPOINT) as beside:
         torch.save({**state, "history": history, "best": best, "threads": torch.get_num_threads()}, beside)
 
 

@@ -2,12 +2,16 @@
 
 import contextlib
 import io
+import os
 import runpy
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # results are compared bit for bit, which the CPU alone promises
+
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]

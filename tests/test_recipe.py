@@ -143,10 +143,44 @@ def test_a_failure_says_where_and_how_to_go_on(finished, tmp_path):
     assert "stage 5 (scenes) failed with status 1" in said
     assert "tau2019_train.npz does not exist; stage 4 (tags) makes it" in said
     assert f"The log: {recipe.folder}/exp/log/5.scenes.log" in said
-    goes_on = next(line for line in said.splitlines() if line.startswith("To go on: "))
+    assert "Traceback" not in said
+    goes_on = next(line for line in said.splitlines() if line.startswith("To go on: ")).removeprefix("To go on: ")
     assert "--seeds 1\\ 2" in goes_on
     assert goes_on.endswith("--stage 5")
-    assert "Traceback" not in said
+    shutil.copytree(finished.folder / "dump/tags", recipe.folder / "dump/tags")
+    (recipe.folder / "exp/table1-tiny/codes/baseline/seed1/.123.train.npz").write_bytes(b"left by a killed run")
+    environment = {**os.environ, "TAGASC_PYTHON": sys.executable}
+    done = subprocess.run(
+        ["bash", "-c", goes_on], capture_output=True, text=True, env=environment, cwd="/", check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(list((recipe.folder / "exp/table1-tiny/svm").glob("*/seed*/scores.json"))) == 4
+
+
+def test_a_step_that_dies_without_a_word_is_told_of(finished, tmp_path):
+    recipe = Recipe(tmp_path / "copy")
+    shutil.copytree(finished.folder, recipe.folder)
+    (tmp_path / "python").write_text(
+        f'#!/bin/sh\ncase $1 in *score_svm*) kill -9 $$;; esac\nexec {sys.executable} "$@"\n'
+    )
+    (tmp_path / "python").chmod(0o755)
+    environment = {**os.environ, "TAGASC_PYTHON": str(tmp_path / "python")}
+    done = subprocess.run(recipe.command("--stage", 7), capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 137
+    assert "(it said nothing)" in done.stderr
+    assert "To go on: " in done.stderr
+
+
+def test_force_does_only_what_is_asked_over(finished, tmp_path):
+    recipe = Recipe(tmp_path / "copy")
+    shutil.copytree(finished.folder, recipe.folder)
+    status, said = recipe.run("--stage", 5, "--stop-stage", 5, "--systems", "baseline", "--force")
+    assert status == 0, said
+    assert "already trained" not in said
+    status, said = recipe.run("--stage", 5, "--stop-stage", 7)
+    assert status == 0, said
+    assert said.count("already trained") == 2
+    assert said.count("up to date") == 4  # the same seed gave the same weights, so nothing is outdated
 
 
 def test_two_runs_at_once_are_refused(finished):
@@ -183,6 +217,10 @@ def test_dry_run_prints_the_commands_and_runs_nothing(recipe, tmp_path):
         (["--force=maybe"], "--force is true or false"),
         (["mini"], "mini is no option"),
         (["--recipe", "nowhere"], "there is no recipe nowhere"),
+        (["--stage", "5", "--ngpu", "2"], "has no usable GPU"),
+        (["--stage", "0", "--corpus-seed", "-1", "--force"], "--seed must not be negative"),
+        (["--stage", "0", "--clips-per-location", "0", "--force"], "must be positive"),
+        (["--stage", "0", "--group", "(", "--force"], "is no pattern"),
         (["--stage", "5", "--seeds", "x"], "must be whole numbers"),
         (["--stage", "5", "--systems", "att_h3"], "there is no system 'att_h3'"),
     ],
@@ -211,7 +249,7 @@ def wait_for(path, process, seconds=120):
     raise AssertionError(f"{path} did not appear")
 
 
-@pytest.mark.parametrize(("how", "status"), [(signal.SIGKILL, -9), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("how", "status"), [(signal.SIGKILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_killed_run_goes_on_to_the_same_weights(finished, tmp_path, how, status):
     """Killed or interrupted in training, the same command then ends at an uninterrupted run's weights."""
     recipes = [Recipe(tmp_path / name) for name in ("cut", "whole")]
@@ -226,12 +264,15 @@ def test_a_killed_run_goes_on_to_the_same_weights(finished, tmp_path, how, statu
         recipes[0].command(*options), env=environment, start_new_session=True, stderr=subprocess.PIPE, text=True
     )
     wait_for(run / "checkpoint.pt", process)
-    os.killpg(process.pid, how)
+    if how == signal.SIGTERM:
+        process.terminate()  # run.sh alone, which passes it on
+    else:
+        os.killpg(process.pid, how)
     _, said = process.communicate()
     assert process.returncode == status
     assert not (run / "model.safetensors").exists()
-    if how == signal.SIGINT:
-        assert "To go on: ./run.sh" in said
+    if how != signal.SIGKILL:
+        assert f"To go on: {ROOT}/run.sh" in said
     code, said = recipes[0].run(*options)
     assert code == 0, said
     assert "going on after epoch" in said

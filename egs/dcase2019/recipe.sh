@@ -28,9 +28,10 @@ download() {
     fetch download_fsdkaggle2019.sh "$tagging_source" FSDKaggle2019
 }
 fetch() { # SCRIPT FOLDER NAME: fetch a corpus unless its folder is there
-    if [[ -d $2 ]]; then $dry_run || say "stage 0 (download): $2 is there"; return; fi
-    [[ ${2##*/} == "$3" ]] || die "$2 does not exist; a corpus kept elsewhere must be there, one to be fetched is called $3"
-    step "${1%.sh}" "local/$1" "${2%/*}"
+    local folder=${2%/}
+    if [[ -d $folder ]]; then $dry_run || say "stage 0 (download): $folder is there"; return; fi
+    [[ ${folder##*/} == "$3" ]] || die "$2 does not exist; a corpus kept elsewhere must be there, one to be fetched is called $3"
+    step "${1%.sh}" "$here/local/$1" "$(dirname "$folder")"
 }
 scene_manifest_options() { echo --seconds "$scene_seconds" --allow-partial "$allow_partial"; }
 tagging_manifest_options() { echo --allow-partial "$allow_partial"; }

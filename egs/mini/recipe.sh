@@ -33,7 +33,7 @@ group='^(.*?)(?:-[A-Z])?$'   # which event files may come from one recording: th
 costs=("20 s, 0.2 GB" "10 s" "10 s, 0.1 GB" "1 min" "10 s" "2 min" "20 s" "10 s" "10 s")
 
 compose_corpora() {
-    step soundscapes $cpu_cmd "$PYTHON" local/soundscapes.py --out "$dir/corpora" --seed "$corpus_seed" --nj "$nj" \
+    step soundscapes $cpu_cmd "$PYTHON" "$here/local/soundscapes.py" --out "$dir/corpora" --seed "$corpus_seed" --nj "$nj" \
         --scenes.seconds "$scene_seconds" --scenes.sampling_rate "$scene_rate" --scenes.train "$scene_train" \
         --scenes.test "$scene_test" --scenes.unused 3 --scenes.clips_per_location "$clips_per_location" \
         --tagging.sampling_rate "$tagging_rate" --tagging.longest 5 --tagging.curated "$tagging_train" \

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tagasc.errors import SettingError
+
 
 @dataclass(frozen=True)
 class System:
@@ -29,14 +31,14 @@ class System:
 
     def __post_init__(self) -> None:
         if min(self.concat_layers, self.heads, self.attention_layers) < 0:
-            raise ValueError("concat_layers, heads and attention_layers must not be negative")
+            raise SettingError("concat_layers, heads and attention_layers must not be negative")
         if self.concat_layers and self.concat != "before_code":
-            raise ValueError("concat_layers needs concat: before_code")
+            raise SettingError("concat_layers needs concat: before_code")
         if self.attention_layers and not self.heads:
-            raise ValueError("attention_layers needs heads")
+            raise SettingError("attention_layers needs heads")
         both = self.concat == "before_code" and self.heads > 0
         if self.shared and not (both and self.concat_layers == self.attention_layers):
-            raise ValueError("shared needs concat: before_code, heads, and concat_layers equal to attention_layers")
+            raise SettingError("shared needs concat: before_code, heads, and concat_layers equal to attention_layers")
 
     @property
     def uses_tags(self) -> bool:
@@ -59,7 +61,7 @@ class TagAttention(nn.Module):
         """Raises ValueError if ``heads`` does not divide ``filters``."""
         super().__init__()
         if filters % heads:
-            raise ValueError(f"heads: {heads} does not divide the trunk's {filters} filters")
+            raise SettingError(f"heads: {heads} does not divide the trunk's {filters} filters")
         self.heads = heads
         self.projection = nn.Linear(tags, filters)
 

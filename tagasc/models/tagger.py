@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
+from tagasc.errors import SettingError
+
 
 @dataclass(frozen=True)
 class TaggerConfig:
@@ -25,7 +27,7 @@ class TaggerConfig:
 
     def __post_init__(self) -> None:
         if not self.depths or min(*self.depths, self.width, self.hidden) < 1:
-            raise ValueError("depths, width and hidden must be positive")
+            raise SettingError("depths, width and hidden must be positive")
 
 
 class Head(nn.Sequential):

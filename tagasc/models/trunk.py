@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tagasc.errors import SettingError
+
 STRIDE = 12
 POOL = 3
 
@@ -42,9 +44,9 @@ class TrunkConfig:
     def __post_init__(self) -> None:
         widths = (self.stem_filters, *self.block_filters)
         if min(*widths, self.code_size) < 1 or len(widths) < 2:
-            raise ValueError("stem_filters, block_filters and code_size must be positive")
+            raise SettingError("stem_filters, block_filters and code_size must be positive")
         if len(set(widths)) > 1 and not self.shortcut_convolution:
-            raise ValueError("block_filters change the number of filters; set shortcut_convolution: true")
+            raise SettingError("block_filters change the number of filters; set shortcut_convolution: true")
 
     @property
     def filters(self) -> int:

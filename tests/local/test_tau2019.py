@@ -82,5 +82,7 @@ def test_a_lost_clip_is_named_and_allow_partial_goes_on(published, tmp_path):
         assert outcome.status == 1
         assert f"1 of 14400 audio files are missing, first {lost}" in outcome.error
         assert not (tmp_path / "out").exists()
+        said = succeed("local/tau2019.py", published, tmp_path / "out", "--seconds", 0.01, "--allow-partial")
+        assert "1 of 14400 audio files are missing and left out" in said
     finally:
         aside.rename(lost)

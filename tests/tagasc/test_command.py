@@ -1,11 +1,15 @@
 import pytest
+import yaml
 
-from tagasc.command import _spelt_out, from_yaml
+from tagasc.command import _spelt_out, from_values
 from tagasc.errors import UserError
+from tagasc.features import MelConfig
 from tagasc.models.fusion import System
+from tagasc.models.tagger import TaggerConfig
 from tagasc.scene import SceneTraining
 from tagasc.systems import read_systems, runs, select
-from tests.conftest import ROOT
+from tagasc.tagger import TaggerTraining
+from tests.conftest import ROOT, run
 
 
 @pytest.mark.parametrize(
@@ -14,25 +18,33 @@ from tests.conftest import ROOT
         ("epoch: 3", "epoch"),
         ("epochs: many", "epochs"),
         ("epochs: 0", "epochs must be"),
-        ("- 1", "mapping"),
-        ("a: [", "not YAML"),
+        ("batch: 1", "batch at least 2"),
+        ("- 1", "training"),
+        ("a: [", "training"),
         ("schedule: linear", "schedule"),
     ],
 )
-def test_a_wrong_configuration_names_file_and_key(tmp_path, text, said):
+def test_a_wrong_configuration_is_one_line_that_names_the_key(tmp_path, text, said):
     path = tmp_path / "scene.yaml"
     path.write_text(text)
-    with pytest.raises(UserError, match=r"scene\.yaml") as caught:
-        from_yaml(SceneTraining, path)
-    assert said in str(caught.value)
-    assert "\n" not in str(caught.value)
+    outcome = run("steps/train_scene.py", "--audio", tmp_path, "--out", tmp_path / "out", "--training", path)
+    assert outcome.status != 0
+    assert said in outcome.error
+    assert not (tmp_path / "out").exists()
+
+
+def values(path):
+    return yaml.safe_load((ROOT / path).read_text())
 
 
 def test_the_recipes_configurations_are_valid():
-    for recipe in ("mini", "dcase2019", "soundscapes"):
-        from_yaml(SceneTraining, ROOT / f"egs/{recipe}/conf/scene.yaml")
-    published = from_yaml(SceneTraining, ROOT / "egs/dcase2019/conf/scene.yaml")
-    assert published == SceneTraining()
+    for recipe in ("mini", "dcase2019", "soundscapes", "template"):
+        from_values(SceneTraining, values(f"egs/{recipe}/conf/scene.yaml"), recipe)
+        tagger = values(f"egs/{recipe}/conf/tagger.yaml")
+        for group, cls in (("model", TaggerConfig), ("mel", MelConfig), ("training", TaggerTraining)):
+            from_values(cls, tagger[group], recipe)
+    assert from_values(SceneTraining, values("egs/dcase2019/conf/scene.yaml"), "") == SceneTraining()
+    assert from_values(TaggerTraining, values("egs/dcase2019/conf/tagger.yaml")["training"], "") == TaggerTraining()
 
 
 def main(allow_partial: bool = False, clips_per_location: int = 3):
@@ -78,6 +90,6 @@ def test_a_wrong_record_is_named(tmp_path, text, said):
 
 
 def test_seeds_must_be_numbers(tmp_path):
-    assert [seed for _, seed, _ in runs(tmp_path, "scene", ["baseline"], "1 2 10")] == [1, 2, 10]
+    assert [seed for _, seed, _ in runs(tmp_path, "scene", ["baseline"], "1 2 10 2")] == [1, 2, 10]
     with pytest.raises(UserError, match="whole numbers"):
         runs(tmp_path, "scene", ["baseline"], "1,2")

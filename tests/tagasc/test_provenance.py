@@ -1,4 +1,8 @@
+import numpy as np
+
+from tagasc.files import digest
 from tagasc.provenance import difference, made_from, read, write
+from tagasc.tags import write_npz
 
 
 def test_a_changed_setting_or_input_is_named(tmp_path):
@@ -16,6 +20,15 @@ def test_a_changed_setting_or_input_is_named(tmp_path):
     )
     write(tmp_path, first)
     assert read(tmp_path) == first
+
+
+def test_tag_vectors_made_again_with_the_same_values_are_the_same(tmp_path):
+    """Their record holds the date, which must not make trainings on them outdated."""
+    for name, date in (("one.npz", "Monday"), ("two.npz", "Tuesday")):
+        write_npz(tmp_path / name, {"date": date}, ids=np.array(["a"]), values=np.array([[0.25]]))
+    assert digest(tmp_path / "one.npz") == digest(tmp_path / "two.npz")
+    write_npz(tmp_path / "two.npz", {}, ids=np.array(["a"]), values=np.array([[0.26]]))
+    assert digest(tmp_path / "one.npz") != digest(tmp_path / "two.npz")
 
 
 def test_versions_and_command_are_kept():

@@ -32,6 +32,15 @@ def test_shapes_must_agree(tmp_path):
         TagVectors.read(write(tmp_path / "t.npz", [[0.1, 0.2, 0.3], [0, 0, 0]]))
 
 
+def test_a_torn_file_is_one_clear_line(tmp_path):
+    whole = write(tmp_path / "t.npz", [[0.1, 0.2], [0, 0]]).read_bytes()
+    for cut in (0, 40, len(whole) - 30):
+        (tmp_path / "t.npz").write_bytes(whole[:cut])
+        with pytest.raises(UserError, match=r"t\.npz is not a readable"):
+            TagVectors.read(tmp_path / "t.npz")
+        assert read_record(tmp_path / "t.npz") is None
+
+
 def test_pickles_are_refused(tmp_path):
     np.savez(
         tmp_path / "t.npz", ids=np.array([{"a": 1}], dtype=object), classes=np.array(["x"]), values=np.zeros((1, 1))

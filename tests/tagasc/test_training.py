@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from tagasc import provenance
+from tagasc.audio import AudioStore, PackedAudio
 from tagasc.errors import UserError
 from tagasc.files import read_json
 from tagasc.models.trunk import TrunkConfig
@@ -24,7 +25,9 @@ class Stop(Exception):
 def scene_task(audio, tags):
     every = select(read_systems(ROOT / "egs/systems.yaml"), ["all"], ROOT)
     clips = [
-        SceneClips(audio / f"tau2019_{s}", TagVectors.read(tags / f"tau2019_{s}.npz"), None, CPU)
+        SceneClips(
+            AudioStore(PackedAudio(audio / f"tau2019_{s}"), CPU), TagVectors.read(tags / f"tau2019_{s}.npz"), None
+        )
         for s in ("train", "validation")
     ]
     training = SceneTraining(epochs=5, batch=8, crop_seconds=0.5, mixup_from_epoch=2, schedule="cosine")
@@ -124,6 +127,19 @@ def test_a_loss_that_is_not_finite_is_an_error(tmp_path):
     with pytest.raises(UserError, match="not finite"):
         fit(Scripted([0.1], float("nan")), tmp_path, 1, {})
     assert not (tmp_path / "model.safetensors").exists()
+
+
+def test_a_training_that_never_got_going_does_not_stand_in_the_way(tmp_path):
+    assert prepare(tmp_path / "run", provenance.made_from("train", {"batch": 5000}, {}), force=False)
+    assert prepare(tmp_path / "run", provenance.made_from("train", {"batch": 12}, {}), force=False)
+    assert provenance.read(tmp_path / "run")["config"] == {"batch": 12}
+
+
+def test_weights_without_a_record_are_not_taken_for_a_result(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/model.safetensors").write_text("weights")
+    with pytest.raises(UserError, match="no record of what it was made from"):
+        prepare(tmp_path / "run", provenance.made_from("train", {}, {}), force=False)
 
 
 def test_a_folder_of_another_configuration_is_left_alone(tmp_path):
