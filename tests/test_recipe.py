@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tagasc.files import sha256
+from tagasc.files import digest
 from tests.conftest import ROOT, TAGGER, TRUNK
 
 RECIPE = """
@@ -46,7 +46,7 @@ class Recipe:
     def digests(self):
         """Digest of every result but logs, which tell the time."""
         kept = ("*.npz", "*.npy", "*.safetensors", "scores.json", "predictions.csv", "*.jsonl.gz")
-        return {str(p.relative_to(self.folder)): sha256(p) for pattern in kept for p in self.folder.rglob(pattern)}
+        return {str(p.relative_to(self.folder)): digest(p) for pattern in kept for p in self.folder.rglob(pattern)}
 
 
 def lines(settings):
@@ -261,7 +261,13 @@ def test_a_killed_run_goes_on_to_the_same_weights(finished, tmp_path, how, statu
     run = recipes[0].folder / "exp/table1-tiny/scene/shared_h4_l3/seed1"
     environment = {**os.environ, "TAGASC_PYTHON": sys.executable}
     process = subprocess.Popen(
-        recipes[0].command(*options), env=environment, start_new_session=True, stderr=subprocess.PIPE, text=True
+        recipes[0].command(*options),
+        env=environment,
+        start_new_session=True,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Whoever runs the tests in the background has Ctrl-C ignored, and so would all that they start.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     wait_for(run / "checkpoint.pt", process)
     if how == signal.SIGTERM:
