@@ -173,7 +173,7 @@ if ! $dry_run; then
     # shellcheck source=path.sh
     . "$here/path.sh"
     mkdir -p "$dir/exp/log"
-    echo "$(date '+%Y-%m-%d %H:%M') ./run.sh $(printf '%q ' "${given[@]}")" >>"$dir/exp/log/commands"
+    { date '+%Y-%m-%d %H:%M ./run.sh' | tr -d '\n'; ((${#given[@]} == 0)) || printf ' %q' "${given[@]}"; echo; } >>"$dir/exp/log/commands"
 fi
 # shellcheck source=cmd.sh
 . "$here/cmd.sh"

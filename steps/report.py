@@ -139,7 +139,7 @@ def _made(recipe: Path, results: list[SystemResult], outdated: list[tuple[str, s
     dates = sorted(record["date"] for record in records)
     commits = " and ".join(sorted({record["commit"] for record in records}))
     lines += [f"- seeds: {sorted({run.seed for result in results for run in result.runs})}"]
-    lines += [f"- networks trained from {dates[0]} to {dates[-1]}, commit {commits}"]
+    lines += [f"- trainings started from {dates[0]} to {dates[-1]}, commit {commits}"]
     lines += [f"- {text}" for text in (*sorted(versions), *sorted(machines))]
     lines += ["- each result's own command, configuration, inputs and versions: its `made_from.json`", ""]
     journal = recipe / "exp" / "log" / "commands"

@@ -29,7 +29,7 @@ def accuracies(results: Sequence[SystemResult], split: str, path: Path, note: st
         axes.plot(values.mean(), row, "o", color="C0", markersize=8)
     chance = 100 / len(scenes_of(results))
     axes.axvline(chance, color="grey", linestyle=":", linewidth=1)
-    axes.annotate("chance", (chance, -0.6), color="grey", ha="left", va="center", fontsize=8)
+    axes.annotate("chance", (chance, -0.65), (4, 0), textcoords="offset points", color="grey", va="center", fontsize=8)
     axes.set_yticks(range(len(results)), [result.name for result in results])
     axes.set_ylim(len(results) - 0.4, -0.9)
     axes.set_xlim(left=0)

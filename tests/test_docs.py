@@ -59,6 +59,15 @@ def test_a_pages_commands_are_understood(copy, page, command):
     assert done.returncode == 0, done.stderr
 
 
+def test_a_recipes_own_run_script_means_that_recipe(copy):
+    done = subprocess.run(
+        ["bash", "-c", "cd egs/dcase2019 && ./run.sh --stage 3 --stop-stage 3 --dry-run"],
+        cwd=copy, env=ENVIRONMENT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "egs/dcase2019/conf/tagger.yaml" in done.stdout
+
+
 def make_corpora(folder):
     """Another shape than the paper's: mono, 16 kHz, 3 s, four scenes, no official split, three sounds."""
     random = np.random.default_rng(0)
