@@ -91,7 +91,7 @@ parse() { # set the variables that the options name
 
 lock() { # one run at a time in a recipe's folder; processes that outlive this one keep the lock
     command -v flock >/dev/null || die "flock is missing; install util-linux"
-    exec 9>>"$dir/.lock" || die "$dir is not writable; copy the recipe's folder to where you can write, and give --recipe PATH"
+    { exec 9>>"$dir/.lock"; } 2>/dev/null || die "$dir is not writable; copy the recipe's folder to where you can write, and give --recipe PATH"
     if ! flock --nonblock 9; then
         read -r holder began <"$dir/.lock" || true
         die "process ${holder:-?} has been running this recipe for $((($(date +%s) - ${began:-0}) / 60)) minutes; wait for it or end it"

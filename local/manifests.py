@@ -186,17 +186,7 @@ def write(
         for split, entries in splits.items():
             read = progress(pool.map(header, entries), f"headers {split}", total=len(entries))
             recordings = lhotse.RecordingSet.from_recordings(list(read))
-            supervisions = lhotse.SupervisionSet.from_segments(
-                lhotse.SupervisionSegment(
-                    id=entry.id,
-                    recording_id=entry.id,
-                    start=0.0,
-                    duration=recordings[entry.id].duration,
-                    channel=list(range(channels)) if channels > 1 else 0,
-                    custom={"labels": list(entry.labels), **entry.custom},
-                )
-                for entry in entries
-            )
+            supervisions = lhotse.SupervisionSet.from_segments(_supervision(e, recordings[e.id]) for e in entries)
             lhotse.validate_recordings_and_supervisions(recordings, supervisions)
             cuts = lhotse.CutSet.from_manifests(recordings, supervisions)
             for kind, manifest in (("recordings", recordings), ("supervisions", supervisions), ("cuts", cuts)):
@@ -204,6 +194,20 @@ def write(
             hours = sum(recording.duration for recording in recordings) / 3600
             log.info("%s %s: %d clips, %.2f hours", corpus, split, len(entries), hours)
         provenance.write(folder, record)
+
+
+def _supervision(entry: Entry, recording: Any) -> Any:
+    from lhotse import SupervisionSegment
+
+    channels = recording.channel_ids
+    return SupervisionSegment(
+        id=entry.id,
+        recording_id=entry.id,
+        start=0.0,
+        duration=recording.duration,
+        channel=channels if len(channels) > 1 else channels[0],
+        custom={"labels": list(entry.labels), **entry.custom},
+    )
 
 
 def _recording(entry: Entry, sampling_rate: int, channels: int, seconds: tuple[float, float]) -> Any:

@@ -49,35 +49,30 @@ def main(
     """
     where = choose_device(device, deterministic)
     folders = {split: audio / f"{corpus}_{split}" for split in ("curated", "noisy", "test")}
-    if noisy and not folders["noisy"].is_dir():
-        raise UserError(
-            f"{folders['noisy']} does not exist; run stage 2 (pack), or give --noisy false to train without"
-        )
-    used = ("curated", "noisy") if noisy else ("curated",)
-    for split in used:
-        if not folders[split].is_dir():
-            raise UserError(f"{folders[split]} does not exist; run stage 2 (pack)")
     config = {"model": model, "mel": mel, "training": training, "noisy": noisy, "seed": seed}
-    record = provenance.made_from("train_tagger", config, {name: folders[name] / "index.json" for name in used})
+    record = provenance.made_from("train_tagger", config, _inputs(folders, noisy))
     to_train = prepare(out, record, force)
     if to_train or not _is_scored(out, folders["test"]):
         curated = TaggedClips(folders["curated"], None, mel, where)
         others = TaggedClips(folders["noisy"], curated.classes, mel, where) if noisy else None
         task = TaggerTask(training, model, mel, curated, others, seed, where)
-        log.info(
-            "tagger: %d classes, %d curated clips, %d parameters, %d steps an epoch, device %s",
-            len(curated.classes),
-            len(curated.packed),
-            parameters(task.network),
-            task.steps,
-            where,
-        )
+        log.info("tagger: %d classes, %d parameters, device %s", len(curated.classes), parameters(task.network), where)
         if to_train:
             fit(task, out, training.epochs, task.about())
         _score(out, task, folders["test"], mel, where)
     scores = read_json(out / SCORES, "stage 3 (tagger)")
     shown = ", ".join(f"{name} {value:.3f}" for name, value in scores["lwlrap"].items() if value is not None)
     log.info("tagger: lwlrap %s", shown)
+
+
+def _inputs(folders: dict[str, Path], noisy: bool) -> dict[str, Path]:
+    """Indexes of the audio that is trained on."""
+    used = ("curated", "noisy") if noisy else ("curated",)
+    for split in used:
+        if not folders[split].is_dir():
+            without = ", or give --noisy false to train without" if split == "noisy" else ""
+            raise UserError(f"{folders[split]} does not exist; run stage 2 (pack){without}")
+    return {split: folders[split] / "index.json" for split in used}
 
 
 def _scored_clips(out: Path, test: Path) -> dict[str, str | None]:
