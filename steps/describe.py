@@ -1,0 +1,87 @@
+#!/usr/bin/env python3
+"""Lists systems with their size: parameters, multiply-accumulates a clip, code size, feature map. Nothing is trained."""
+
+import json
+from pathlib import Path
+
+import torch
+import yaml
+from torch.utils.flop_counter import FlopCounterMode
+
+from tagasc import command
+from tagasc.errors import UserError
+from tagasc.models.fusion import System
+from tagasc.models.scene import SceneNetwork
+from tagasc.models.trunk import TrunkConfig
+from tagasc.report import aligned
+from tagasc.systems import read_systems, select
+from tagasc.training import parameters
+
+
+def main(
+    recipe: Path,
+    trunk: str = "table1",
+    systems: str = "all",
+    systems_file: Path = Path(__file__).parents[1] / "egs/systems.yaml",
+    seconds: float = 10.0,
+    sampling_rate: int = 48000,
+    channels: int = 2,
+    scenes: int = 10,
+    tags: int = 80,
+    json: bool = False,
+) -> None:
+    """Print a table of systems.
+
+    Args:
+        recipe: folder of a recipe, with ``conf/trunk_<trunk>.yaml``.
+        trunk: name of the trunk.
+        systems: names of systems or tables, separated by spaces, or all.
+        systems_file: the records of the systems.
+        seconds: length of a clip.
+        sampling_rate: of the clips, in Hz.
+        channels: of the clips.
+        scenes: number of scenes.
+        tags: number of tags.
+        json: print JSON in place of a table.
+    """
+    path = recipe / "conf" / f"trunk_{trunk}.yaml"
+    if not path.exists():
+        raise UserError(f"{path} does not exist; give a recipe's folder and the name of one of its trunks")
+    shape = command.from_values(TrunkConfig, yaml.safe_load(path.read_text(encoding="utf-8")), str(path))
+    chosen = select(read_systems(systems_file), systems.split(), systems_file)
+    frames = round(seconds * sampling_rate) - 1  # pre-emphasis drops the first
+    if frames < shape.least_frames():
+        raise UserError(f"{seconds} s at {sampling_rate} Hz are too short for {path}; give longer --seconds")
+    rows = [describe(name, system, shape, (frames, channels), scenes, tags) for name, system in chosen.items()]
+    if json:
+        print(_json(rows))
+    else:
+        print(aligned((list(rows[0]), [[f"{v:,}" if isinstance(v, int) else v for v in row.values()] for row in rows])))
+
+
+def describe(
+    name: str, system: System, trunk: TrunkConfig, wave: tuple[int, int], scenes: int, tags: int
+) -> dict[str, str | int]:
+    """One row: counts for one clip of shape ``wave`` (frames, channels); nothing is computed, on torch's meta device."""
+    with torch.device("meta"):
+        network = SceneNetwork(trunk, system, scenes, tags, wave[1]).eval()
+        clip, vector = torch.empty(1, *wave), torch.empty(1, tags)
+        with FlopCounterMode(display=False) as counter, torch.inference_mode():
+            code, _ = network(clip, vector)
+            work = counter.get_total_flops() // 2
+            feature_map = network.trunk(clip)
+    return {
+        "system": name,
+        "parameters": parameters(network),
+        "multiply-accumulates": work,
+        "code": code.shape[1],
+        "feature map": "×".join(map(str, feature_map.shape[1:])),
+    }
+
+
+def _json(rows: list[dict[str, str | int]]) -> str:
+    return json.dumps(rows, indent=1, ensure_ascii=False)
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,40 @@
+import json
+
+import pytest
+
+from tests.conftest import ROOT, run, succeed
+
+# Parameters of the two readings of the paper: Table 1's text, and the released code, to which Table 6 fits.
+PUBLISHED = {
+    ("table1", "baseline"): 714_058,
+    ("released", "baseline"): 636_736,
+    ("released", "shared_h4_l3"): 676_784,
+    ("table1", "shared_h4_l3"): 748_986,
+}
+
+
+@pytest.mark.parametrize("trunk", ["table1", "released"])
+def test_every_system_has_a_row_with_exact_counts(trunk):
+    said = succeed("steps/describe.py", "--recipe", ROOT / "egs/dcase2019", "--trunk", trunk, "--json")
+    rows = {row["system"]: row for row in json.loads(said)}
+    assert len(rows) == 56
+    for (name, system), count in PUBLISHED.items():
+        if name == trunk:
+            assert rows[system]["parameters"] == count
+    code = {"table1": 64, "released": 128}[trunk]
+    assert {name: row["code"] for name, row in rows.items() if row["code"] != code} == {"codecat": code + 80}
+    assert {row["feature map"] for row in rows.values()} == {{"table1": "128×18", "released": "128×24"}[trunk]}
+
+
+def test_multiply_accumulates_by_hand():
+    said = succeed("steps/describe.py", "--recipe", ROOT / "egs/dcase2019", "--systems", "baseline", "--json")
+    frames, total = 479_999 // 12, 479_999 // 12 * 24 * 128
+    for _ in range(7):
+        total += 2 * frames * 3 * 128 * 128
+        frames //= 3
+    assert json.loads(said)[0]["multiply-accumulates"] == total + 256 * 64 + 64 * 10
+
+
+def test_a_trunk_that_is_not_there(tmp_path):
+    outcome = run("steps/describe.py", "--recipe", tmp_path, "--trunk", "table2")
+    assert "trunk_table2.yaml does not exist" in outcome.error
