@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Lists systems with their size: parameters, multiply-accumulates a clip, code size, feature map. Nothing is trained."""
+"""Lists systems with their size: parameters, multiply-accumulates a clip, code, feature map. Nothing is trained."""
 
 import json
 from pathlib import Path
@@ -62,7 +62,7 @@ def main(
 def describe(
     name: str, system: System, trunk: TrunkConfig, wave: tuple[int, int], scenes: int, tags: int
 ) -> dict[str, str | int]:
-    """One row: counts for one clip of shape ``wave`` (frames, channels); nothing is computed, on torch's meta device."""
+    """One row: counts for one clip of shape ``wave`` (frames, channels), found on the meta device without computing."""
     with torch.device("meta"):
         network = SceneNetwork(trunk, system, scenes, tags, wave[1]).eval()
         clip, vector = torch.empty(1, *wave), torch.empty(1, tags)
