@@ -9,7 +9,6 @@ rounded to 16 bits, not cut off (``steps/pack_audio.py`` logs the ratio of signa
 """
 
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -156,12 +155,6 @@ class AudioStore:
         if start >= 0 and start + frames <= length:
             return self.flat[first + start : first + start + frames]
         return self.flat[first + _mirror(torch.arange(start, start + frames), torch.tensor(length))]
-
-    def whole(self, clips: Sequence[int]) -> Tensor:
-        """Whole clips of one common length: float32 (batch, frames, channels) on the device."""
-        picked = torch.as_tensor(list(clips), dtype=torch.int64)
-        frames = int(self.packed.lengths[picked[0]])
-        return self.windows(picked, torch.zeros_like(picked), frames)
 
 
 def _mirror(place: Tensor, length: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 Table 1 and the parameter count of Table 6 contradict each other. ``table1`` is the paper's text; ``released`` is the
 authors' released code of their earlier system [21], which Table 6 fits to the parameter. Both are configurations of
-one class.
+one class: ``egs/dcase2019/conf/trunk_table1.yaml`` and ``trunk_released.yaml``.
 """
 
 from dataclasses import dataclass
@@ -56,10 +56,6 @@ class TrunkConfig:
     def least_frames(self) -> int:
         """Sample frames, after pre-emphasis, that give a feature map of one frame."""
         return STRIDE * POOL ** len(self.block_filters)
-
-
-TABLE1 = TrunkConfig()
-RELEASED = TrunkConfig(128, (64, 64, 128, 128, 128, 128, 128), True, True, code_size=128, output_bias=False)
 
 
 class Block(nn.Module):
