@@ -47,6 +47,8 @@ def main(
         deterministic: repeat bit for bit on a GPU too; slower.
         force: start over even if there is a result.
     """
+    if seed < 0:
+        raise UserError(f"--seed {seed} must not be negative")
     where = choose_device(device, deterministic)
     folders = {split: audio / f"{corpus}_{split}" for split in ("curated", "noisy", "test")}
     config = {"model": model, "mel": mel, "training": training, "noisy": noisy, "seed": seed}

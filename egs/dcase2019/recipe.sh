@@ -21,7 +21,7 @@ tagging_source=$dir/corpora/FSDKaggle2019
 
 allow_partial=false          # take corpora that lack clips
 
-costs=("hours, 70 GB" "not run" "not run, 53 GB" "not run" "not run" "not run" "not run" "not run" "not run")
+costs=("not run, 155 GB" "not run" "not run, 61 GB" "not run" "not run" "not run" "not run" "not run" "not run")
 
 download() {
     fetch download_tau2019.sh "$scene_source" TAU-urban-acoustic-scenes-2019-development
