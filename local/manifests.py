@@ -96,7 +96,7 @@ def check_counts(found: dict[str, int], published: dict[str, int], corpus: Path,
     shown = ", ".join(wrong[:4]) + (f" and {len(wrong) - 4} more" if len(wrong) > 4 else "")
     if not allow_partial:
         raise UserError(f"{corpus} is not the published corpus ({shown}); {PARTIAL}")
-    log.warning("%s is not the whole published corpus: %s", corpus, shown)
+    log.warning("%s: not the published numbers, as --allow-partial allows: %s", corpus.name, shown)
 
 
 def split_by_location(

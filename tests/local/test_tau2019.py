@@ -54,7 +54,7 @@ def supervisions(out, split):
 
 def test_the_published_counts_and_a_validation_split_by_location(published, tmp_path):
     said = succeed("local/tau2019.py", published, tmp_path / "out", "--seconds", 0.01)
-    assert "not the whole" not in said
+    assert "not the published numbers" not in said
     found = {split: list(supervisions(tmp_path / "out", split)) for split in ("train", "validation", "test", "unused")}
     assert len(found["train"]) + len(found["validation"]) == 9185
     assert (len(found["test"]), len(found["unused"])) == (4185, 1030)
