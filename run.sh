@@ -9,6 +9,10 @@ stage=0          # first stage to run
 stop_stage=8     # last stage to run
 systems=         # systems or tables of egs/systems.yaml, or all; empty: the recipe's
 seeds=           # one training each; empty: the recipe's
+tagger_folds=    # folds to train the tagger on, as "0 1 2", or all; empty: its configuration's
+tagger_stages=   # 1, or 2 with the semi-supervised stage; empty: its configuration's
+tagger_seed=1    # of the tagger's training
+activation=auto  # of a tagger from transformers: sigmoid, softmax, or auto (what its configuration says)
 ngpu=1           # GPUs to share the work among; 0 uses the CPU even if there is a GPU
 nj=$(nproc)      # processes for work on the CPU
 sample=int16     # stored samples of packed audio: int16 rounds, float32 keeps 24 bits at twice the size
@@ -60,7 +64,7 @@ load_recipe() { # find the recipe among the arguments and read it; what it sets 
 }
 
 parse() { # set the variables that the options name
-    local known=" recipe stage stop_stage systems seeds ngpu nj sample deterministic force dry_run ${recipe_options[*]} " option value
+    local known=" recipe stage stop_stage systems seeds tagger_folds tagger_stages tagger_seed activation ngpu nj sample deterministic force dry_run ${recipe_options[*]} " option value
     while (($#)); do
         [[ $1 == --help || $1 == -h ]] && { usage; exit 0; }
         [[ $1 == --* ]] || status=2 die "$1 is no option; see ./run.sh --help"
@@ -185,6 +189,13 @@ trap 'stopped 143' TERM
 {
     device=auto
     if ((ngpu == 0)); then device=cpu; elif ((ngpu > 1)); then device=cuda; fi
+    tag_source=$dir/exp/tagger/$tagger
+    if [[ $tagger == hf:* || $tagger == *.npz ]]; then # made elsewhere; its name as one a folder may have
+        tag_source=$tagger
+        tagger=${tagger%.npz}
+        tagger=${tagger//[^[:alnum:]._-]/-}
+        tagger=${tagger#"${tagger%%[[:alnum:]]*}"}
+    fi
     experiment=$dir/exp/$trunk-$tagger
     tags=$dir/dump/tags/$tagger
     again=(); if $force; then again=(--force); fi
@@ -208,11 +219,21 @@ run_stage() {
             step "$tagging_corpus" $cpu_cmd "$PYTHON" "$here"/steps/pack_audio.py --manifests "$dir/data/$tagging_corpus" \
                 --out "$dir/dump/audio" --nj "$nj" --sample "$sample" "${again[@]}" ;;
         tagger)
-            step tagger $gpu_cmd "$PYTHON" "$here"/steps/train_tagger.py --config "$dir/conf/tagger.yaml" "${audio[@]}" \
-                --out "$dir/exp/tagger/$tagger" --corpus "$tagging_corpus" --noisy "$noisy" "${gpu[@]}" ;;
+            if [[ $tag_source != "$dir/exp/tagger/$tagger" ]]; then $dry_run || say "stage 3 (tagger): $tagger is trained elsewhere"; return; fi
+            local part parts=all log=tagger config=$dir/conf/tagger_$tagger.yaml
+            [[ -f $config ]] || config=$dir/conf/tagger.yaml
+            ((ngpu <= 1)) || parts="stage1 pseudo_labels stage2 score"
+            for part in $parts; do
+                [[ $part == all ]] || log=tagger_$part
+                on_gpus "$log" "$PYTHON" "$here"/steps/train_tagger.py --config "$config" "${audio[@]}" \
+                    --out "$dir/exp/tagger/$tagger" --corpus "$tagging_corpus" --noisy "$noisy" --part "$part" \
+                    ${tagger_folds:+--folds "$tagger_folds"} ${tagger_stages:+--stages "$tagger_stages"} \
+                    --seed "$tagger_seed" "${gpu[@]}"
+            done ;;
         tags)
-            step tags $gpu_cmd "$PYTHON" "$here"/steps/extract_tags.py --tagger "$dir/exp/tagger/$tagger" "${audio[@]}" \
-                --out "$tags" --corpus "$scene_corpus" ${events_table:+--truth "$events_table"} --device "$device" "${again[@]}" ;;
+            step tags $gpu_cmd "$PYTHON" "$here"/steps/extract_tags.py --tagger "$tag_source" "${audio[@]}" --out "$tags" \
+                --corpus "$scene_corpus" --activation "$activation" ${events_table:+--truth "$events_table"} \
+                --device "$device" "${again[@]}" ;;
         scenes)
             on_gpus scenes "$PYTHON" "$here"/steps/train_scene.py "${audio[@]}" --tags "$tags" --out "$experiment" \
                 --corpus "$scene_corpus" --trunk "$dir/conf/trunk_$trunk.yaml" --training "$dir/conf/scene.yaml" \

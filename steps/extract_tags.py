@@ -13,17 +13,18 @@ from tagasc.console import log
 from tagasc.errors import UserError
 from tagasc.files import write_json
 from tagasc.metrics import lwlrap
-from tagasc.tagger import load_tagger, tag_scenes
+from tagasc.tag_sources import Activation, open_source
 from tagasc.tags import TagVectors, read_record, write_npz
-from tagasc.training import WEIGHTS, choose_device
+from tagasc.training import choose_device
 
 
 def main(
-    tagger: Path,
+    tagger: str,
     audio: Path,
     out: Path,
     corpus: str = "tau2019",
     truth: Path | None = None,
+    activation: Activation = "auto",
     batch: int = 16,
     device: str = "auto",
     force: bool = False,
@@ -31,26 +32,28 @@ def main(
     """Write ``<out>/<corpus>_<split>.npz`` with ids, classes and values for every packed split of a scene corpus.
 
     Args:
-        tagger: folder of a trained tagger (stage 3).
+        tagger: folder of a trained tagger (stage 3), an .npz of tag vectors made elsewhere, or hf:NAME_OR_DIR, an
+            audio-classification model of Hugging Face's transformers.
         audio: folder of packed audio (stage 2).
         out: folder for the tag vectors.
         corpus: name of the scene corpus.
         truth: table of the events that each clip holds (filename, event), tab-separated, where they are known.
+        activation: of a model of transformers: sigmoid, softmax, or auto (what its configuration says).
         batch: clips at a time.
         device: auto, cpu, cuda, or cuda:N.
         force: tag again even what is there.
     """
     where = choose_device(device)
-    network, mel, classes = load_tagger(tagger / WEIGHTS)
     folders = sorted(audio.glob(f"{corpus}_*/"))
     if not folders:
         raise UserError(f"{audio} holds no packed {corpus}; run stage 2 (pack)")
-    heard = None if truth is None else _events(truth, classes)
-    scores = {}
+    source = open_source(tagger, where, batch, activation)
+    heard = None if truth is None else _events(truth, source.classes)
+    scores, made_from = {}, source.made_from()
     for folder in folders:
         path = out / f"{folder.name}.npz"
-        inputs = {"tagger": tagger / WEIGHTS, "audio": folder / "index.json"}
-        record = provenance.made_from("extract_tags", {"pads": "multiple of 32 frames"}, inputs)
+        inputs = {**made_from, "audio": folder / "index.json"}
+        record = provenance.made_from("extract_tags", {"clips": "whole"}, inputs)
         old = read_record(path)
         why = "forced" if force else provenance.difference(old, record) if old else "new"
         if why is None:
@@ -59,8 +62,8 @@ def main(
             if old and not force:
                 log.info("%s: outdated (%s), tagging again", path.name, why)
             packed = PackedAudio(folder)
-            values = tag_scenes(network, mel, packed, where, batch)
-            write_npz(path, record, ids=np.array(packed.ids), classes=np.array(classes), values=values)
+            values = source.tags(packed)
+            write_npz(path, record, ids=np.array(packed.ids), classes=np.array(source.classes), values=values)
             log.info("%s: %d clips, %d tags", path.name, *values.shape)
         if heard is not None:
             scores[folder.name.removeprefix(f"{corpus}_")] = _score(TagVectors.read(path), heard)

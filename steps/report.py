@@ -19,6 +19,7 @@ from tagasc.report import (
     markdown,
 )
 from tagasc.systems import read_systems, select
+from tagasc.tagger.inference import TAGGER
 from tagasc.tagger_report import tagger_section
 from tagasc.tags import read_record
 from tagasc.training import WEIGHTS
@@ -134,17 +135,17 @@ def _outdated(
     found = []
 
     def check(title: str, record: dict | None, files: dict[str, Path]) -> None:
-        changed = [
-            name for name, digest in (record or {}).get("inputs", {}).items() if _digest(files.get(name)) != digest
-        ]
+        inputs = (record or {}).get("inputs", {})
+        inputs.pop("tag source", None)  # of tags made elsewhere, which stage 4 looks at
+        changed = [name for name, digest in inputs.items() if _digest(files.get(name)) != digest]
         found.extend((title, name) for name in changed[:1])
 
-    if (tagger / WEIGHTS).exists():
-        parts = ("curated", "noisy")
+    if (tagger / TAGGER).exists():
+        parts = ("curated", "noisy", "test")
         check("tagger", provenance.read(tagger), {part: audio / f"{tagging}_{part}" / "index.json" for part in parts})
     for split in splits:
         check(
-            f"tag vectors of {split}", read_record(vectors[split]), {"tagger": tagger / WEIGHTS, "audio": packed[split]}
+            f"tag vectors of {split}", read_record(vectors[split]), {"tagger": tagger / TAGGER, "audio": packed[split]}
         )
     for result in results:
         for run in result.runs:

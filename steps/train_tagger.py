@@ -1,22 +1,43 @@
 #!/usr/bin/env python3
-"""Stage 3: train the audio tagger, and score it once on the test clips."""
+"""Stage 3: train the audio tagger, fold by fold, and score it.
 
+Its parts, each with a record of what it was made from, each left alone once done:
+
+- ``fold<k>/stage1``: curated and noisy clips, two heads;
+- ``fold<k>/pseudo_labels.npz``: soft labels of the noisy clips, from stage 1's snapshots;
+- ``fold<k>/stage2``: the semi-supervised stage, from stage 1's last weights;
+- score: ``predictions/``, ``scores.json``, and ``tagger.json``, which says what weights the tagger consists of.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from tagasc import command, provenance
+from tagasc.audio import PackedAudio
 from tagasc.console import log
 from tagasc.errors import UserError
 from tagasc.features import MelConfig
 from tagasc.files import digest, read_json, write_json
-from tagasc.metrics import lwlrap, lwlrap_by_class
+from tagasc.metrics import lwlrap
 from tagasc.models.tagger import TaggerConfig
-from tagasc.tagger import TaggedClips, TaggerTask, TaggerTraining, load_tagger
-from tagasc.training import WEIGHTS, choose_device, fit, parameters, prepare
+from tagasc.tagger.clips import TaggedClips, truth_of
+from tagasc.tagger.inference import TAGGER, Inference, load_ensemble, load_network, write_tagger
+from tagasc.tagger.pseudo_labels import PseudoLabels, sharpened
+from tagasc.tagger.selection import Models, all_of, best_of, by_usage, out_of_fold
+from tagasc.tagger.semi import SemiTask
+from tagasc.tagger.settings import SemiTraining, TaggerTraining
+from tagasc.tagger.training import Fold, TaggerTask, snapshots
+from tagasc.tags import TagVectors, read_record, write_npz
+from tagasc.training import HISTORY, WEIGHTS, choose_device, fit, parameters, prepare, read_weights
 
 SCORES = "scores.json"
+PARTS = ("stage1", "pseudo_labels", "stage2", "score")
+_STAGE = "stage 3 (tagger)"
 
 
 def main(
@@ -26,8 +47,15 @@ def main(
     model: TaggerConfig = TaggerConfig(),
     mel: MelConfig = MelConfig(),
     training: TaggerTraining = TaggerTraining(),
+    pseudo_labels: PseudoLabels = PseudoLabels(),
+    semi: SemiTraining = SemiTraining(),
+    inference: Inference = Inference(),
+    folds: str = "0",
+    stages: Literal[1, 2] = 1,
     noisy: bool = True,
     seed: int = 1,
+    part: Literal["all", "stage1", "pseudo_labels", "stage2", "score"] = "all",
+    shard: str = "0/1",
     device: str = "auto",
     deterministic: bool = False,
     force: bool = False,
@@ -35,79 +63,237 @@ def main(
     """Train the audio tagger.
 
     Args:
-        audio: folder of packed audio, with ``<corpus>_curated``, ``_noisy`` and ``_test``.
+        audio: folder of packed audio, with ``<corpus>_curated``, ``_noisy`` and, if there are any, ``_test`` clips.
         out: folder of the result.
         corpus: name of the tagging corpus.
         model: shape of the network.
         mel: the spectrogram.
         training: how it is trained.
-        noisy: train the noisy head on the noisy clips too.
+        pseudo_labels: how the noisy clips' soft labels are made.
+        semi: what stage 2 adds.
+        inference: how the trained networks are used.
+        folds: which folds to train, counted from 0 and separated by spaces, or all.
+        stages: 1 (curated and noisy clips), or 2 (then semi-supervised).
+        noisy: use the noisy clips.
         seed: of initialisation, order and augmentation.
+        part: do one part only; each needs those before it.
+        shard: "k/n" takes every n-th fold, from the k-th on, for n processes that share the folds.
         device: auto, cpu, cuda, or cuda:N.
         deterministic: repeat bit for bit on a GPU too; slower.
         force: start over even if there is a result.
     """
     if seed < 0:
         raise UserError(f"--seed {seed} must not be negative")
-    where = choose_device(device, deterministic)
-    folders = {split: audio / f"{corpus}_{split}" for split in ("curated", "noisy", "test")}
-    config = {"model": model, "mel": mel, "training": training, "noisy": noisy, "seed": seed}
-    record = provenance.made_from("train_tagger", config, _inputs(folders, noisy))
-    to_train = prepare(out, record, force)
-    if to_train or not _is_scored(out, folders["test"]):
-        curated = TaggedClips(folders["curated"], None, mel, where)
-        others = TaggedClips(folders["noisy"], curated.classes, mel, where) if noisy else None
-        task = TaggerTask(training, model, mel, curated, others, seed, where)
-        log.info("tagger: %d classes, %d parameters, device %s", len(curated.classes), parameters(task.network), where)
-        if to_train:
-            fit(task, out, training.epochs, task.about())
-        _score(out, task, folders["test"], mel, where)
-    scores = read_json(out / SCORES, "stage 3 (tagger)")
-    shown = ", ".join(f"{name} {value:.3f}" for name, value in scores["lwlrap"].items() if value is not None)
-    log.info("tagger: lwlrap %s", shown)
+    if not noisy:
+        skipped = ", pseudo-labels and stage 2" if stages == 2 else ""
+        log.info("tagger: without noisy clips; skipped: noisy head%s", skipped)
+    settings = Settings(model, mel, training, pseudo_labels, semi, inference, noisy, seed)
+    chosen = _folds(folds, training.folds)
+    work = Work(settings, chosen, stages if noisy else 1, audio, corpus, out, choose_device(device, deterministic))
+    number, shards = command.shard(shard)
+    parts = PARTS if part == "all" else (part,)
+    for fold in chosen[number::shards]:
+        if "stage1" in parts:
+            work.stage1(fold, force)
+    if work.stages == 2:
+        for fold in chosen[number::shards]:
+            if "pseudo_labels" in parts:
+                work.pseudo_labels(fold, force)
+            if "stage2" in parts:
+                work.stage2(fold, force)
+    if "score" in parts and number == 0:
+        work.score(force)
 
 
-def _inputs(folders: dict[str, Path], noisy: bool) -> dict[str, Path]:
-    """Indexes of the audio that is trained on."""
-    used = ("curated", "noisy") if noisy else ("curated",)
-    for split in used:
-        if not folders[split].is_dir():
-            without = ", or give --noisy false to train without" if split == "noisy" else ""
-            raise UserError(f"{folders[split]} does not exist; run stage 2 (pack){without}")
-    return {split: folders[split] / "index.json" for split in used}
+@dataclass(frozen=True)
+class Settings:
+    """Everything that the tagger's weights depend on, but for the fold; see ``main``."""
+
+    model: TaggerConfig
+    mel: MelConfig
+    training: TaggerTraining
+    pseudo_labels: PseudoLabels
+    semi: SemiTraining
+    inference: Inference
+    noisy: bool
+    seed: int
 
 
-def _scored_clips(out: Path, test: Path) -> dict[str, str | None]:
-    """What scores are of: these weights on these test clips."""
-    index = test / "index.json"
-    return {"weights": digest(out / WEIGHTS), "test": digest(index) if index.exists() else None}
+class Work:
+    """The parts of the stage on chosen folds; each does nothing where its result is there and up to date."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        folds: list[int],
+        stages: int,
+        audio: Path,
+        corpus: str,
+        out: Path,
+        device: torch.device,
+    ) -> None:
+        self.settings, self.folds, self.stages, self.out, self.device = settings, folds, stages, out, device
+        self.packed = {split: audio / f"{corpus}_{split}" for split in ("curated", "noisy", "test")}
+        for split in ("curated", "noisy")[: 1 + settings.noisy]:
+            if not self.packed[split].is_dir():
+                without = ", or give --noisy false to train without them" if split == "noisy" else ""
+                raise UserError(f"{self.packed[split]} does not exist; run stage 2 (pack){without}")
+
+    @cached_property
+    def curated(self) -> TaggedClips:
+        """The curated clips; their labels are the vocabulary, which the test clips' must be too."""
+        clips = TaggedClips(self.packed["curated"], None, self.settings.mel, self.device)
+        if self.packed["test"].is_dir():
+            truth_of(PackedAudio(self.packed["test"]), clips.classes, labelled=False)  # now, not after the training
+        return clips
+
+    @cached_property
+    def noisy(self) -> TaggedClips | None:
+        """The noisy clips, or None."""
+        if not self.settings.noisy:
+            return None
+        return TaggedClips(self.packed["noisy"], self.curated.classes, self.settings.mel, self.device)
+
+    def folder(self, fold: int, stage: int) -> Path:
+        """Where one stage of one fold is kept."""
+        return self.out / f"fold{fold}" / f"stage{stage}"
+
+    def soft_labels(self, fold: int) -> Path:
+        """Where a fold's pseudo-labels are kept."""
+        return self.out / f"fold{fold}" / "pseudo_labels.npz"
+
+    def snapshots(self, fold: int, stage: int) -> list[Path]:
+        """The snapshots of one stage of one fold."""
+        epochs = self.settings.training.epochs if stage == 1 else self.settings.semi.epochs
+        return snapshots(self.folder(fold, stage), epochs, self.settings.training.cycle)
+
+    def stage1(self, fold: int, force: bool) -> None:
+        """Train stage 1 on one fold."""
+        if prepare(self.folder(fold, 1), self._record(fold, 1, {}), force):
+            self._fit(TaggerTask(self._fold(fold, 1)))
+
+    def pseudo_labels(self, fold: int, force: bool) -> None:
+        """Make the noisy clips' soft labels for one fold."""
+        options = self.settings.pseudo_labels
+        sources = [fold] if options.models == "own" else self.folds
+        paths = [path for source in sources for path in self.snapshots(source, 1)]
+        inputs = {str(path.relative_to(self.out)): _there(path) for path in paths}
+        pads = self.settings.inference.pads
+        record = provenance.made_from(
+            "train_tagger pseudo_labels",
+            {"pseudo_labels": options, "pads": pads},
+            {**inputs, "noisy": self.packed["noisy"] / "index.json"},
+        )
+        path, title = self.soft_labels(fold), f"fold{fold}/pseudo_labels.npz"
+        old = read_record(path)
+        why = "forced" if force else provenance.difference(old, record) if old else "new"
+        if why is None:
+            log.info("%s: up to date", title)
+            return
+        ensemble = load_ensemble(paths, pads, self.device)
+        mean = ensemble.tags(self.noisy, torch.arange(len(self.noisy)), self.settings.training.batch)
+        values = sharpened(mean, options.sharpness)
+        write_npz(path, record, ids=np.array(self.noisy.packed.ids), classes=np.array(ensemble.classes), values=values)
+        log.info("%s: %d clips, mean over %d networks", title, len(values), len(paths))
+
+    def stage2(self, fold: int, force: bool) -> None:
+        """Train stage 2 on one fold."""
+        start, labels = _there(self.snapshots(fold, 1)[-1]), _there(self.soft_labels(fold))
+        if not prepare(self.folder(fold, 2), self._record(fold, 2, {"stage1": start, "pseudo_labels": labels}), force):
+            return
+        soft = torch.from_numpy(TagVectors.read(labels).of(self.noisy.packed.ids))
+        weights, _ = read_weights(start, _STAGE)
+        self._fit(SemiTask(self._fold(fold, 2), self.settings.semi, soft, weights))
+
+    def score(self, force: bool) -> None:
+        """Score every stage on held-out and test clips, and declare the tagger ready."""
+        by_stage = {stage: self._models(stage) for stage in range(1, self.stages + 1)}
+        record = self._score_record(by_stage)
+        old = provenance.read(self.out) if (self.out / TAGGER).exists() else None
+        if force or old is None or provenance.difference(old, record) is not None:
+            (self.out / TAGGER).unlink(missing_ok=True)
+            found = {f"stage {stage}": self._score_stage(stage, models) for stage, models in by_stage.items()}
+            paths = [path for some in by_stage[self.stages].values() for path in some]
+            about = {"parameters": parameters(load_network(paths[0])[0]), "networks": len(paths)}
+            about |= {"pads": len(self.settings.inference.pads), "joint_pass": self.settings.training.joint_pass}
+            write_json(self.out / SCORES, {"lwlrap": found, **about})
+            provenance.write(self.out, record)
+            write_tagger(self.out, paths, self.settings.inference)
+        for stage, values in read_json(self.out / SCORES, _STAGE)["lwlrap"].items():
+            shown = ", ".join(f"{name} {value:.3f}" for name, value in values.items() if value is not None)
+            log.info("tagger, %s: lwlrap %s", stage, shown)
+
+    def _score_stage(self, stage: int, models: Models) -> dict[str, float | None]:
+        """Keep a stage's tags of held-out and test clips; its lwlrap on them."""
+        s, folder = self.settings, self.out / "predictions"
+        tags, truth = out_of_fold(models, self.curated, s.training, s.inference, self.device)
+        self._keep(folder / f"stage{stage}_out_of_fold.npz", tags, truth)
+        leaks = " (leaks)" if stage == 2 and s.pseudo_labels.models == "all" else ""
+        found: dict[str, float | None] = {f"out-of-fold{leaks}": lwlrap(truth, tags.values)}
+        if self.packed["test"].is_dir():
+            clips = TaggedClips(self.packed["test"], self.curated.classes, s.mel, self.device, labelled=False)
+            values = all_of(models, s.inference, self.device).tags(clips, torch.arange(len(clips)), s.training.batch)
+            tags, truth = TagVectors(clips.packed.ids, clips.classes, values), clips.truth.numpy()
+            self._keep(folder / f"stage{stage}_test.npz", tags, truth)
+            found |= by_usage(truth, values, [clip.usage for clip in clips.packed.clips])
+        return found
+
+    def _keep(self, path: Path, tags: TagVectors, truth: np.ndarray) -> None:
+        record = {"step": "train_tagger score"}
+        arrays = {"ids": np.array(tags.ids), "classes": np.array(tags.classes), "values": tags.values}
+        write_npz(path, record, **arrays, truth=truth.astype(bool))
+
+    def _score_record(self, by_stage: dict[int, Models]) -> dict[str, Any]:
+        """What the scores, and the tagger as a whole, are made from."""
+        models = {
+            str(p.relative_to(self.out)): digest(p) for m in by_stage.values() for some in m.values() for p in some
+        }
+        used = ("curated", *(("noisy",) if self.settings.noisy else ()), "test")
+        audio = {split: self.packed[split] / "index.json" for split in used if self.packed[split].is_dir()}
+        config = {"settings": self.settings, "folds": self.folds, "stages": self.stages, "models": models}
+        return provenance.made_from("train_tagger", config, audio)
+
+    def _fold(self, fold: int, stage: int) -> Fold:
+        s, folder = self.settings, self.folder(fold, stage)
+        return Fold(fold, self.curated, self.noisy, s.training, s.model, s.mel, s.seed, folder, self.device)
+
+    def _fit(self, task: TaggerTask) -> None:
+        folder, number = task.fold.folder, parameters(task.network)
+        title = "/".join(folder.parts[-2:])
+        log.info("%s: %d classes, %d parameters, device %s", title, len(self.curated.classes), number, self.device)
+        fit(task, folder, task.epochs, task.about())
+
+    def _record(self, fold: int, stage: int, inputs: dict[str, Path]) -> dict[str, Any]:
+        """What one stage of one fold is made from."""
+        s = self.settings
+        config = {"model": s.model, "mel": s.mel, "training": s.training, "noisy": s.noisy, "seed": s.seed}
+        config |= {"fold": fold} | ({"semi": s.semi} if stage == 2 else {})
+        audio = {split: self.packed[split] / "index.json" for split in ("curated", "noisy")[: 1 + s.noisy]}
+        return provenance.made_from(f"train_tagger stage{stage}", config, {**audio, **inputs})
+
+    def _models(self, stage: int) -> Models:
+        """By fold, the weights that the tagger consists of: all snapshots, or the best single network."""
+        done = {fold: _there(self.folder(fold, stage) / WEIGHTS) for fold in self.folds}  # written last
+        if self.settings.inference.models == "mean":
+            return {fold: self.snapshots(fold, stage) for fold in self.folds}
+        best = best_of({fold: read_json(path.with_name(HISTORY), _STAGE) for fold, path in done.items()})
+        return {best: [done[best]]}
 
 
-def _is_scored(out: Path, test: Path) -> bool:
-    return (out / SCORES).exists() and read_json(out / SCORES, "stage 3 (tagger)").get("of") == _scored_clips(out, test)
+def _there(path: Path) -> Path:
+    if not path.exists():
+        raise UserError(f"{path} does not exist; an earlier part of stage 3 (tagger) makes it")
+    return path
 
 
-def _score(out: Path, task: TaggerTask, test: Path, mel: MelConfig, where: torch.device) -> None:
-    """lwlrap of the kept weights on the held-out fold and, once, on the test clips, in all and by usage."""
-    network, _, classes = load_tagger(out / WEIGHTS)
-    task.network = network.to(where)
-    clips, which = task.curated, task.held_out
-    found = {"validation": lwlrap(clips.truth[which].numpy(), task.scores(clips, which))}
-    by_class = None
-    if test.is_dir():
-        clips = TaggedClips(test, classes, mel, where)
-        truth, scores = clips.truth.numpy(), task.scores(clips, torch.arange(len(clips.packed)))
-        usage = np.array([clip.usage for clip in clips.packed.clips])
-        found["test"] = lwlrap(truth, scores)
-        found |= {f"test {name}": lwlrap(truth[usage == name], scores[usage == name]) for name in ("Public", "Private")}
-        by_class = dict(zip(classes, map(_or_none, lwlrap_by_class(truth, scores)), strict=True))
-    found = {name: _or_none(value) for name, value in found.items()}
-    scores = {"of": _scored_clips(out, test), "lwlrap": found, "test_by_class": by_class}
-    write_json(out / SCORES, {**scores, "parameters": parameters(network)})
-
-
-def _or_none(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
+def _folds(text: str, number: int) -> list[int]:
+    """The folds that ``text`` names."""
+    names = text.split()
+    if names == ["all"]:
+        return list(range(number))
+    if not names or not all(name.isdecimal() and int(name) < number for name in names):
+        raise UserError(f"--folds {text!r} must be numbers in 0..{number - 1}, separated by spaces, or all")
+    return sorted({int(name) for name in names})
 
 
 if __name__ == "__main__":

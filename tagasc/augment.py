@@ -57,3 +57,20 @@ def band_mask(bands: int, draws: Draws, half_width: tuple[int, int], probability
     half = half_width[0] + draws.integers(torch.full((batch,), half_width[1] - half_width[0] + 1))
     near = (torch.arange(bands) - centre.unsqueeze(1)).abs() < half.unsqueeze(1)
     return near & draws.chance(probability, batch).unsqueeze(1)
+
+
+def time_slice(frames: int, draws: Draws, part: tuple[float, float], probability: float, batch: int) -> Tensor:
+    """Which frames of each crop are kept: bool (batch, frames), one stretch of a random length at a random place.
+
+    Args:
+        frames: length of the crops.
+        draws: random numbers.
+        part: share of the crop that is kept, uniform between these.
+        probability: how often a crop is sliced; the others are kept whole.
+        batch: number of crops.
+    """
+    length = (draws.uniform(*part, batch) * frames).round().long().clamp(1, frames)
+    length = torch.where(draws.chance(probability, batch), length, frames)
+    start = draws.integers(frames - length + 1).unsqueeze(1)
+    place = torch.arange(frames)
+    return (place >= start) & (place < start + length.unsqueeze(1))

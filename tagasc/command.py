@@ -88,6 +88,18 @@ def plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
+def shard(text: str) -> tuple[int, int]:
+    """Read ``--shard k/n``: this process takes every n-th piece of the work, from the k-th on.
+
+    Raises:
+        UserError: it is not k/n with k below n.
+    """
+    part, slash, parts = text.partition("/")
+    if not (slash and part.isdecimal() and parts.isdecimal() and int(part) < int(parts)):
+        raise UserError(f"--shard {text!r} must be k/n with k below n, as in 0/4")
+    return int(part), int(parts)
+
+
 def _spelt_out(main: Callable[..., None], arguments: list[str]) -> list[str]:
     """Options as jsonargparse wants them: ``--allow-partial`` becomes ``--allow_partial true``."""
     flags = {name for name, parameter in inspect.signature(main).parameters.items() if parameter.annotation is bool}

@@ -1,5 +1,7 @@
 """Log-mel spectrograms for the tagger, computed on the device (Akiyama & Sato [13])."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -63,7 +65,20 @@ class MelPower(nn.Module):
             spectrum = torch.stft(
                 wave.float(), self.config.n_fft, self.config.hop, window=self.window, center=False, return_complex=True
             )
-            return self.bank @ (spectrum.real.square() + spectrum.imag.square())
+            power = spectrum.real.square() + spectrum.imag.square()
+            with _full_precision():
+                return self.bank @ power
+
+
+@contextmanager
+def _full_precision() -> Iterator[None]:
+    """Matrix products in float32: TF32, which training allows, rounds to 11 bits, too few for a spectrogram."""
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
 
 
 def to_decibels(power: Tensor) -> Tensor:

@@ -88,16 +88,18 @@ def curves(results: Sequence[SystemResult], path: Path) -> None:
     _save(figure, path)
 
 
-def tagger_curve(history: dict[str, Any], path: Path) -> None:
-    """The tagger's loss and validation lwlrap by epoch."""
-    epochs = history["epochs"]
+def tagger_curves(histories: dict[str, dict[str, Any]], path: Path) -> None:
+    """The tagger's loss and validation lwlrap by epoch; a line for each stage of each fold."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
-    left.plot([e["epoch"] for e in epochs], [e["loss"] for e in epochs])
-    right.plot([e["epoch"] for e in epochs], [e["validation_lwlrap"] for e in epochs])
-    best = epochs[history["best_epoch"] - 1]
-    right.plot(best["epoch"], best["validation_lwlrap"], "o", color="C0")
-    left.set(xlabel="epoch", ylabel="training loss")
-    right.set(xlabel="epoch", ylabel="validation lwlrap (dot: kept epoch)")
+    for number, (name, history) in enumerate(histories.items()):
+        epochs, style = history["epochs"], {"color": f"C{number % 10}", "linewidth": 1.2}
+        left.plot([e["epoch"] for e in epochs], [e["loss"] for e in epochs], label=name, **style)
+        right.plot([e["epoch"] for e in epochs], [e["validation_lwlrap"] for e in epochs], **style)
+        ends = [e for e in epochs if e["score"] > 0]
+        right.plot([e["epoch"] for e in ends], [e["score"] for e in ends], "o", color=style["color"], markersize=4)
+    left.set(xlabel="epoch", ylabel="training loss", yscale="log")
+    right.set(xlabel="epoch", ylabel="validation lwlrap (dots: cycles' ends)")
+    left.legend(fontsize=8, frameon=False)
     _save(figure, path)
 
 

@@ -42,6 +42,8 @@ TAGGER = [
     "[1,4]",
     "--training.epochs",
     2,
+    "--inference.pads",
+    "[0]",
 ]
 
 torch.set_num_threads(2)

@@ -273,6 +273,55 @@ def clip_changed_after_manifests(b):
     return command
 
 
+def relabel(b, split, labels):
+    """Give the first clip of a tagging set other labels."""
+    index = b.copy("audio") / f"fsdkaggle2019_{split}/index.json"
+    content = json.loads(index.read_text())
+    content["clips"][0]["labels"] = labels
+    index.write_text(json.dumps(content))
+    return content["clips"][0]["id"]
+
+
+@case("has no label; label it or leave it out")
+def curated_clip_without_label(b):
+    relabel(b, "curated", [])
+    return b.train_tagger()
+
+
+@case("is labelled Theremin, which no curated clip is; mend the labels")
+def noisy_label_outside_the_vocabulary(b):
+    relabel(b, "noisy", ["Theremin"])
+    return b.train_tagger()
+
+
+@case("is labelled Theremin, which no curated clip is; mend the labels")
+def label_of_a_test_clip_outside_the_vocabulary(b):
+    relabel(b, "test", ["Theremin"])
+    return b.train_tagger()
+
+
+@case("must be numbers in 0..4")
+def fold_that_is_not_there(b):
+    return b.train_tagger("--folds", "0 5")
+
+
+@case("pads must be one or more numbers of frames")
+def negative_pad(b):
+    return b.train_tagger("--inference.pads", "[-1]")
+
+
+@case("is not a readable .npz file")
+def tags_from_elsewhere_not_readable(b):
+    (b.tmp / "x.npz").write_bytes(b"no tags")
+    return "steps/extract_tags.py", "--tagger", b.tmp / "x.npz", "--audio", b.copy("audio"), "--out", b.out
+
+
+@case("has no tags for")
+def tags_from_elsewhere_of_other_clips(b):
+    np.savez(b.tmp / "x.npz", ids=np.array(["a"]), classes=np.array(["Bell", "Dog"]), values=np.zeros((1, 2)))
+    return "steps/extract_tags.py", "--tagger", b.tmp / "x.npz", "--audio", b.copy("audio"), "--out", b.out
+
+
 @case("fsdkaggle2019_noisy does not exist; run stage 2 (pack), or give --noisy false")
 def no_noisy_audio(b):
     shutil.rmtree(b.copy("audio") / "fsdkaggle2019_noisy")
@@ -301,13 +350,25 @@ def setting_of_wrong_type(b):
 
 @case("does not exist; stage 3 (tagger) makes it")
 def tags_without_tagger(b):
-    (b.copy("tagger") / "model.safetensors").unlink()
+    (b.copy("tagger") / "tagger.json").unlink()
+    return b.tag()
+
+
+@case("snapshot1.safetensors does not exist; stage 3 (tagger) makes it")
+def tags_without_weights(b):
+    (b.copy("tagger") / "fold0/stage1/snapshot1.safetensors").unlink()
+    return b.tag()
+
+
+@case("does not describe a tagger")
+def damaged_tagger_description(b):
+    (b.copy("tagger") / "tagger.json").write_text("{}")
     return b.tag()
 
 
 @case("is not a whole model file")
 def damaged_tagger(b):
-    path = b.copy("tagger") / "model.safetensors"
+    path = b.copy("tagger") / "fold0/stage1/snapshot1.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
     return b.tag()
 

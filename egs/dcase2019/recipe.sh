@@ -8,7 +8,7 @@ note=
 systems=all
 seeds="1 2 3"
 trunk=table1       # table1 (the paper's text) or released (the authors' code): conf/trunk_<trunk>.yaml
-tagger=resnet34    # name of the tagger trained from conf/tagger.yaml
+tagger=resnet34    # trained from conf/tagger_<tagger>.yaml (fast) or conf/tagger.yaml; or FILE.npz; or hf:NAME_OR_DIR
 noisy=true     # train the tagger's noisy head too
 
 scene_corpus=tau2019         # local/<scene_corpus>.py makes its manifests

@@ -8,7 +8,7 @@ note="Synthetic corpus: synthesised scenes, made by local/soundscapes.py. The fi
 systems="baseline beforecode_l3 att_h2_l1 shared_h4_l3"
 seeds=1
 trunk=table1   # conf/trunk_<trunk>.yaml
-tagger=mini    # name of the tagger trained from conf/tagger.yaml
+tagger=mini    # name of the tagger trained from conf/tagger.yaml; or FILE.npz, or hf:NAME_OR_DIR: docs/tagger.md
 noisy=true     # train the tagger's noisy head too
 
 scene_corpus=tau2019         # local/<scene_corpus>.py makes its manifests

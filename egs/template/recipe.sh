@@ -8,7 +8,7 @@ note=
 systems="baseline beforecode_l3 att_h2_l1 shared_h4_l3"
 seeds="1 2 3"
 trunk=table1        # conf/trunk_<trunk>.yaml
-tagger=own          # name of the tagger trained from conf/tagger.yaml
+tagger=own          # name of the tagger trained from conf/tagger.yaml; or FILE.npz, or hf:NAME_OR_DIR: docs/tagger.md
 noisy=true          # train the tagger's noisy head too, on clips with unreliable labels
 
 scene_corpus=scene_csv      # local/<scene_corpus>.py makes its manifests

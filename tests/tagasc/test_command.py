@@ -8,7 +8,7 @@ from tagasc.models.fusion import System
 from tagasc.models.tagger import TaggerConfig
 from tagasc.scene import SceneTraining
 from tagasc.systems import read_systems, runs, select
-from tagasc.tagger import TaggerTraining
+from tagasc.tagger.settings import TaggerTraining
 from tests.conftest import ROOT, run
 
 

@@ -5,7 +5,7 @@ from torchaudio.transforms import MelSpectrogram
 
 from tagasc.audio import AudioStore
 from tagasc.features import MelConfig, MelPower, normalise, reflect, to_decibels
-from tagasc.tagger import by_length, crop
+from tagasc.tagger.clips import by_length, crop
 from tests.tagasc.test_audio import write_packed
 
 CONFIG = MelConfig(sampling_rate=16000, n_fft=512, hop=160, mels=40, low=20, high=8000)

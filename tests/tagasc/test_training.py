@@ -13,7 +13,7 @@ from tagasc.scene import SceneClips, SceneTask, SceneTraining
 from tagasc.systems import read_systems, select
 from tagasc.tags import TagVectors
 from tagasc.training import fit, prepare, read_weights, save_weights
-from tests.conftest import ROOT, TAGGER, run, succeed
+from tests.conftest import ROOT
 
 CPU = torch.device("cpu")
 
@@ -76,27 +76,6 @@ def test_another_seed_gives_other_weights(audio, tags, tmp_path):
         fit(task, tmp_path / str(seed), 1, task.about())
         weights.append((tmp_path / str(seed) / "model.safetensors").read_bytes())
     assert weights[0] != weights[1]
-
-
-def test_a_tagger_cut_and_resumed_has_the_same_weights(audio, tmp_path, monkeypatch):
-    from tagasc.tagger import TaggerTask
-
-    options = ["--audio", audio, *TAGGER, "--training.epochs", 4]
-    succeed("steps/train_tagger.py", "--out", tmp_path / "whole", *options)
-    train = TaggerTask.train
-
-    def until(self, epoch):
-        if epoch > 2:
-            raise KeyboardInterrupt
-        return train(self, epoch)
-
-    monkeypatch.setattr(TaggerTask, "train", until)
-    outcome = run("steps/train_tagger.py", "--out", tmp_path / "cut", *options)
-    assert outcome.status == 130
-    assert "goes on where this stopped" in outcome.error
-    monkeypatch.setattr(TaggerTask, "train", train)
-    assert "going on after epoch 2" in succeed("steps/train_tagger.py", "--out", tmp_path / "cut", *options)
-    assert (tmp_path / "whole/model.safetensors").read_bytes() == (tmp_path / "cut/model.safetensors").read_bytes()
 
 
 class Scripted:

@@ -1,0 +1,165 @@
+"""Tags clips with trained networks: whole clips, mean of the sigmoids over networks and pads.
+
+A trained tagger's folder holds ``tagger.json``: the weights that it consists of, with their hashes, and the pads. It
+is written last, so its presence means that the tagger is ready, and it stands for the whole wherever a hash is needed.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchaudio.transforms import Resample
+
+from tagasc.audio import AudioStore, PackedAudio
+from tagasc.command import from_values
+from tagasc.console import progress
+from tagasc.errors import SettingError, UserError
+from tagasc.features import MelConfig, MelPower, normalise, reflect, to_decibels
+from tagasc.files import digest, read_json, write_json
+from tagasc.models.tagger import Tagger, TaggerConfig
+from tagasc.tagger.clips import TaggedClips, by_length, crop, of_one_length, refuse_empty, rung
+from tagasc.training import autocast, read_weights
+
+TAGGER = "tagger.json"
+_STAGE = "stage 3 (tagger)"
+
+
+@dataclass(frozen=True)
+class Inference:
+    """How a trained tagger is used.
+
+    Args:
+        models: mean of every snapshot of every trained fold, or the best single one, chosen out-of-fold.
+        pads: silent spectrogram frames put before and behind a clip; the mean is taken over several.
+    """
+
+    models: Literal["mean", "best"] = "mean"
+    pads: tuple[int, ...] = (8, 64)
+
+    def __post_init__(self) -> None:
+        if not self.pads or min(self.pads) < 0:
+            raise SettingError("pads must be one or more numbers of frames, not negative")
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Trained networks of one vocabulary that are used together.
+
+    Attributes:
+        networks: in evaluation mode, on one device.
+        mel: their spectrogram.
+        classes: names of the sound events.
+        pads: see ``Inference``.
+    """
+
+    networks: Sequence[Tagger]
+    mel: MelConfig
+    classes: list[str]
+    pads: tuple[int, ...] = (0,)
+
+    def tags(self, clips: TaggedClips, which: Tensor, batch: int = 64) -> np.ndarray:
+        """Tag probabilities of whole clips of a tagging set, float32 (clips, classes), in the order of ``which``."""
+        power = MelPower(self.mel).to(clips.store.device)
+        total = np.zeros((len(which), len(self.classes)), np.float32)
+        for pad in self.pads:
+            for places, frames in by_length(clips.frames[which] + 2 * pad, batch):
+                spectra = crop(clips, which[places], torch.full((len(places),), -pad), frames, power)
+                total[places.numpy()] += self._probabilities(spectra)
+        return _finite(total / len(self.pads), [clips.packed.ids[n] for n in which.tolist()], clips.packed)
+
+    def tag_scenes(self, packed: PackedAudio, device: torch.device, batch: int = 16) -> np.ndarray:
+        """Tag probabilities of scene clips: mean of the channels, resampled, whole clip, float32 (clips, classes).
+
+        ``batch`` clips at a time, or fewer if they are longer than 10 s. Clips of one length go together.
+        """
+        refuse_empty(packed)
+        store, power = AudioStore(packed, device), MelPower(self.mel).to(device)
+        to_rate = Resample(packed.sampling_rate, self.mel.sampling_rate).to(device)
+        total = np.zeros((len(packed), len(self.classes)), np.float32)
+        groups = of_one_length(packed, batch)
+        for length, places in progress(groups, f"tagging {packed.folder.name}", total=len(groups)):
+            mono = to_rate(store.windows(places, torch.zeros_like(places), length).mean(dim=2))
+            spectra = power(reflect(mono, self.mel))
+            frames = spectra.shape[2]
+            for pad in self.pads:
+                total[places.numpy()] += self._probabilities(
+                    F.pad(spectra, (pad, rung(frames + 2 * pad) - frames - pad))
+                )
+        return _finite(total / len(self.pads), packed.ids, packed)
+
+    @torch.inference_mode()
+    def _probabilities(self, power: Tensor) -> np.ndarray:
+        """Mean over the networks of the curated head's sigmoid: (batch, mels, frames) → float32 (batch, classes)."""
+        level = normalise(to_decibels(power))
+        with autocast(power.device):
+            every = torch.stack([network(level).float().sigmoid() for network in self.networks])
+        return every.mean(dim=0).cpu().numpy()
+
+
+def load_ensemble(paths: Sequence[Path], pads: tuple[int, ...], device: torch.device) -> Ensemble:
+    """Load trained networks that belong together.
+
+    Raises:
+        UserError: a file is absent or not whole, or they differ in classes or spectrogram.
+    """
+    loaded = [load_network(path) for path in paths]
+    _, mel, classes = loaded[0]
+    for path, (_, its_mel, its_classes) in zip(paths, loaded, strict=True):
+        if (its_mel, its_classes) != (mel, classes):
+            raise UserError(f"{path} was trained on another spectrogram or vocabulary than {paths[0]}; train it again")
+    return Ensemble([network.to(device) for network, _, _ in loaded], mel, classes, pads)
+
+
+def load_network(path: Path) -> tuple[Tagger, MelConfig, list[str]]:
+    """Build a trained network from its weights file alone: the network, its spectrogram, its classes.
+
+    Raises:
+        UserError: the file is absent or not whole.
+    """
+    state, about = read_weights(path, _STAGE)
+    try:
+        network = Tagger(from_values(TaggerConfig, about["model"], str(path)), len(about["classes"]))
+        network.load_state_dict(state)
+        return network.eval(), from_values(MelConfig, about["mel"], str(path)), about["classes"]
+    except (KeyError, RuntimeError) as error:
+        raise UserError(
+            f"{path} does not hold the tagger that it describes ({str(error)[:80]}); train it again"
+        ) from None
+
+
+def write_tagger(folder: Path, models: Sequence[Path], inference: Inference) -> None:
+    """Declare the tagger in ``folder`` ready: it consists of ``models``, weights files below that folder."""
+    listed = [{"weights": str(path.relative_to(folder)), "sha256": digest(path)} for path in models]
+    write_json(folder / TAGGER, {"models": listed, "chosen": inference.models, "pads": list(inference.pads)})
+
+
+def load_tagger(folder: Path, device: torch.device) -> Ensemble:
+    """Load the tagger in ``folder``.
+
+    Raises:
+        UserError: it is not ready, or a weights file is absent or another one than it was.
+    """
+    path = folder / TAGGER
+    about = read_json(path, _STAGE)
+    try:
+        listed = [(folder / model["weights"], model["sha256"]) for model in about["models"]]
+        pads = Inference(pads=tuple(about["pads"])).pads
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path} does not describe a tagger ({error}); run stage 3 (tagger) again") from None
+    ensemble = load_ensemble([weights for weights, _ in listed], pads, device)
+    for weights, expected in listed:
+        if digest(weights) != expected:
+            raise UserError(f"{weights} has changed since {path} was written; run stage 3 (tagger) again")
+    return ensemble
+
+
+def _finite(values: np.ndarray, ids: Sequence[str], packed: PackedAudio) -> np.ndarray:
+    bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
+    if len(bad):
+        raise UserError(f"{packed.folder}: clip {ids[bad[0]]} holds samples that are not numbers; leave it out")
+    return values

@@ -1,0 +1,49 @@
+"""Trains the tagger on one fold, stage 2: a third, semi-supervised stream beside the two of stage 1."""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from sklearn.model_selection import KFold
+from torch import Tensor
+
+from tagasc.augment import Draws
+from tagasc.errors import UserError
+from tagasc.tagger.settings import SemiTraining
+from tagasc.tagger.training import Fold, Pool, Stream, TaggerTask
+
+
+class SemiTask(TaggerTask):
+    """Stage 2 on one fold; see ``tagasc.training.Trainable``."""
+
+    def __init__(self, fold: Fold, semi: SemiTraining, soft: Tensor, start: dict[str, Tensor]) -> None:
+        """Take the network up where stage 1 left it.
+
+        Args:
+            fold: the fold, with noisy clips.
+            semi: what stage 2 adds.
+            soft: float32 (noisy clips, classes), their pseudo-labels.
+            start: stage 1's last weights of the same fold.
+
+        Raises:
+            UserError: fewer clips than a batch or than folds.
+        """
+        super().__init__(fold)
+        self.semi = self.slicing = semi
+        self.soft, self.epochs, self.epochs_before = soft, semi.epochs, self.config.epochs
+        self.network.load_state_dict(start)
+        if len(fold.noisy) < semi.noisy_folds:
+            raise UserError(f"{fold.noisy.packed.folder} has fewer clips than noisy_folds; lower noisy_folds")
+        split = KFold(semi.noisy_folds, shuffle=True, random_state=self.config.fold_seed)
+        parts = list(split.split(np.arange(len(fold.noisy))))
+        self.kept_noisy = torch.from_numpy(parts[fold.number % semi.noisy_folds][0])
+
+    def streams(self, draws: Draws) -> list[Stream]:
+        """Stage 1's streams, and the third: half curated clips with their labels, half noisy with pseudo-labels."""
+        noisy = self.config.batch // 2
+        hard = self.order(self.training, self.config.batch - noisy, draws)
+        soft = self.order(self.kept_noisy, noisy, draws)
+        pools = (Pool(self.fold.curated, self.fold.curated.truth, hard), Pool(self.fold.noisy, self.soft, soft))
+        return [*super().streams(draws), Stream(pools, self.network.curated, self._consistency)]
+
+    def _consistency(self, logits: Tensor, target: Tensor) -> Tensor:
+        return self.semi.consistency * F.mse_loss(logits.sigmoid(), target)

@@ -1,0 +1,229 @@
+"""Trains the tagger on one fold, stage 1: a stream of curated and one of noisy clips, a head for each.
+
+Each stream makes its own forward pass, so that batch normalisation sees one stream at a time. Only the end of a cycle
+of the learning rate competes for the best weights; every cycle's end is kept as a snapshot.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from sklearn.model_selection import KFold
+from torch import Tensor, nn
+
+from tagasc.augment import Draws, band_mask, mix, time_slice
+from tagasc.command import plain
+from tagasc.console import progress
+from tagasc.errors import UserError
+from tagasc.features import MelConfig, MelPower, normalise, to_decibels
+from tagasc.metrics import lwlrap
+from tagasc.models.tagger import Tagger, TaggerConfig
+from tagasc.tagger.clips import TaggedClips, crop
+from tagasc.tagger.inference import Ensemble
+from tagasc.tagger.settings import SemiTraining, TaggerTraining
+from tagasc.training import autocast, mean_of, save_weights
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Clips with the targets that they have in one stream, and this epoch's batches of them.
+
+    Mixup stays within a pool.
+    """
+
+    clips: TaggedClips
+    target: Tensor
+    batches: Sequence[Tensor]
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Pools whose batches are passed through the network together, the head for them, and the loss."""
+
+    pools: tuple[Pool, ...]
+    head: nn.Module
+    loss: Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One fold to train on.
+
+    Attributes:
+        number: which fold is held out, counted from 0.
+        curated: clips with labels to trust.
+        noisy: clips with labels not to trust, or None; then only the curated head is trained.
+        config, model, mel: the settings.
+        seed: of initialisation, order and augmentation, together with the fold's number.
+        folder: where the snapshots go.
+        device: where to train.
+    """
+
+    number: int
+    curated: TaggedClips
+    noisy: TaggedClips | None
+    config: TaggerTraining
+    model: TaggerConfig
+    mel: MelConfig
+    seed: int
+    folder: Path
+    device: torch.device
+
+
+class TaggerTask:
+    """Stage 1 on one fold; see ``tagasc.training.Trainable``."""
+
+    def __init__(self, fold: Fold) -> None:
+        """Build the network from the fold's seed.
+
+        Raises:
+            UserError: fewer clips than a batch or than folds.
+        """
+        self.fold, self.config = fold, fold.config
+        self.training, self.held_out = folds_of(fold.curated, fold.config)[fold.number]
+        self.steps = len(self.training) // self.config.batch
+        used = [clips for clips in (fold.curated, fold.noisy) if clips is not None]
+        short = [clips.packed.folder for clips in used if len(clips) < self.config.batch]
+        if self.steps == 0 or short:
+            raise UserError(
+                f"{(short or [fold.curated.packed.folder])[0]} has fewer clips than batch: {self.config.batch};"
+                " lower batch"
+            )
+        self.seed = int(np.random.SeedSequence([fold.seed, fold.number]).generate_state(1)[0])
+        torch.manual_seed(self.seed)
+        self.network = Tagger(fold.model, len(fold.curated.classes)).to(fold.device)
+        self.power = MelPower(fold.mel).to(fold.device)
+        self.optimizer = torch.optim.Adam(self.network.parameters(), self.config.learning_rate)
+        self.epochs, self.epoch, self.epochs_before = self.config.epochs, 0, 0
+        self.slicing: SemiTraining | None = None
+
+    def train(self, epoch: int) -> dict[str, float]:
+        """One pass over the fold's curated clips, with as many clips of every other stream beside them."""
+        self.network.train()
+        self.epoch = epoch
+        draws = Draws(self.seed, self.epochs_before + epoch)
+        streams, losses = self.streams(draws), []
+        for step in progress(range(self.steps), f"epoch {epoch}", total=self.steps):
+            self._set_learning_rate(epoch - 1 + step / self.steps)
+            losses.append(self.step(streams, step, draws))
+        if self._ends_cycle():
+            save_weights(
+                snapshot(self.fold.folder, -(-epoch // self.config.cycle)), self.network.state_dict(), self.about()
+            )
+        return {"loss": mean_of(losses)}
+
+    def step(self, streams: Sequence[Stream], step: int, draws: Draws) -> Tensor:
+        """One step of the optimiser on each stream's batch ``step``; returns the loss, on the device."""
+        batches = [self._batch(stream, step, draws) for stream in streams]
+        logits = self._logits(streams, [power for power, _ in batches])
+        parts = zip(streams, logits, batches, strict=True)
+        loss = sum(stream.loss(scores.float(), target) for stream, scores, (_, target) in parts)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        return loss.detach()
+
+    def validate(self) -> dict[str, float]:
+        """lwlrap of the curated head on the held-out curated clips, taken whole; 0 as score within a cycle."""
+        self.network.eval()
+        values = Ensemble([self.network], self.fold.mel, self.fold.curated.classes).tags(
+            self.fold.curated, self.held_out, self.config.batch
+        )
+        found = lwlrap(self.fold.curated.truth[self.held_out].numpy(), values)
+        return {"validation_lwlrap": found, "score": found if self._ends_cycle() else 0.0}
+
+    def about(self) -> dict[str, Any]:
+        """What is stored with the weights."""
+        return plain({"model": self.fold.model, "mel": self.fold.mel, "classes": self.fold.curated.classes})
+
+    def streams(self, draws: Draws) -> list[Stream]:
+        """The epoch's streams: curated clips, and as many noisy ones."""
+        curated = Pool(self.fold.curated, self.fold.curated.truth, self.order(self.training, self.config.batch, draws))
+        streams = [Stream((curated,), self.network.curated, F.binary_cross_entropy_with_logits)]
+        if self.fold.noisy is not None:
+            order = self.order(torch.arange(len(self.fold.noisy)), self.config.batch, draws)
+            noisy = Pool(self.fold.noisy, self.fold.noisy.truth, order)
+            streams.append(Stream((noisy,), self.network.noisy, F.binary_cross_entropy_with_logits))
+        return streams
+
+    def order(self, which: Tensor, size: int, draws: Draws) -> Sequence[Tensor]:
+        """An epoch's batches out of ``which``, shuffled; over again where they are too few."""
+        count = self.steps * size
+        order = torch.cat([which[draws.permutation(len(which))] for _ in range(-(-count // len(which)))])
+        return order[:count].split(size)
+
+    def _batch(self, stream: Stream, step: int, draws: Draws) -> tuple[Tensor, Tensor]:
+        """The stream's pools side by side, each augmented: (batch, mels, frames), (batch, classes)."""
+        parts = [self.augmented(pool.clips, pool.target, pool.batches[step], draws) for pool in stream.pools]
+        return torch.cat([power for power, _ in parts]), torch.cat([target for _, target in parts])
+
+    def _logits(self, streams: Sequence[Stream], powers: list[Tensor]) -> list[Tensor]:
+        """Each stream's own forward pass, or one of all streams together."""
+        levels = [normalise(to_decibels(power)) for power in powers]
+        with autocast(self.fold.device):
+            if self.config.joint_pass:
+                features = self.network.features(torch.cat(levels)).split([len(level) for level in levels])
+                return [stream.head(part) for stream, part in zip(streams, features, strict=True)]
+            passes = zip(streams, levels, strict=True)
+            return [stream.head(self.network.features(level)) for stream, level in passes]
+
+    def augmented(self, clips: TaggedClips, target: Tensor, which: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+        """Crop, slice, mixup, gain, frequency mask, all on the power spectrogram.
+
+        Returns:
+            power (batch, mels, frames) and target (batch, classes), on the device.
+        """
+        config, batch = self.config, len(which)
+        spare = clips.frames[which] - config.crop_frames
+        # Spare frames: a crop starts within them; missing ones: the clip starts at a random place in the crop.
+        starts = draws.integers(spare.abs() + 1) * spare.sign()
+        power, target = crop(clips, which, starts, config.crop_frames, self.power), target[which].to(self.fold.device)
+        if self.slicing is not None:
+            kept = time_slice(config.crop_frames, draws, self.slicing.slice_part, self.slicing.slice_probability, batch)
+            power = power * kept.unsqueeze(1).to(self.fold.device)
+        chosen = draws.chance(config.probability, batch)
+        weight = torch.where(chosen, draws.beta(config.mixup_alpha, batch), 1.0)
+        order = draws.permutation(batch)
+        power, target = mix(power, order, weight), mix(target, order, weight)
+        louder = torch.where(draws.chance(config.probability, batch), draws.uniform(*config.gain, batch), 1.0)
+        masked = band_mask(self.fold.mel.mels, draws, config.mask_half_width, config.probability, batch)
+        factor = louder.unsqueeze(1) * (~masked).float()
+        return power * factor.unsqueeze(2).to(self.fold.device), target
+
+    def _ends_cycle(self) -> bool:
+        return self.epoch % self.config.cycle == 0 or self.epoch == self.epochs
+
+    def _set_learning_rate(self, epochs_done: float) -> None:
+        phase = epochs_done % self.config.cycle / self.config.cycle
+        low, high = self.config.least_learning_rate, self.config.learning_rate
+        for group in self.optimizer.param_groups:
+            group["lr"] = low + (high - low) * 0.5 * (1 + math.cos(math.pi * phase))
+
+
+def snapshot(folder: Path, number: int) -> Path:
+    """Where the weights at the end of cycle ``number``, counted from 1, are kept."""
+    return folder / f"snapshot{number}.safetensors"
+
+
+def snapshots(folder: Path, epochs: int, cycle: int) -> list[Path]:
+    """The snapshots of a training, the last one's last cycle maybe shorter than the others."""
+    return [snapshot(folder, number + 1) for number in range(-(-epochs // cycle))]
+
+
+def folds_of(curated: TaggedClips, config: TaggerTraining) -> list[tuple[Tensor, Tensor]]:
+    """For each fold the positions of training and held-out curated clips.
+
+    Raises:
+        UserError: fewer clips than folds.
+    """
+    if len(curated) < config.folds:
+        raise UserError(f"{curated.packed.folder} has fewer clips than folds: {config.folds}; lower folds")
+    split = KFold(config.folds, shuffle=True, random_state=config.fold_seed)
+    bad = set(config.leave_out)
+    kept = lambda places: torch.tensor([n for n in places.tolist() if curated.packed.ids[n] not in bad])
+    return [(kept(training), torch.from_numpy(held)) for training, held in split.split(np.arange(len(curated)))]
