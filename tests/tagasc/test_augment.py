@@ -1,6 +1,6 @@
 import torch
 
-from tagasc.augment import Draws, band_mask, mix
+from tagasc.augment import Draws, band_mask, mix, time_slice
 
 
 def test_an_epochs_draws_depend_on_seed_and_epoch_alone():
@@ -46,3 +46,14 @@ def test_band_masks_have_the_stated_widths_and_rate():
 def test_integers_reach_both_ends_and_no_further():
     drawn = Draws(0, 1).integers(torch.full((1000,), 3))
     assert set(drawn.tolist()) == {0, 1, 2}
+
+
+def test_time_slices_keep_one_stretch_of_the_stated_length_anywhere():
+    kept = time_slice(200, Draws(0, 1), (0.25, 1.0), 0.5, 2000)
+    lengths = kept.sum(dim=1)
+    assert 0.45 < (lengths < 200).float().mean() < 0.55
+    cut = kept[lengths < 200]
+    assert cut.sum(dim=1).min() >= 50
+    assert all(mask.nonzero().flatten().diff().eq(1).all() for mask in cut)
+    assert cut.any(dim=0).all()
+    assert time_slice(5, Draws(0, 1), (0.25, 1.0), 0.0, 3).all()
