@@ -56,6 +56,7 @@ def main(
     seed: int = 1,
     part: Literal["all", "stage1", "pseudo_labels", "stage2", "score"] = "all",
     shard: str = "0/1",
+    compiled: bool = False,
     device: str = "auto",
     deterministic: bool = False,
     force: bool = False,
@@ -78,6 +79,7 @@ def main(
         seed: of initialisation, order and augmentation.
         part: do one part only; each needs those before it.
         shard: "k/n" takes every n-th fold, from the k-th on, for n processes that share the folds.
+        compiled: let torch.compile make the trunk faster; sums then differ in the last bits.
         device: auto, cpu, cuda, or cuda:N.
         deterministic: repeat bit for bit on a GPU too; slower.
         force: start over even if there is a result.
@@ -87,7 +89,7 @@ def main(
     if not noisy:
         skipped = ", pseudo-labels and stage 2" if stages == 2 else ""
         log.info("tagger: without noisy clips; skipped: noisy head%s", skipped)
-    settings = Settings(model, mel, training, pseudo_labels, semi, inference, noisy, seed)
+    settings = Settings(model, mel, training, pseudo_labels, semi, inference, noisy, seed, compiled)
     chosen = _folds(folds, training.folds)
     work = Work(settings, chosen, stages if noisy else 1, audio, corpus, out, choose_device(device, deterministic))
     number, shards = command.shard(shard)
@@ -117,6 +119,7 @@ class Settings:
     inference: Inference
     noisy: bool
     seed: int
+    compiled: bool
 
 
 class Work:
@@ -255,7 +258,7 @@ class Work:
 
     def _fold(self, fold: int, stage: int) -> Fold:
         s, folder = self.settings, self.folder(fold, stage)
-        return Fold(fold, self.curated, self.noisy, s.training, s.model, s.mel, s.seed, folder, self.device)
+        return Fold(fold, self.curated, self.noisy, s.training, s.model, s.mel, s.seed, folder, self.device, s.compiled)
 
     def _fit(self, task: TaggerTask) -> None:
         folder, number = task.fold.folder, parameters(task.network)
@@ -266,7 +269,14 @@ class Work:
     def _record(self, fold: int, stage: int, inputs: dict[str, Path]) -> dict[str, Any]:
         """What one stage of one fold is made from."""
         s = self.settings
-        config = {"model": s.model, "mel": s.mel, "training": s.training, "noisy": s.noisy, "seed": s.seed}
+        config = {
+            "model": s.model,
+            "mel": s.mel,
+            "training": s.training,
+            "noisy": s.noisy,
+            "seed": s.seed,
+            "compiled": s.compiled,
+        }
         config |= {"fold": fold} | ({"semi": s.semi} if stage == 2 else {})
         audio = {split: self.packed[split] / "index.json" for split in ("curated", "noisy")[: 1 + s.noisy]}
         return provenance.made_from(f"train_tagger stage{stage}", config, {**audio, **inputs})

@@ -262,3 +262,10 @@ def test_without_noisy_clips_the_noisy_head_stays_as_it_was(fold):
         name.split(".")[0] for name, value in task.network.state_dict().items() if not torch.equal(value, before[name])
     }
     assert changed == {"stem", "stages", "curated"}
+
+
+def test_a_compiled_trunk_trains_the_same(fold, monkeypatch):
+    compile_ = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda *a, **k: compile_(*a, **k, backend="eager"))  # no C++ in the tests
+    losses = [TaggerTask(replace(fold, compiled=compiled)).train(1)["loss"] for compiled in (False, True)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)

@@ -1,0 +1,93 @@
+"""How fast the tagger is trained and used, part by part, on noise in place of clips."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models import resnet34
+
+from tagasc.audio import PackedAudio
+from tagasc.augment import Draws
+from tagasc.features import MelConfig, MelPower, normalise, reflect, to_decibels
+from tagasc.models.tagger import Head, Tagger, TaggerConfig
+from tagasc.speed import Speed, measure, noise_folder
+from tagasc.tagger.clips import TaggedClips
+from tagasc.tagger.inference import Ensemble
+from tagasc.tagger.settings import TaggerTraining
+from tagasc.tagger.training import Fold, TaggerTask
+
+_CLASSES = [f"class{n:02d}" for n in range(80)]
+
+
+def speeds(folder: Path, batch: int, compiled: bool, device: torch.device, seconds: float) -> Iterator[Speed]:
+    """Measure the published tagger (ResNet-34, 128 mels × 512 frames, two streams of ``batch`` clips).
+
+    Args:
+        folder: an empty folder, for the noise.
+        batch: clips of each stream.
+        compiled: measure the training step as torch.compile makes it, too.
+        device: where.
+        seconds: for each measurement.
+    """
+    plain = _plain(batch, device)
+    yield measure("training step, plain PyTorch in float32, ready spectrograms", plain, 2 * batch, device, seconds)
+    for also in (False, True)[: 1 + compiled]:
+        task = _task(folder / f"compiled{also}", batch, also, device)
+        streams, draws = task.streams(Draws(1, 1)), Draws(1, 1)
+        step = lambda task=task, streams=streams, draws=draws: task.step(streams, 0, draws)
+        how = "compiled, " if also else ""
+        yield measure(f"our training step, {how}from packed audio, separate passes", step, 2 * batch, device, seconds)
+    yield measure("log-mel of 10-s clips alone", _log_mel(batch, device), batch, device, seconds)
+    scenes = PackedAudio(noise_folder(folder / "scenes", batch, 10.0, 48000, 2, _CLASSES))
+    ensemble = Ensemble([Tagger(TaggerConfig(), 80).to(device).eval()], MelConfig(), _CLASSES, (0,))
+    yield measure(
+        "tags of 10-s 48-kHz stereo clips, one model, one pad",
+        lambda: ensemble.tag_scenes(scenes, device, batch), batch, device, seconds,
+    )  # fmt: skip
+
+
+class _Plain(nn.Module):
+    """The same network out of torchvision's parts, without any of our choices."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk = resnet34()
+        self.trunk.conv1 = nn.Conv2d(1, 64, 7, stride=2, padding=3, bias=False)
+        self.trunk.avgpool, self.trunk.fc = nn.AdaptiveMaxPool2d(1), nn.Identity()
+        self.heads = nn.ModuleList(Head(512, 80, TaggerConfig()) for _ in range(2))
+
+    def forward(self, log_mel: Tensor, head: int) -> Tensor:
+        return self.heads[head](self.trunk(log_mel.unsqueeze(1)))
+
+
+def _plain(batch: int, device: torch.device) -> Callable[[], None]:
+    """A step on two streams; float32 as PyTorch has it by default, which on a GPU lets convolutions use TF32."""
+    network = _Plain().to(device)
+    optimizer = torch.optim.Adam(network.parameters())
+    inputs, target = torch.randn(2, batch, 128, 512, device=device), torch.zeros(batch, 80, device=device)
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        sum(F.binary_cross_entropy_with_logits(network(inputs[n], n), target) for n in range(2)).backward()
+        optimizer.step()
+
+    return step
+
+
+def _task(folder: Path, batch: int, compiled: bool, device: torch.device) -> TaggerTask:
+    mel = MelConfig()
+    clips = [
+        TaggedClips(noise_folder(folder / name, 2 * batch, 6.0, mel.sampling_rate, 1, _CLASSES), _CLASSES, mel, device)
+        for name in ("curated", "noisy")
+    ]
+    config = replace(TaggerTraining(), batch=batch, folds=2)
+    return TaggerTask(Fold(0, *clips, config, TaggerConfig(), mel, 1, folder, device, compiled))
+
+
+def _log_mel(batch: int, device: torch.device) -> Callable[[], Tensor]:
+    mel = MelConfig()
+    power, wave = MelPower(mel).to(device), torch.randn(batch, 10 * mel.sampling_rate, device=device)
+    return torch.inference_mode()(lambda: normalise(to_decibels(power(reflect(wave, mel)))))
