@@ -209,12 +209,12 @@ run_stage() {
     case ${names[now]} in
         download) download ;;
         manifests)
-            step "$scene_corpus" $cpu_cmd "$PYTHON" "$here/local/$scene_corpus.py" "$scene_source" "$dir/data/$scene_corpus" \
+            [[ -z $scene_corpus ]] || step "$scene_corpus" $cpu_cmd "$PYTHON" "$here/local/$scene_corpus.py" "$scene_source" "$dir/data/$scene_corpus" \
                 --nj "$nj" $(scene_manifest_options) "${again[@]}"
             step "$tagging_corpus" $cpu_cmd "$PYTHON" "$here/local/$tagging_corpus.py" "$tagging_source" "$dir/data/$tagging_corpus" \
                 --nj "$nj" $(tagging_manifest_options) "${again[@]}" ;;
         pack)
-            step "$scene_corpus" $cpu_cmd "$PYTHON" "$here"/steps/pack_audio.py --manifests "$dir/data/$scene_corpus" \
+            [[ -z $scene_corpus ]] || step "$scene_corpus" $cpu_cmd "$PYTHON" "$here"/steps/pack_audio.py --manifests "$dir/data/$scene_corpus" \
                 --out "$dir/dump/audio" ${scene_seconds:+--seconds "$scene_seconds"} --nj "$nj" --sample "$sample" "${again[@]}"
             step "$tagging_corpus" $cpu_cmd "$PYTHON" "$here"/steps/pack_audio.py --manifests "$dir/data/$tagging_corpus" \
                 --out "$dir/dump/audio" --nj "$nj" --sample "$sample" "${again[@]}" ;;

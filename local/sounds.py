@@ -258,8 +258,8 @@ class RecordedEvents:
     def __init__(self, folder: Path, rate: int, seed: int, group: str, beds: list[str]) -> None:
         """Raises UserError: no class has a file in every pool."""
         self.rate = rate
-        files = {child.name: sorted(_audio_files(child)) for child in sorted(folder.iterdir()) if child.is_dir()}
-        groups = {file: _group(file, group) for found in files.values() for file in found}
+        files = {child.name: sorted(audio_files(child)) for child in sorted(folder.iterdir()) if child.is_dir()}
+        groups = {file: group_of(file, group) for found in files.values() for file in found}
         pools = _deal(sorted(set(groups.values())), seed)
         self.files, self.dropped = {}, {}
         for name, found in files.items():
@@ -289,7 +289,7 @@ class RecordedBeds:
     def __init__(self, folder: Path, rate: int) -> None:
         """Raises UserError: the folder holds no audio."""
         self.rate = rate
-        self.files = sorted(_audio_files(folder))
+        self.files = sorted(audio_files(folder))
         if not self.files:
             raise UserError(f"{folder} holds no audio; give a folder of long recordings as --beds")
 
@@ -300,7 +300,7 @@ class RecordedBeds:
 
     def draw(self, bed: int, stretch: int, stretches: int, samples: int, random: Random) -> Wave:
         """``samples`` of stereo out of one stretch of a bed, pieces of it joined by crossfades, RMS 1."""
-        whole = _load_stereo(self.files[bed % len(self.files)], self.rate)
+        whole = load_stereo(self.files[bed % len(self.files)], self.rate)
         length = len(whole) // stretches
         own = whole[stretch * length : (stretch + 1) * length]
         if length < _SHORTEST_STRETCH * self.rate or not np.abs(own).max() > 0:
@@ -322,11 +322,13 @@ class RecordedBeds:
         return result[:samples] / (np.sqrt(np.mean(result[:samples] ** 2)) + 1e-12)
 
 
-def _audio_files(folder: Path) -> list[Path]:
+def audio_files(folder: Path) -> list[Path]:
+    """The sound files that lie in a folder."""
     return [file for file in folder.iterdir() if file.suffix.lower() in (".wav", ".flac", ".ogg", ".mp3")]
 
 
-def _group(file: Path, pattern: str) -> str:
+def group_of(file: Path, pattern: str) -> str:
+    """Which files may come from one recording: those alike in what ``pattern`` matches in their names."""
     match = re.match(pattern, file.stem)
     if match is None:
         raise UserError(f"{file}: its name does not match --group {pattern!r}; give a pattern that every file matches")
@@ -346,7 +348,7 @@ def _peak(wave: Wave) -> Wave:
 
 @lru_cache(maxsize=1024)
 def _load_event(file: Path, rate: int) -> Wave:
-    mono = _load_stereo(file, rate).mean(axis=1)
+    mono = load_stereo(file, rate).mean(axis=1)
     loud = np.flatnonzero(np.abs(mono) > 0.003 * np.abs(mono).max())
     if not len(loud):
         raise UserError(f"{file} is silent; take it out of the events")
@@ -354,7 +356,8 @@ def _load_event(file: Path, rate: int) -> Wave:
 
 
 @lru_cache(maxsize=16)
-def _load_stereo(file: Path, rate: int) -> Wave:
+def load_stereo(file: Path, rate: int) -> Wave:
+    """Read a sound file, resampled: float64 (samples, 2)."""
     try:
         wave, own = soundfile.read(file, dtype="float64", always_2d=True)
     except soundfile.LibsndfileError as error:

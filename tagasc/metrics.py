@@ -27,17 +27,22 @@ def lwlrap(truth: np.ndarray, scores: np.ndarray) -> float:
     return float(label_ranking_average_precision_score(truth[kept], scores[kept], sample_weight=labels[kept]))
 
 
-def lwlrap_by_class(truth: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Mean precision at each class's labels, (classes,); nan where a class has no label.
-
-    Weighted by their numbers of labels, the classes' values average to ``lwlrap``.
-    """
+def label_precisions(truth: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Precision at each label's rank, (clips, classes); nan where the class is absent. Its mean is ``lwlrap``."""
     truth = np.asarray(truth) > 0
     precision = np.full(truth.shape, np.nan)
     for clip in np.flatnonzero(truth.any(axis=1)):
         at_least = scores[clip][None, :] >= scores[clip][truth[clip]][:, None]
         precision[clip, truth[clip]] = (at_least & truth[clip]).sum(axis=1) / at_least.sum(axis=1)
-    total, count = np.nansum(precision, axis=0), truth.sum(axis=0)
+    return precision
+
+
+def lwlrap_by_class(truth: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Mean precision at each class's labels, (classes,); nan where a class has no label.
+
+    Weighted by their numbers of labels, the classes' values average to ``lwlrap``.
+    """
+    total, count = np.nansum(label_precisions(truth, scores), axis=0), (np.asarray(truth) > 0).sum(axis=0)
     return np.divide(total, count, out=np.full(count.shape, np.nan), where=count > 0)
 
 

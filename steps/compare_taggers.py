@@ -1,0 +1,102 @@
+#!/usr/bin/env python3
+"""Compares ways to train a tagger: lwlrap over seeds and test sets, with intervals over recordings."""
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from tagasc import command
+from tagasc.console import console
+from tagasc.errors import UserError
+from tagasc.files import write_text
+from tagasc.metrics import label_precisions, location_bootstrap
+from tagasc.report import Table, aligned, markdown
+from tagasc.tags import TagVectors, read_npz
+
+Label = tuple[str, str]  # clip, class
+Precisions = Mapping[str, Mapping[Label, float]]  # by seed, then by label
+
+
+def main(taggers: Path, ways: str, recording: str = r"^(.*?)(?:-[A-Z])?$", out: Path | None = None) -> None:
+    """Print a table of the ways, and each one's difference to the first.
+
+    Args:
+        taggers: folder of trained taggers (stage 3) whose names end in ``_seed<k>``; those of one way may have
+            different test clips, which are pooled.
+        ways: "TITLE: PREFIX/stageN" separated by semicolons: the taggers whose names begin with PREFIX, stage N.
+        recording: pattern whose match in a clip's id tells which clips come from one recording.
+        out: also write the table, as Markdown, to this file.
+    """
+    found = {}
+    for way in ways.split(";"):
+        title, colon, source = (part.strip() for part in way.partition(":"))
+        prefix, slash, stage = source.partition("/")
+        if not (colon and slash and prefix):
+            raise UserError(f"--ways {way.strip()!r} must be TITLE: PREFIX/stageN")
+        found[title] = _read(taggers, prefix, stage)
+    table = compare(found, recording)
+    console.print("\n" + aligned(table) + "\n")
+    if out is not None:
+        write_text(out, markdown(table))
+
+
+def compare(ways: Mapping[str, Precisions], recording: str) -> Table:
+    """A row a way: lwlrap (mean ± standard deviation over seeds), its interval, and its difference to the first.
+
+    Raises:
+        UserError: the ways were not scored on the same labels.
+    """
+    labels = sorted(next(iter(next(iter(ways.values())).values())))
+    recordings = [_recording(clip, recording) for clip, _ in labels]
+    header = ("training", "seeds", "labels", "lwlrap", "95 % interval", "difference", "95 % interval", "")
+    rows, first = [], None
+    for title, seeds in ways.items():
+        if any(sorted(precisions) != labels for precisions in seeds.values()):
+            raise UserError(f"{title} was not scored on the same clips as {next(iter(ways))}; run what is missing")
+        values = np.array([[precisions[label] for label in labels] for precisions in seeds.values()])
+        spread = f" ± {values.mean(axis=1).std(ddof=1):.3f}" if len(values) > 1 else ""
+        row = (title, str(len(values)), str(len(labels)), f"{values.mean():.3f}{spread}")
+        row += (_interval(location_bootstrap(values.mean(axis=0), recordings), ".3f"),)
+        if first is None:
+            first, row = values.mean(axis=0), (*row, "", "", "")
+        else:
+            difference = values.mean(axis=0) - first
+            low, high = location_bootstrap(difference, recordings)
+            shown = "" if low > 0 or high < 0 else "not shown"
+            row += (f"{difference.mean():+.3f}", _interval((low, high), "+.3f"), shown)
+        rows.append(row)
+    return header, rows
+
+
+def _read(taggers: Path, prefix: str, stage: str) -> Precisions:
+    """Precision at every label of the test clips, by seed; test sets of one seed are pooled."""
+    seeds: dict[str, dict[Label, float]] = defaultdict(dict)
+    for path in sorted(taggers.glob(f"{prefix}*_seed*/predictions/{stage}_test.npz")):
+        tags, truth = TagVectors.read(path), read_npz(path, ("truth",), "stage 3 (tagger)")["truth"]
+        precision = label_precisions(truth, tags.values)
+        for clip, name in np.argwhere(truth).tolist():
+            seeds[path.parts[-3].rpartition("_seed")[2]][tags.ids[clip], tags.classes[name]] = precision[clip, name]
+    if not seeds:
+        raise UserError(f"{taggers} has no {prefix}*_seed* with {stage} scored on test clips; run stage 3 (tagger)")
+    return seeds
+
+
+def _recording(clip: str, pattern: str) -> str:
+    try:
+        match = re.match(pattern, clip)
+    except re.error as error:
+        raise UserError(f"--recording {pattern!r} is no pattern ({error}); see Python's re") from None
+    if match is None:
+        raise UserError(f"clip {clip} does not match --recording {pattern!r}; give a pattern that every clip matches")
+    return match.group(match.lastindex or 0)
+
+
+def _interval(bounds: Sequence[float], form: str) -> str:
+    return "" if np.isnan(bounds[0]) else f"{bounds[0]:{form}} to {bounds[1]:{form}}"
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,58 @@
+import numpy as np
+import pytest
+
+from tagasc.metrics import lwlrap
+from tagasc.tags import write_npz
+from tests.conftest import run, succeed
+
+CLASSES = ["bell", "dog", "rain", "tram"]
+
+
+def scored(folder, name, stage, clips, quality, seed):
+    """Test predictions of a tagger: two takes of every recording, noise plus the truth."""
+    random = np.random.default_rng(seed)
+    ids = [f"{clip}-{take}" for clip in clips for take in "AB"]
+    truth = np.eye(4, dtype=bool)[np.arange(len(ids)) // 2 % 4]
+    values = np.clip(0.5 * random.random(truth.shape) + quality * truth, 0, 1).astype(np.float32)
+    path = folder / name / f"predictions/{stage}_test.npz"
+    write_npz(path, {}, ids=np.array(ids), classes=np.array(CLASSES), values=values, truth=truth)
+    return lwlrap(truth, values)
+
+
+def test_ways_are_pooled_over_test_sets_and_compared_to_the_first(tmp_path):
+    found = []
+    for seed in (1, 2):
+        for test, clips in ((1, range(20)), (2, range(20, 40))):
+            name = f"test{test}_seed{seed}"
+            found.append(scored(tmp_path, f"plain_{name}", "stage1", clips, 0.05, 10 * seed + test))
+            scored(tmp_path, f"both_{name}", "stage1", clips, 0.06, 10 * seed + test)
+            scored(tmp_path, f"both_{name}", "stage2", clips, 0.4, 10 * seed + test)
+    ways = "plain: plain_/stage1; same: plain_/stage1; better: both_/stage2"
+    said = succeed("steps/compare_taggers.py", "--taggers", tmp_path, "--ways", ways, "--out", tmp_path / "x.md")
+    rows = [line.split("|")[1:-1] for line in (tmp_path / "x.md").read_text().splitlines()[2:]]
+    plain, same, better = ([cell.strip() for cell in row] for row in rows)
+    assert plain[1:4] == [
+        "2",
+        "80",
+        f"{np.mean(found):.3f} ± {np.std([np.mean(found[:2]), np.mean(found[2:])], ddof=1):.3f}",
+    ]
+    assert same[5:] == ["+0.000", "+0.000 to +0.000", "not shown"]
+    assert better[7] == ""
+    assert float(better[5]) > 0.1
+    assert "not shown" in said
+
+
+def test_ways_scored_on_other_clips_are_refused(tmp_path):
+    scored(tmp_path, "a_seed1", "stage1", range(4), 0.1, 1)
+    scored(tmp_path, "b_seed1", "stage1", range(5), 0.1, 1)
+    ways = ("--taggers", tmp_path, "--ways", "a: a/stage1; b: b/stage1")
+    assert "b was not scored on the same clips as a" in run("steps/compare_taggers.py", *ways).error
+    for wrong in ("a", "a: a", "a: b/stage2"):
+        assert run("steps/compare_taggers.py", "--taggers", tmp_path, "--ways", wrong).error
+
+
+@pytest.mark.parametrize("pattern", ["(", "^x"])
+def test_a_pattern_that_does_not_fit_is_one_clear_line(tmp_path, pattern):
+    scored(tmp_path, "a_seed1", "stage1", range(4), 0.1, 1)
+    outcome = run("steps/compare_taggers.py", "--taggers", tmp_path, "--ways", "a: a/stage1", "--recording", pattern)
+    assert "--recording" in outcome.error
