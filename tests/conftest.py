@@ -21,7 +21,7 @@ TAGGER = [
     "--model.depths",
     "[1,1]",
     "--model.width",
-    "4",
+    "8",
     "--model.hidden",
     "8",
     "--mel.sampling_rate",

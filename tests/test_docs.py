@@ -99,7 +99,7 @@ def shrink(conf: Path):
     """Settings for seconds in place of hours, as one would by hand."""
     for name, changes in {
         "scene.yaml": {"epochs": 2, "batch": 8},
-        "tagger.yaml": {"epochs": 2, "cycle": 2, "batch": 8, "width": 4, "hidden": 8},
+        "tagger.yaml": {"epochs": 2, "cycle": 2, "batch": 8, "width": 8, "hidden": 8},
         "trunk_table1.yaml": {"stem_filters": 8, "block_filters": "[8, 8, 8, 8, 8, 8, 8]"},
     }.items():
         text = (conf / name).read_text()

@@ -15,7 +15,7 @@ class TaggerConfig:
 
     Args:
         depths: blocks of each of the stages.
-        width: filters of the first stage; each further stage doubles them.
+        width: filters of the first stage, a multiple of 8; each further stage doubles them.
         hidden: units of each hidden layer of a head.
         dropout: of each hidden layer of a head.
     """
@@ -28,6 +28,9 @@ class TaggerConfig:
     def __post_init__(self) -> None:
         if not self.depths or min(*self.depths, self.width, self.hidden) < 1:
             raise SettingError("depths, width and hidden must be positive")
+        if self.width % 8:
+            # oneDNN 3.12's strided 1×1 convolution for AVX2 writes outside its memory in training otherwise.
+            raise SettingError(f"width: {self.width} must be a multiple of 8")
 
 
 class Head(nn.Sequential):
