@@ -35,7 +35,7 @@ def run(main: Callable[..., None], positional: bool = False) -> None:
 
     Each parameter of ``main`` is an option (with ``positional``, those without a default are arguments); dataclass
     parameters are groups of options, and ``--config FILE.yaml`` sets any of them. Exit status: 0 done, 1 bad input,
-    2 bad options, 130 interrupted.
+    2 bad options, 3 some runs of several failed, 130 interrupted.
     """
     start_logging()
     signal.signal(signal.SIGTERM, _interrupt)
@@ -46,7 +46,7 @@ def run(main: Callable[..., None], positional: bool = False) -> None:
     except ArgumentError as error:
         _stop(f"{_one_line(error)}; see --help", 2)
     except UserError as error:
-        _stop(str(error), 1)
+        _stop(str(error), error.status)
     except KeyboardInterrupt:
         _stop("interrupted; the same command goes on where this stopped", 130)
     except OSError as error:
