@@ -10,6 +10,8 @@
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
 export LHOTSE_AUDIO_BACKEND=LibsndfileBackend PYTHONUTF8=1
+# Threads that wait, sleep: while they spin, as by default, anything else on their cores makes each step wait for it.
+export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
 
 path_error() { echo "error: $*" >&2; exit 1; }
 

@@ -15,6 +15,10 @@ tagger_seed=1    # of the tagger's training
 activation=auto  # of a tagger from transformers: sigmoid, softmax, or auto (what its configuration says)
 ngpu=1           # GPUs to share the work among; 0 uses the CPU even if there is a GPU
 nj=$(nproc)      # processes for work on the CPU
+protocol=both    # ours (test scored once), both (one training serves the paper's column too), paper (which gets its own)
+final_fit=none   # all: also retrain ours on all training clips, for the epochs that validation chose
+controls=auto    # retrainings with altered tags, as "@shuffled @constant @within @oracle"; auto: these with --systems all
+code_windows=whole # clips that codes are computed from: whole, or as the authors' released code took them
 sample=int16     # stored samples of packed audio: int16 rounds, float32 keeps 24 bits at twice the size
 deterministic=false # repeat bit for bit on a GPU too; slower
 force=false      # do the stages over, even where their results are there
@@ -28,6 +32,9 @@ writes=("corpora" "data/<corpus>/*.jsonl.gz" "dump/audio/<corpus>_<split>/" "exp
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 given=("$@")
+failures=()
+TAGASC_RUN="$$ $(date +%s)" # tells the processes of one run from those of the next
+export TAGASC_RUN
 say() { echo "$(date '+%Y-%m-%d %H:%M:%S') $*" >&2; }
 die() { echo "error: $*" >&2; exit "${status:-1}"; }
 
@@ -64,7 +71,7 @@ load_recipe() { # find the recipe among the arguments and read it; what it sets 
 }
 
 parse() { # set the variables that the options name
-    local known=" recipe stage stop_stage systems seeds tagger_folds tagger_stages tagger_seed activation ngpu nj sample deterministic force dry_run ${recipe_options[*]} " option value
+    local known=" recipe stage stop_stage systems seeds tagger_folds tagger_stages tagger_seed activation ngpu nj protocol final_fit controls code_windows sample deterministic force dry_run ${recipe_options[*]} " option value
     while (($#)); do
         [[ $1 == --help || $1 == -h ]] && { usage; exit 0; }
         [[ $1 == --* ]] || status=2 die "$1 is no option; see ./run.sh --help"
@@ -91,6 +98,17 @@ parse() { # set the variables that the options name
     done
     ((stage <= stop_stage && stop_stage < ${#names[@]})) || status=2 die "stages go from 0 to 8, --stage not above --stop-stage"
     ((nj > 0)) || status=2 die "option --nj must be at least 1"
+    one_of protocol ours both paper
+    one_of final_fit none all
+    one_of code_windows whole released
+    if [[ $controls == auto ]]; then
+        controls=
+        [[ " $systems " != *" all "* ]] || controls="@shuffled @constant @within @oracle"
+    fi
+}
+
+one_of() { # OPTION VALUE…
+    [[ " ${*:2} " == *" ${!1} "* ]] || status=2 die "option --${1//_/-} is one of ${*:2}, not ${!1}"
 }
 
 lock() { # one run at a time in a recipe's folder; processes that outlive this one keep the lock
@@ -125,6 +143,7 @@ step() { # NAME COMMAND…: run one program, its output in a log file
     wait $! || code=$?
     echo "# $(date '+%Y-%m-%d %H:%M:%S') status $code after $((SECONDS - began)) s" >>"$file"
     ((code == 0)) && return
+    if ((code == 3)); then some_failed "$file"; return; fi
     {
         echo
         echo "stage $now (${names[now]}) failed with status $code. The end of its log:"
@@ -136,8 +155,8 @@ step() { # NAME COMMAND…: run one program, its output in a log file
 }
 
 # shellcheck disable=SC2086  # gpu_cmd is words
-on_gpus() { # NAME COMMAND…: run a program once a GPU, each with its share of the work (--shard)
-    local number failed=0 job jobs=() gpus=()
+on_gpus() { # NAME COMMAND…: run a program once a GPU; the processes share its list of runs
+    local number status code=0 jobs=() gpus=()
     if ((ngpu <= 1)); then step "$1" $gpu_cmd "${@:2}"; return; fi
     IFS=, read -ra gpus <<<"${CUDA_VISIBLE_DEVICES:-$(seq -s, 0 $((ngpu - 1)))}"
     ((${#gpus[@]} >= ngpu)) || die "--ngpu $ngpu, but CUDA_VISIBLE_DEVICES=$CUDA_VISIBLE_DEVICES names ${#gpus[@]}"
@@ -145,12 +164,21 @@ on_gpus() { # NAME COMMAND…: run a program once a GPU, each with its share of 
         (
             trap 'end_children; exit 143' INT TERM
             export CUDA_VISIBLE_DEVICES=${gpus[number]}
-            step "$1.$number" $gpu_cmd "${@:2}" --shard "$number/$ngpu"
+            step "$1.$number" $gpu_cmd "${@:2}"
+            exit $((${#failures[@]} ? 3 : 0))
         ) &
         jobs+=($!)
     done
-    for job in "${jobs[@]}"; do wait "$job" || failed=$?; done
-    ((failed == 0)) || exit "$failed"
+    for number in "${!jobs[@]}"; do
+        status=0
+        wait "${jobs[number]}" || status=$?
+        if ((status == 3)); then some_failed "$dir/exp/log/$now.$1.$number.log"; else code=$((code | status)); fi
+    done
+    ((code == 0)) || exit "$code"
+}
+
+some_failed() { # LOG: some runs of several failed; later stages go on with the others
+    failures+=("$(grep ' failed: ' "$1"; echo "    its log: $1")")
 }
 
 end_children() { # pass the signal on, and wait until what they were writing is whole or gone
@@ -200,8 +228,28 @@ trap 'stopped 143' TERM
     tags=$dir/dump/tags/$tagger
     again=(); if $force; then again=(--force); fi
     gpu=(--device "$device" "${again[@]}"); if $deterministic; then gpu+=(--deterministic); fi
-    which=(--systems "$systems" --seeds "$seeds" --systems-file "$here/egs/systems.yaml")
+    which=(--seeds "$seeds" --systems-file "$here/egs/systems.yaml")
     audio=(--audio "$dir/dump/audio")
+    ours=$protocol
+    if [[ $protocol == paper ]]; then ours=ours; fi
+}
+
+# shellcheck disable=SC2086,SC2154  # cpu_cmd and gpu_cmd are words; variables of the recipe
+{
+    train() { # NAME OUT OPTIONS…
+        on_gpus "$1" "$PYTHON" "$here"/steps/train_scene.py "${audio[@]}" --tags "$tags" --out "$2" \
+            --corpus "$scene_corpus" --trunk "$dir/conf/trunk_$trunk.yaml" --training "$dir/conf/scene.yaml" --nj "$nj" \
+            "${which[@]}" "${gpu[@]}" "${@:3}"
+    }
+    codes() { # NAME OUT OPTIONS…
+        step "$1" $gpu_cmd "$PYTHON" "$here"/steps/extract_codes.py "${audio[@]}" --tags "$tags" --out "$2" \
+            --corpus "$scene_corpus" --windows "$code_windows" --systems "$systems $controls" "${which[@]}" \
+            --device "$device" "${again[@]}" "${@:3}"
+    }
+    svm() { # NAME OUT OPTIONS…
+        step "$1" $cpu_cmd "$PYTHON" "$here"/steps/score_svm.py --out "$2" --systems "$systems $controls" "${which[@]}" \
+            --nj "$nj" "${again[@]}" "${@:3}"
+    }
 }
 
 # shellcheck disable=SC2046,SC2086,SC2154  # cpu_cmd and gpu_cmd are words; variables of the recipe
@@ -235,13 +283,17 @@ run_stage() {
                 --corpus "$scene_corpus" --activation "$activation" ${events_table:+--truth "$events_table"} \
                 --device "$device" "${again[@]}" ;;
         scenes)
-            on_gpus scenes "$PYTHON" "$here"/steps/train_scene.py "${audio[@]}" --tags "$tags" --out "$experiment" \
-                --corpus "$scene_corpus" --trunk "$dir/conf/trunk_$trunk.yaml" --training "$dir/conf/scene.yaml" \
-                "${which[@]}" "${gpu[@]}" ;;
+            train scenes "$experiment" --systems "$systems" --protocol "$ours"
+            [[ -z $controls ]] || train controls "$experiment" --systems "$controls" --protocol "$ours"
+            local chosen_by=(--chosen-by "$experiment" --systems "$systems $controls")
+            [[ $protocol != paper ]] || train paper "$experiment/paper" --protocol paper "${chosen_by[@]}"
+            [[ $final_fit != all ]] || train final "$experiment/final" --protocol final "${chosen_by[@]}" ;;
         codes)
-            step codes $gpu_cmd "$PYTHON" "$here"/steps/extract_codes.py "${audio[@]}" --tags "$tags" --out "$experiment" \
-                --corpus "$scene_corpus" "${which[@]}" --device "$device" "${again[@]}" ;;
-        svm) step svm $cpu_cmd "$PYTHON" "$here"/steps/score_svm.py --out "$experiment" "${which[@]}" "${again[@]}" ;;
+            codes codes "$experiment"
+            [[ $final_fit != all ]] || codes final "$experiment/final" --chosen-by "$experiment" ;;
+        svm)
+            svm svm "$experiment"
+            [[ $final_fit != all ]] || svm final "$experiment/final" --chosen-by "$experiment" ;;
         report)
             step report $cpu_cmd "$PYTHON" "$here"/steps/report.py --recipe "$dir" --experiment "$experiment" \
                 --tagger "$dir/exp/tagger/$tagger" --tags "$tags" --corpus "$scene_corpus" \
@@ -253,4 +305,8 @@ for ((now = stage; now <= stop_stage; now++)); do
     $dry_run || say "stage $now (${names[now]})"
     run_stage
 done
+if ((${#failures[@]})); then
+    printf '%s\n' "" "some runs failed, the others are done:" "${failures[@]}" "To go on: the same command again" >&2
+    exit 1
+fi
 $dry_run || say "done in $SECONDS s"

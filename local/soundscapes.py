@@ -19,9 +19,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +31,7 @@ from tagasc import command
 from tagasc.console import log, progress
 from tagasc.errors import SettingError, UserError
 from tagasc.files import whole_folder, write_json
+from tagasc.processes import workers
 
 
 @dataclass(frozen=True)
@@ -312,7 +311,7 @@ def _in_parallel(work: Callable, items: Iterable, nj: int, what: str) -> list:
     _work, items = work, list(items)
     if nj <= 1:
         return list(progress(map(work, items), what, total=len(items)))
-    with ProcessPoolExecutor(nj, mp_context=get_context("fork")) as pool:
+    with workers(nj) as pool:
         return list(progress(pool.map(_call, items, chunksize=4), what, total=len(items)))
 
 

@@ -52,7 +52,7 @@ def main(
     frames = round(seconds * sampling_rate) - 1  # pre-emphasis drops the first
     if frames < shape.least_frames():
         raise UserError(f"{seconds} s at {sampling_rate} Hz are too short for {path}; give longer --seconds")
-    rows = [describe(name, system, shape, (frames, channels), scenes, tags) for name, system in chosen.items()]
+    rows = [describe(name, one.system, shape, (frames, channels), scenes, tags) for name, one in chosen.items()]
     if json:
         print(_json(rows))
     else:

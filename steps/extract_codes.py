@@ -1,21 +1,27 @@
 #!/usr/bin/env python3
-"""Stage 6: run trained scene networks over whole clips and keep their codes."""
+"""Stage 6: run trained scene networks over the clips and keep their codes."""
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 
 from tagasc import command, provenance
-from tagasc.audio import AudioStore, PackedAudio
+from tagasc.augment import Draws
 from tagasc.backend import Codes
-from tagasc.console import log, progress
+from tagasc.console import log
 from tagasc.errors import UserError
-from tagasc.models.scene import SceneNetwork
-from tagasc.scene import SceneClips, load_network, outputs
-from tagasc.systems import read_systems, runs, select
-from tagasc.tags import TagVectors, read_record
+from tagasc.files import digest
+from tagasc.scene import SceneClips, Windows, codes_and_logits, crop_frames, load_network
+from tagasc.scene_corpus import SceneCorpus, Tagging
+from tagasc.sweep import sweep
+from tagasc.systems import TAGS_ALONE, read_systems, runs, select
+from tagasc.tags import read_record
 from tagasc.training import WEIGHTS, choose_device
+
+Taken = Literal["whole", "released"]
+_BATCH, _TEST_SHARE = 24, 479_520 / 480_000  # of the released code of [21]
 
 
 def main(
@@ -26,58 +32,66 @@ def main(
     systems: str = "all",
     seeds: str = "1",
     systems_file: Path = Path("egs/systems.yaml"),
-    batch: int = 32,
+    windows: Taken = "whole",
+    chosen_by: Path | None = None,
     device: str = "auto",
     force: bool = False,
 ) -> None:
     """Write ``<out>/codes/<system>/seed<k>/<split>.npz`` for every packed split.
+
+    Beside them ``<out>/codes/tags_alone/seed0``, the tag vectors as if they were codes, if a system uses tags.
 
     Args:
         audio: folder of packed audio (stage 2).
         out: folder of the experiment, with the trained networks (stage 5).
         tags: folder of tag vectors (stage 4); needed by every system but the baseline.
         corpus: name of the scene corpus.
-        systems: names of systems or tables, separated by spaces, or all.
+        systems: names of systems or tables, separated by spaces, or all; also NAME@CONTROL and @CONTROL.
         seeds: separated by spaces.
         systems_file: the records of the systems.
-        batch: clips at a time.
+        windows: whole clips; or as the released code took them: training codes from one random crop a clip, shuffled,
+            the incomplete last batch of 24 left out, and the others from a clip's first 99.9 %.
+        chosen_by: the experiment whose best tag system @CONTROL means, if not this one.
         device: auto, cpu, cuda, or cuda:N.
         force: extract again even what is there.
     """
-    chosen = select(read_systems(systems_file), systems.split(), systems_file)
-    where = choose_device(device)
-    folders = sorted(audio.glob(f"{corpus}_*/"))
-    if not folders:
-        raise UserError(f"{audio} holds no packed {corpus}; run stage 2 (pack)")
-    stores: dict[Path, AudioStore] = {}
-    for name, seed, target in runs(out, "codes", list(chosen), seeds):
-        if chosen[name].uses_tags and tags is None:
-            raise UserError(f"{name} uses tags; give --tags")
+    chosen = select(read_systems(systems_file), systems.split(), systems_file, chosen_by or out)
+    mine = runs(out, "codes", list(chosen), seeds)
+    scenes = SceneCorpus(audio, corpus, tags, choose_device(device))
+    splits = scenes.splits
+
+    def work(number: int) -> bool:
+        name, seed, target = mine[number]
+        uses_tags = chosen[name].system.uses_tags
         weights = out / "scene" / name / f"seed{seed}" / WEIGHTS
         network, about = load_network(weights)
-        network, written = network.to(where), 0
-        for folder in folders:
-            vectors = tags / f"{folder.name}.npz" if chosen[name].uses_tags else None
-            path = target / f"{folder.name.removeprefix(f'{corpus}_')}.npz"
-            record = _record(weights, folder, vectors)
-            if not force and _is_current(path, record, f"{name} seed {seed}"):
-                continue
-            if folder not in stores:
-                stores[folder] = AudioStore(PackedAudio(folder), where)
-            clips = SceneClips(stores[folder], TagVectors.read(vectors) if vectors else None, about["scenes"])
-            _extract(network, about, clips, batch).write(path, record)
-            written += 1
+        _check_tags(weights.parent, scenes, uses_tags)
+        tagging = Tagging(chosen[name].control, about["tag_scale"], seed) if uses_tags else None
+        written = 0
+        for split in splits:
+            record = provenance.made_from(
+                "extract_codes", {"windows": windows}, {"network": weights} | scenes.files([split], uses_tags)
+            )
+            if force or not _is_current(target / f"{split}.npz", record, f"{name} seed {seed}"):
+                clips = scenes.clips([split], tagging, about["scenes"])
+                _fits(about, clips)
+                window = _window(clips, split, about["crop_seconds"], seed) if windows == "released" else None
+                codes, logits = codes_and_logits(network.to(clips.device), clips, window)
+                _codes(clips, codes, logits, window).write(target / f"{split}.npz", record)
+                written += 1
         log.info("%s seed %d: %s", name, seed, f"codes of {written} splits" if written else "up to date")
+        return written > 0
+
+    if any(variant.system.uses_tags for variant in chosen.values()):
+        _tags_alone(out / "codes" / TAGS_ALONE / "seed0", scenes, splits)
+    sweep([f"{name}.seed{seed}" for name, seed, _ in mine], work, out / "log" / "codes")
 
 
-def _record(weights: Path, folder: Path, vectors: Path | None) -> dict:
-    """What the codes of one split are made from."""
-    inputs = {"network": weights, "audio": folder / "index.json"} | ({"tags": vectors} if vectors else {})
-    stages = {"network": "stage 5 (scenes)", "audio": "stage 2 (pack)", "tags": "stage 4 (tags)"}
-    for name, path in inputs.items():
-        if not path.exists():
-            raise UserError(f"{path} does not exist; {stages[name]} makes it")
-    return provenance.made_from("extract_codes", {"clips": "whole"}, inputs)
+def _check_tags(folder: Path, scenes: SceneCorpus, uses_tags: bool) -> None:
+    """A network must be given tags of the tagger that it was trained with."""
+    trained = (provenance.read(folder) or {}).get("inputs", {}).get("tags train")
+    if uses_tags and trained != digest(scenes.files(["train"], with_tags=True)["tags train"]):
+        raise UserError(f"{folder} was trained on other tags than {scenes.tag_file('train')}; train it again (stage 5)")
 
 
 def _is_current(path: Path, record: dict, title: str) -> bool:
@@ -90,13 +104,30 @@ def _is_current(path: Path, record: dict, title: str) -> bool:
     return why is None
 
 
-def _extract(network: SceneNetwork, about: dict, clips: SceneClips, batch: int) -> Codes:
-    _fits(about, clips)
-    steps = -(-len(clips) // batch)
-    rows = list(progress(outputs(network, clips, batch), f"codes {clips.packed.folder.name}", total=steps))
-    codes, logits = (torch.cat([row[part] for row in rows]).cpu().numpy() for part in (1, 2))
-    locations = np.array([clip.location for clip in clips.packed.clips])
-    return Codes(np.array(clips.packed.ids), codes, logits, np.array(clips.labels), locations)
+def _window(clips: SceneClips, split: str, crop_seconds: float | None, seed: int) -> Windows:
+    """What the released code takes of each clip."""
+    count = len(clips)
+    if split != "train":
+        return Windows(torch.arange(count), torch.zeros(count, dtype=torch.int64), int(_TEST_SHARE * clips.frames))
+    frames = crop_frames(crop_seconds, clips)
+    draws = Draws(seed, 0)
+    order = draws.permutation(count)[: max(1, count // _BATCH) * _BATCH]
+    return Windows(order, draws.integers(torch.full(order.shape, clips.frames - frames + 1)), frames)
+
+
+def _codes(clips: SceneClips, codes: np.ndarray, logits: np.ndarray, window: Windows | None = None) -> Codes:
+    which = range(len(clips)) if window is None else window.clips.tolist()
+    ids, locations = ([getattr(clips.clips[n], what) for n in which] for what in ("id", "location"))
+    return Codes(np.array(ids), codes, logits, np.array([clips.labels[n] for n in which]), np.array(locations))
+
+
+def _tags_alone(folder: Path, scenes: SceneCorpus, splits: list[str]) -> None:
+    for split in splits:
+        record = provenance.made_from("extract_codes", {"system": TAGS_ALONE}, scenes.files([split], with_tags=True))
+        if not _is_current(folder / f"{split}.npz", record, TAGS_ALONE):
+            clips = scenes.clips([split], Tagging())
+            codes = _codes(clips, clips.tags.cpu().numpy(), np.zeros((len(clips), 0), np.float32))
+            codes.write(folder / f"{split}.npz", record)
 
 
 def _fits(about: dict, clips: SceneClips) -> None:

@@ -3,20 +3,23 @@
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import skops.io
 
 from tagasc import command, provenance
-from tagasc.backend import Codes, SvmConfig, choose_svm
+from tagasc.backend import Chosen, Codes, SvmConfig, choose_svm, fit_svm
 from tagasc.console import log
 from tagasc.errors import UserError
-from tagasc.files import whole_folder, write_json
+from tagasc.files import read_json, whole_folder, write_json
 from tagasc.metrics import class_averaged
-from tagasc.systems import read_systems, runs, select
+from tagasc.sweep import sweep
+from tagasc.systems import TAGS_ALONE, read_systems, runs, select
 from tagasc.tags import read_record
 
-SPLITS = ("train", "validation", "test")
+SCORES = "scores.json"
+MACHINES = {"svm": False, "svm_standardised": True}
 
 
 def main(
@@ -25,77 +28,117 @@ def main(
     seeds: str = "1",
     systems_file: Path = Path("egs/systems.yaml"),
     svm: SvmConfig = SvmConfig(),
+    chosen_by: Path | None = None,
+    nj: int = 1,
     force: bool = False,
 ) -> None:
-    """Write the machine, its predictions and its scores into ``<out>/svm/<system>/seed<k>``.
+    """Write the machines, their predictions and their scores into ``<out>/svm/<system>/seed<k>``.
 
     Args:
         out: folder of the experiment, with the codes (stage 6).
-        systems: names of systems or tables, separated by spaces, or all.
+        systems: names of systems or tables, separated by spaces, or all; also NAME@CONTROL and @CONTROL.
         seeds: separated by spaces.
         systems_file: the records of the systems.
         svm: what the machine is chosen from.
+        chosen_by: take kernel and C as chosen in that experiment, and fit on training and validation codes together.
+        nj: machines to fit at a time.
         force: score again even what is there.
     """
-    chosen = select(read_systems(systems_file), systems.split(), systems_file)
-    for name, seed, folder in runs(out, "svm", list(chosen), seeds):
-        source = out / "codes" / name / f"seed{seed}"
-        missing = [split for split in SPLITS if not (source / f"{split}.npz").exists()]
-        if missing:
-            raise UserError(f"{source / missing[0]}.npz does not exist; stage 6 (codes) makes it")
-        files = {path.stem: path for path in sorted(source.glob("[!.]*.npz"))}
-        networks = {(read_record(path) or {}).get("inputs", {}).get("network") for path in files.values()}
-        if len(networks) > 1:
-            raise UserError(f"{source} holds codes of different networks; run stage 6 (codes) again")
-        record = provenance.made_from("score_svm", {"svm": svm}, files)
+    if nj < 1:
+        raise UserError(f"--nj {nj} must be at least 1")
+    chosen = select(read_systems(systems_file), systems.split(), systems_file, chosen_by or out)
+    mine = runs(out, "svm", list(chosen), seeds)
+    if any(variant.system.uses_tags for variant in chosen.values()):
+        mine += runs(out, "svm", [TAGS_ALONE], "0")
+
+    def work(number: int) -> bool:
+        name, seed, folder = mine[number]
+        files = _code_files(out / "codes" / name / f"seed{seed}")
+        settings: dict[str, Any] = {"svm": svm}
+        if chosen_by is not None:
+            scores = read_json(chosen_by / "svm" / name / f"seed{seed}" / SCORES, "stage 7 (svm)")
+            settings = {machine: scores["machines"][machine]["chosen"] for machine in MACHINES}
+        record = provenance.made_from("score_svm", settings, files)
         old = provenance.read(folder)
         why = provenance.difference(old, record) if old else "new"
         if why is None and not force:
             log.info("%s seed %d: up to date", name, seed)
-            continue
+            return False
         if old and not force:
             log.info("%s seed %d: outdated (%s), scoring again", name, seed, why)
-        _score(f"{name} seed {seed}", {split: Codes.read(path) for split, path in files.items()}, svm, folder, record)
+        codes = {split: Codes.read(path) for split, path in files.items()}
+        if chosen_by is None:
+            machines = {
+                machine: choose_svm(svm, codes["train"], codes["validation"], standardise, nj)
+                for machine, standardise in MACHINES.items()
+            }
+        else:
+            together = codes["train"].joined(codes["validation"])
+            machines = {
+                machine: Chosen(fit_svm(together, one["kernel"], one["C"], MACHINES[machine]), one, [])
+                for machine, one in settings.items()
+            }
+        _score(f"{name} seed {seed}", codes, machines, folder, record)
+        return True
+
+    sweep([f"{name}.seed{seed}" for name, seed, _ in mine], work, out / "log" / "svm")
 
 
-def _score(title: str, codes: dict[str, Codes], config: SvmConfig, folder: Path, record: dict) -> None:
-    machine, tried = choose_svm(config, codes["train"], codes["validation"])
+def _code_files(source: Path) -> dict[str, Path]:
+    """The codes of each split, all of one network."""
+    for split in ("train", "validation", "test"):
+        if not (source / f"{split}.npz").exists():
+            raise UserError(f"{source / split}.npz does not exist; stage 6 (codes) makes it")
+    files = {path.stem: path for path in sorted(source.glob("[!.]*.npz"))}
+    networks = {(read_record(path) or {}).get("inputs", {}).get("network") for path in files.values()}
+    if len(networks) > 1:
+        raise UserError(f"{source} holds codes of different networks; run stage 6 (codes) again")
+    return files
+
+
+def _score(title: str, codes: dict[str, Codes], machines: dict[str, Chosen], folder: Path, record: dict) -> None:
+    """Predict the test clips, and the unused ones, once; write everything or nothing."""
     tests = {"test": codes["test"]}
     if "unused" in codes:
         # The paper's other test set: every clip that is not in the fold's training list.
         tests["test+unused"] = codes["test"].joined(codes["unused"])
-    # The softmax's order of scenes is alphabetical, as is that of the training labels.
-    names = np.unique(codes["train"].scenes)
-    scores, rows = {}, []
-    for split, clips in tests.items():
-        predicted, by_network = machine.predict(clips.codes), names[clips.logits.argmax(axis=1)]
-        scores[split] = {
-            "clips": len(clips.ids),
-            "accuracy": float((predicted == clips.scenes).mean()),
-            "class_averaged": class_averaged(clips.scenes, predicted),
-            "softmax_accuracy": float((by_network == clips.scenes).mean()),
-        }
-        if split == list(tests)[-1]:
-            rows = list(zip(clips.ids, clips.scenes, predicted, by_network, clips.locations, strict=True))
-    in_test = set(codes["test"].ids)
-    best = max(tried, key=lambda one: one["validation_accuracy"])
+    every = list(tests.values())[-1]
+    predicted = {name: one.machine.predict(every.codes) for name, one in machines.items()}
+    if every.logits.shape[1]:
+        # The network's own answer; its scenes are in alphabetical order, as numpy sorts them.
+        predicted["softmax"] = np.unique(codes["train"].scenes)[every.logits.argmax(axis=1)]
+    scores = {
+        name: {"scores": {t: _accuracies(c, p[: len(c.ids)]) for t, c in tests.items()}}
+        for name, p in predicted.items()
+    }
+    for name, one in machines.items():
+        scores[name] |= {"chosen": one.settings, "tried": one.tried}
     with whole_folder(folder) as beside:
-        skops.io.dump(machine, beside / "svm.skops")
-        with (beside / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(("clip", "split", "scene", "svm", "softmax", "location"))
-            writer.writerows((clip, "test" if clip in in_test else "unused", *rest) for clip, *rest in rows)
-        write_json(beside / "scores.json", {"chosen": best, "tried": tried, "scores": scores})
+        for name, one in machines.items():
+            skops.io.dump(one.machine, beside / f"{name}.skops")
+        _write_predictions(beside / "predictions.csv", every, len(codes["test"].ids), predicted)
+        write_json(beside / SCORES, {"machines": scores})
         provenance.write(beside, record)
-    shown = ", ".join(f"{split} {100 * score['accuracy']:.2f} %" for split, score in scores.items())
-    log.info(
-        "%s: %s, C = %g (validation %.2f %%): %s",
-        title,
-        best["kernel"],
-        best["C"],
-        100 * best["validation_accuracy"],
-        shown,
-    )
+    for name, one in machines.items():
+        shown = ", ".join(f"{test} {100 * of['accuracy']:.2f} %" for test, of in scores[name]["scores"].items())
+        log.info("%s, %s: %s, C = %g: %s", title, name, one.settings["kernel"], one.settings["C"], shown)
+
+
+def _accuracies(clips: Codes, predicted: np.ndarray) -> dict[str, float]:
+    return {
+        "clips": len(clips.ids),
+        "accuracy": float((predicted == clips.scenes).mean()),
+        "class_averaged": class_averaged(clips.scenes, predicted),
+    }
+
+
+def _write_predictions(path: Path, clips: Codes, tests: int, predicted: dict[str, np.ndarray]) -> None:
+    """A row a clip; the first ``tests`` clips are the official test set."""
+    split = ["test"] * tests + ["unused"] * (len(clips.ids) - tests)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("clip", "split", "scene", "location", *predicted))
+        writer.writerows(zip(clips.ids, split, clips.scenes, clips.locations, *predicted.values(), strict=True))
 
 
 if __name__ == "__main__":

@@ -1,23 +1,26 @@
 #!/usr/bin/env python3
 """Stage 5: train scene networks, one for each system and seed."""
 
-import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import torch
 
 from tagasc import command, provenance
-from tagasc.audio import AudioStore, PackedAudio
 from tagasc.console import log
 from tagasc.errors import UserError
-from tagasc.models.fusion import System
+from tagasc.files import read_json
 from tagasc.models.trunk import TrunkConfig
-from tagasc.scene import SceneClips, SceneTask, SceneTraining
-from tagasc.systems import read_systems, runs, select
-from tagasc.tags import TagVectors
-from tagasc.training import choose_device, fit, parameters, prepare
+from tagasc.paper_protocol import EpochScoring, Labelled
+from tagasc.scene import SceneTask, SceneTraining, codes_and_logits
+from tagasc.scene_corpus import SceneCorpus, Tagging
+from tagasc.sweep import clear_once, sweep
+from tagasc.systems import Variant, read_systems, runs, select
+from tagasc.training import HISTORY, choose_device, fit, parameters, prepare
 
-SPLITS = ("train", "validation")
+Protocol = Literal["ours", "both", "paper", "final"]
+TRAINED_ON = {"ours": "train", "both": "train", "paper": "train+validation", "final": "train+validation"}
 
 
 def main(
@@ -30,82 +33,93 @@ def main(
     systems_file: Path = Path("egs/systems.yaml"),
     trunk: TrunkConfig = TrunkConfig(),
     training: SceneTraining = SceneTraining(),
-    shard: str = "0/1",
+    protocol: Protocol = "ours",
+    chosen_by: Path | None = None,
+    nj: int = 1,
     device: str = "auto",
     deterministic: bool = False,
     force: bool = False,
 ) -> None:
-    """Train scene networks into ``<out>/scene/<system>/seed<k>``.
+    """Train scene networks into ``<out>/scene/<system>/seed<k>``; processes given the same list share it.
 
     Args:
-        audio: folder of packed audio, with ``<corpus>_train`` and ``_validation``.
+        audio: folder of packed audio, with ``<corpus>_train``, ``_validation``; ``_test`` for the paper's protocol.
         out: folder of the experiment.
         tags: folder of tag vectors (stage 4); needed by every system but the baseline.
         corpus: name of the scene corpus.
-        systems: names of systems or tables, separated by spaces, or all.
+        systems: names of systems or tables, separated by spaces, or all; NAME@CONTROL alters the tags, @CONTROL alone
+            those of the tag system that is best on validation.
         seeds: separated by spaces.
         systems_file: the records of the systems.
         trunk: shape of the network.
         training: how it is trained.
-        shard: "k/n" trains every n-th run, from the k-th on, for n processes that share the list.
+        protocol: ours keeps the epoch that is best on validation; both also scores every epoch on test, as the paper
+            did; paper does that with a training on all training clips; final trains on all training clips, for as many
+            epochs as chosen_by's run kept.
+        chosen_by: for paper and final, the experiment whose validation chose.
+        nj: processes that score epochs beside the training.
         device: auto, cpu, cuda, or cuda:N.
         deterministic: repeat bit for bit on a GPU too; slower.
         force: start over even where there is a result.
     """
-    chosen = select(read_systems(systems_file), systems.split(), systems_file)
-    part, parts = _shard(shard)
-    mine = runs(out, "scene", list(chosen), seeds)[part::parts]
+    if nj < 1:
+        raise UserError(f"--nj {nj} must be at least 1")
+    chosen = select(read_systems(systems_file), systems.split(), systems_file, chosen_by or out)
+    mine = runs(out, "scene", list(chosen), seeds)
     where = choose_device(device, deterministic)
+    scenes = SceneCorpus(audio, corpus, tags, where)
+    scenes.files(("train", "validation"), any(variant.system.uses_tags for variant in chosen.values()))
     log.info("%d runs, device %s, %d threads", len(mine), where, torch.get_num_threads())
-    records = [_record(chosen[name], trunk, training, seed, audio, tags, corpus) for name, seed, _ in mine]
+    logs = out / "log" / "scene"
     if force:  # all of them now, so that a sweep that was cut goes on without --force
-        for _, _, folder in mine:
-            shutil.rmtree(folder, ignore_errors=True)
-    clips: dict[bool, tuple[SceneClips, SceneClips]] = {}
-    stores: dict[str, AudioStore] = {}
-    for number, ((name, seed, folder), record) in enumerate(zip(mine, records, strict=True), 1):
-        system = chosen[name]
-        if not prepare(folder, record, force=False):
-            continue
-        if not stores:
-            stores = {split: AudioStore(PackedAudio(audio / f"{corpus}_{split}"), where) for split in SPLITS}
-        if system.uses_tags not in clips:
-            clips[system.uses_tags] = _clips(stores, tags if system.uses_tags else None, corpus)
-        task = SceneTask(training, trunk, system, *clips[system.uses_tags], seed)
-        log.info("run %d of %d: %s, seed %d, %d parameters", number, len(mine), name, seed, parameters(task.network))
-        fit(task, folder, training.epochs, task.about())
+        clear_once([folder for _, _, folder in mine], logs)
+    with EpochScoring(nj if protocol in ("both", "paper") else 0) as scoring:
+
+        def work(number: int) -> bool:
+            name, seed, folder = mine[number]
+            epochs = _epochs(training, protocol, chosen_by, name, seed)
+            config = {"system": chosen[name].system, "control": chosen[name].control, "seed": seed, "epochs": epochs}
+            config |= {"trunk": trunk, "training": training, "trained_on": TRAINED_ON[protocol]}
+            files = scenes.files(("train", "validation"), chosen[name].system.uses_tags)
+            to_train = prepare(folder, provenance.made_from("train_scene", config, files), force=False)
+            scoring.begin(folder, TRAINED_ON[protocol])
+            if not to_train:
+                return False
+            task, codes = _task(scenes, chosen[name], trunk, training, protocol, seed)
+            log.info("%s, seed %d: %d parameters", name, seed, parameters(task.network))
+            fit(task, folder, epochs, task.about(), lambda epoch: scoring.add(epoch, codes))
+            return True
+
+        sweep([f"{name}.seed{seed}" for name, seed, _ in mine], work, logs)
 
 
-def _record(
-    system: System, trunk: TrunkConfig, training: SceneTraining, seed: int, audio: Path, tags: Path | None, corpus: str
-) -> dict:
-    """What one run is made from: tags count only for a system that uses them."""
-    inputs = {f"audio {split}": audio / f"{corpus}_{split}" / "index.json" for split in SPLITS}
-    if system.uses_tags:
-        if tags is None:
-            raise UserError("these systems use tags; give --tags, or take --systems baseline")
-        inputs |= {f"tags {split}": tags / f"{corpus}_{split}.npz" for split in SPLITS}
-    for name, path in inputs.items():
-        if not path.exists():
-            stage = "stage 2 (pack)" if name.startswith("audio") else "stage 4 (tags)"
-            raise UserError(f"{path} does not exist; {stage} makes it")
-    return provenance.made_from(
-        "train_scene", {"system": system, "trunk": trunk, "training": training, "seed": seed}, inputs
-    )
+def _epochs(training: SceneTraining, protocol: Protocol, chosen_by: Path | None, name: str, seed: int) -> int:
+    if protocol != "final":
+        return training.epochs
+    if chosen_by is None:
+        raise UserError("--protocol final needs --chosen-by, the experiment whose validation chose the epochs")
+    history = read_json(chosen_by / "scene" / name / f"seed{seed}" / HISTORY, "stage 5 (scenes)")
+    return history["best_epoch"]
 
 
-def _clips(stores: dict[str, AudioStore], tags: Path | None, corpus: str) -> tuple[SceneClips, SceneClips]:
-    """Training and validation clips, with tags if there are any."""
-    vectors = {split: TagVectors.read(tags / f"{corpus}_{split}.npz") if tags else None for split in SPLITS}
-    train = SceneClips(stores["train"], vectors["train"], None)
-    return train, SceneClips(stores["validation"], vectors["validation"], train.names)
+def _task(
+    scenes: SceneCorpus, variant: Variant, trunk: TrunkConfig, training: SceneTraining, protocol: Protocol, seed: int
+) -> tuple[SceneTask, Callable[[], dict[str, Labelled]]]:
+    """A run ready to train, and a function that computes the codes that the paper's protocol scores."""
+    tagging = Tagging(variant.control, training.tag_scale, seed) if variant.system.uses_tags else None
+    train = scenes.clips(TRAINED_ON[protocol].split("+"), tagging)
+    validation = scenes.clips(["validation"], tagging) if TRAINED_ON[protocol] == "train" else None
+    task = SceneTask(training, trunk, variant.system, train, validation, seed)
+    tests = [split for split in ("test", "unused") if split in scenes.splits]
 
+    def codes() -> dict[str, Labelled]:
+        scored = {"train": train} | {split: scenes.clips([split], tagging) for split in tests}
+        return {
+            split: Labelled(codes_and_logits(task.network, clips)[0], clips.scenes.numpy())
+            for split, clips in scored.items()
+        }
 
-def _shard(text: str) -> tuple[int, int]:
-    part, slash, parts = text.partition("/")
-    if not (slash and part.isdecimal() and parts.isdecimal() and int(part) < int(parts)):
-        raise UserError(f"--shard {text!r} must be k/n with k below n, as in 0/4")
-    return int(part), int(parts)
+    return task, codes
 
 
 if __name__ == "__main__":

@@ -20,11 +20,12 @@ import torch
 from tagasc import command, provenance
 from tagasc.audio import PackedAudio
 from tagasc.console import log
-from tagasc.errors import UserError
+from tagasc.errors import SomeFailed, UserError
 from tagasc.features import MelConfig
 from tagasc.files import digest, read_json, write_json
 from tagasc.metrics import lwlrap
 from tagasc.models.tagger import TaggerConfig
+from tagasc.sweep import clear_once, sweep
 from tagasc.tagger.clips import TaggedClips, truth_of
 from tagasc.tagger.inference import TAGGER, Inference, load_ensemble, load_network, write_tagger
 from tagasc.tagger.pseudo_labels import PseudoLabels, sharpened
@@ -55,13 +56,12 @@ def main(
     noisy: bool = True,
     seed: int = 1,
     part: Literal["all", "stage1", "pseudo_labels", "stage2", "score"] = "all",
-    shard: str = "0/1",
     compiled: bool = False,
     device: str = "auto",
     deterministic: bool = False,
     force: bool = False,
 ) -> None:
-    """Train the audio tagger.
+    """Train the audio tagger; processes that do the same part share its folds.
 
     Args:
         audio: folder of packed audio, with ``<corpus>_curated``, ``_noisy`` and, if there are any, ``_test`` clips.
@@ -78,7 +78,6 @@ def main(
         noisy: use the noisy clips.
         seed: of initialisation, order and augmentation.
         part: do one part only; each needs those before it.
-        shard: "k/n" takes every n-th fold, from the k-th on, for n processes that share the folds.
         compiled: let torch.compile make the trunk faster; sums then differ in the last bits.
         device: auto, cpu, cuda, or cuda:N.
         deterministic: repeat bit for bit on a GPU too; slower.
@@ -92,19 +91,11 @@ def main(
     settings = Settings(model, mel, training, pseudo_labels, semi, inference, noisy, seed, compiled)
     chosen = _folds(folds, training.folds)
     work = Work(settings, chosen, stages if noisy else 1, audio, corpus, out, choose_device(device, deterministic))
-    number, shards = command.shard(shard)
     parts = PARTS if part == "all" else (part,)
-    for fold in chosen[number::shards]:
-        if "stage1" in parts:
-            work.stage1(fold, force)
-    if work.stages == 2:
-        for fold in chosen[number::shards]:
-            if "pseudo_labels" in parts:
-                work.pseudo_labels(fold, force)
-            if "stage2" in parts:
-                work.stage2(fold, force)
-    if "score" in parts and number == 0:
-        work.score(force)
+    if force:
+        work.clear(parts[0])
+    for name in parts:
+        work.do(name)
 
 
 @dataclass(frozen=True)
@@ -170,13 +161,41 @@ class Work:
         epochs = self.settings.training.epochs if stage == 1 else self.settings.semi.epochs
         return snapshots(self.folder(fold, stage), epochs, self.settings.training.cycle)
 
-    def stage1(self, fold: int, force: bool) -> None:
-        """Train stage 1 on one fold."""
-        if prepare(self.folder(fold, 1), self._record(fold, 1, {}), force):
-            self._fit(TaggerTask(self._fold(fold, 1)))
+    def clear(self, first: str) -> None:
+        """Remove trainings, so that the parts from ``first`` on are done anew; what else there is, costs little."""
+        folds = [self.out / f"fold{fold}" for fold in self.folds]
+        if first == "stage1":
+            clear_once(folds, self.out / "log")
+        elif first == "stage2":
+            clear_once([folder / "stage2" for folder in folds], self.out / "log")
 
-    def pseudo_labels(self, fold: int, force: bool) -> None:
-        """Make the noisy clips' soft labels for one fold."""
+    def do(self, part: str) -> None:
+        """Do one part on every fold that no other process is at.
+
+        Raises:
+            UserError: a fold failed, so that the tagger cannot be whole.
+        """
+        if self.stages == 1 and part in ("pseudo_labels", "stage2"):
+            return
+        if part == "score":
+            sweep(["score"], lambda _: self.score(), self.out / "log")
+            return
+        work = {"stage1": self.stage1, "pseudo_labels": self.pseudo_labels, "stage2": self.stage2}[part]
+        names = [f"fold{fold}.{part}" for fold in self.folds]
+        try:
+            sweep(names, lambda number: work(self.folds[number]), self.out / "log")
+        except SomeFailed as error:
+            raise UserError(str(error)) from None
+
+    def stage1(self, fold: int) -> bool:
+        """Train stage 1 on one fold; False if it is trained already."""
+        if not prepare(self.folder(fold, 1), self._record(fold, 1, {}), force=False):
+            return False
+        self._fit(TaggerTask(self._fold(fold, 1)))
+        return True
+
+    def pseudo_labels(self, fold: int) -> bool:
+        """Make the noisy clips' soft labels for one fold; False if they are up to date."""
         options = self.settings.pseudo_labels
         sources = [fold] if options.models == "own" else self.folds
         paths = [path for source in sources for path in self.snapshots(source, 1)]
@@ -189,31 +208,34 @@ class Work:
         )
         path, title = self.soft_labels(fold), f"fold{fold}/pseudo_labels.npz"
         old = read_record(path)
-        why = "forced" if force else provenance.difference(old, record) if old else "new"
-        if why is None:
+        if old and provenance.difference(old, record) is None:
             log.info("%s: up to date", title)
-            return
+            return False
         ensemble = load_ensemble(paths, pads, self.device)
         mean = ensemble.tags(self.noisy, torch.arange(len(self.noisy)), self.settings.training.batch)
         values = sharpened(mean, options.sharpness)
         write_npz(path, record, ids=np.array(self.noisy.packed.ids), classes=np.array(ensemble.classes), values=values)
         log.info("%s: %d clips, mean over %d networks", title, len(values), len(paths))
+        return True
 
-    def stage2(self, fold: int, force: bool) -> None:
-        """Train stage 2 on one fold."""
+    def stage2(self, fold: int) -> bool:
+        """Train stage 2 on one fold; False if it is trained already."""
         start, labels = _there(self.snapshots(fold, 1)[-1]), _there(self.soft_labels(fold))
-        if not prepare(self.folder(fold, 2), self._record(fold, 2, {"stage1": start, "pseudo_labels": labels}), force):
-            return
+        record = self._record(fold, 2, {"stage1": start, "pseudo_labels": labels})
+        if not prepare(self.folder(fold, 2), record, force=False):
+            return False
         soft = torch.from_numpy(TagVectors.read(labels).of(self.noisy.packed.ids))
         weights, _ = read_weights(start, _STAGE)
         self._fit(SemiTask(self._fold(fold, 2), self.settings.semi, soft, weights))
+        return True
 
-    def score(self, force: bool) -> None:
+    def score(self) -> bool:
         """Score every stage on held-out and test clips, and declare the tagger ready."""
         by_stage = {stage: self._models(stage) for stage in range(1, self.stages + 1)}
         record = self._score_record(by_stage)
         old = provenance.read(self.out) if (self.out / TAGGER).exists() else None
-        if force or old is None or provenance.difference(old, record) is not None:
+        to_score = old is None or provenance.difference(old, record) is not None
+        if to_score:
             (self.out / TAGGER).unlink(missing_ok=True)
             found = {f"stage {stage}": self._score_stage(stage, models) for stage, models in by_stage.items()}
             paths = [path for some in by_stage[self.stages].values() for path in some]
@@ -225,6 +247,7 @@ class Work:
         for stage, values in read_json(self.out / SCORES, _STAGE)["lwlrap"].items():
             shown = ", ".join(f"{name} {value:.3f}" for name, value in values.items() if value is not None)
             log.info("tagger, %s: lwlrap %s", stage, shown)
+        return to_score
 
     def _score_stage(self, stage: int, models: Models) -> dict[str, float | None]:
         """Keep a stage's tags of held-out and test clips; its lwlrap on them."""

@@ -9,6 +9,7 @@ rounded to 16 bits, not cut off (``steps/pack_audio.py`` logs the ratio of signa
 """
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -161,6 +162,26 @@ def _mirror(place: Tensor, length: Tensor) -> Tensor:
     """Reflect positions outside 0..length-1 at the ends: a triangle wave of period 2·(length - 1)."""
     last = length - 1
     return last - (place.remainder((2 * last).clamp(min=1)) - last).abs()
+
+
+class JoinedStore:
+    """Several stores as one, in order: the clips of the second follow those of the first. No audio is copied."""
+
+    def __init__(self, stores: Sequence[AudioStore]) -> None:
+        self.stores, self.device = tuple(stores), stores[0].device
+        self._ends = torch.tensor([len(store.packed) for store in stores]).cumsum(0)
+
+    def windows(self, clips: Tensor, starts: Tensor, frames: int) -> Tensor:
+        """As ``AudioStore.windows``; ``clips`` counts through all stores."""
+        if len(self.stores) == 1:
+            return self.stores[0].windows(clips, starts, frames)
+        of_store = torch.bucketize(clips, self._ends, right=True)
+        result = torch.empty(len(clips), frames, self.stores[0].packed.channels, device=self.device)
+        for number in of_store.unique().tolist():
+            here = torch.nonzero(of_store == number).flatten()
+            first = int(self._ends[number - 1]) if number else 0
+            result[here.to(self.device)] = self.stores[number].windows(clips[here] - first, starts[here], frames)
+        return result
 
 
 def preemphasis(wave: Tensor, coefficient: float = 0.97, scale: float = 32000.0) -> Tensor:

@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from joblib import Parallel, delayed
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from tagasc.errors import SettingError, UserError
@@ -68,22 +71,57 @@ class SvmConfig:
             raise SettingError("costs must be positive")
 
 
-def choose_svm(config: SvmConfig, train: Codes, validation: Codes) -> tuple[SVC, list[dict[str, Any]]]:
+@dataclass(frozen=True)
+class Chosen:
+    """An SVM fitted on the training codes.
+
+    Attributes:
+        machine: the SVM, behind a standardisation where there is one.
+        settings: its kernel, C and validation accuracy.
+        tried: the same of everything that was tried, in order.
+    """
+
+    machine: SVC | Pipeline
+    settings: dict[str, Any]
+    tried: list[dict[str, Any]]
+
+
+def choose_svm(config: SvmConfig, train: Codes, validation: Codes, standardise: bool = False, jobs: int = 1) -> Chosen:
     """Fit an SVM on the training codes for each kernel and cost; keep the best on validation.
 
-    Returns:
-        the fitted machine, and the validation accuracy of everything tried, in order.
+    Args:
+        config: what to choose from.
+        train: what the machines, and the standardisation, are fitted on.
+        validation: what they are chosen by.
+        standardise: bring each value of the codes to mean 0 and deviation 1 first; the paper does not, though
+            [code ; T] mixes scales.
+        jobs: machines to fit at a time.
 
     Raises:
         UserError: the two sets' codes differ in length.
     """
     if train.codes.shape[1] != validation.codes.shape[1]:
         raise UserError("training and validation codes differ in length; extract both again (stage 6)")
-    tried, best = [], None
-    for cost, kernel in product(config.costs, config.kernels):
-        svm = SVC(kernel=kernel, C=cost, gamma="scale").fit(train.codes, train.scenes)
-        accuracy = float((svm.predict(validation.codes) == validation.scenes).mean())
-        tried.append({"kernel": kernel, "C": cost, "validation_accuracy": accuracy})
-        if best is None or accuracy > best[0]:
-            best = (accuracy, svm)
-    return best[1], tried
+    settings = list(product(config.costs, config.kernels))
+    # libsvm works outside Python's lock, so threads do.
+    machines = Parallel(jobs, prefer="threads")(
+        delayed(fit_svm)(train, kernel, cost, standardise) for cost, kernel in settings
+    )
+    accuracies = Parallel(jobs, prefer="threads")(delayed(accuracy)(machine, validation) for machine in machines)
+    tried = [
+        {"kernel": kernel, "C": cost, "validation_accuracy": value}
+        for (cost, kernel), value in zip(settings, accuracies, strict=True)
+    ]
+    best = int(np.argmax(accuracies))
+    return Chosen(machines[best], tried[best], tried)
+
+
+def fit_svm(train: Codes, kernel: str, cost: float, standardise: bool) -> SVC | Pipeline:
+    """One machine, fitted on the training codes."""
+    svm = SVC(kernel=kernel, C=cost, gamma="scale")
+    return (make_pipeline(StandardScaler(), svm) if standardise else svm).fit(train.codes, train.scenes)
+
+
+def accuracy(machine: SVC | Pipeline, clips: Codes) -> float:
+    """Share of clips whose scene the machine names."""
+    return float((machine.predict(clips.codes) == clips.scenes).mean())

@@ -35,7 +35,7 @@ def run(main: Callable[..., None], positional: bool = False) -> None:
 
     Each parameter of ``main`` is an option (with ``positional``, those without a default are arguments); dataclass
     parameters are groups of options, and ``--config FILE.yaml`` sets any of them. Exit status: 0 done, 1 bad input,
-    2 bad options, 130 interrupted.
+    2 bad options, 3 some runs of several failed, 130 interrupted.
     """
     start_logging()
     signal.signal(signal.SIGTERM, _interrupt)
@@ -46,7 +46,7 @@ def run(main: Callable[..., None], positional: bool = False) -> None:
     except ArgumentError as error:
         _stop(f"{_one_line(error)}; see --help", 2)
     except UserError as error:
-        _stop(str(error), 1)
+        _stop(str(error), error.status)
     except KeyboardInterrupt:
         _stop("interrupted; the same command goes on where this stopped", 130)
     except OSError as error:
@@ -86,18 +86,6 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     return str(value) if isinstance(value, Path) else value
-
-
-def shard(text: str) -> tuple[int, int]:
-    """Read ``--shard k/n``: this process takes every n-th piece of the work, from the k-th on.
-
-    Raises:
-        UserError: it is not k/n with k below n.
-    """
-    part, slash, parts = text.partition("/")
-    if not (slash and part.isdecimal() and parts.isdecimal() and int(part) < int(parts)):
-        raise UserError(f"--shard {text!r} must be k/n with k below n, as in 0/4")
-    return int(part), int(parts)
 
 
 def _spelt_out(main: Callable[..., None], arguments: list[str]) -> list[str]:

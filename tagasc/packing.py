@@ -4,10 +4,8 @@ import json
 import os
 import zlib
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +18,7 @@ from tagasc.audio import FORMAT, FULL_SCALE, Clip
 from tagasc.console import log, progress
 from tagasc.errors import UserError
 from tagasc.files import put_folder, write_json
+from tagasc.processes import workers
 
 Sample = Literal["int16", "float32"]
 _PER_JOB = 16
@@ -156,7 +155,7 @@ def _workers(jobs: int) -> Iterator:
     if jobs <= 1:
         yield map
         return
-    with ProcessPoolExecutor(jobs, mp_context=get_context("fork")) as pool:
+    with workers(jobs) as pool:
         try:
             yield pool.map
         except BaseException:

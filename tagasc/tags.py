@@ -5,12 +5,14 @@ import zipfile
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from tagasc.errors import UserError
 from tagasc.files import whole_file
+
+TagScale = Literal["probability", "log", "logit"]
 
 
 def write_npz(path: Path, record: dict[str, Any], **arrays: np.ndarray) -> None:
@@ -43,6 +45,21 @@ def read_record(path: Path) -> dict[str, Any] | None:
             return json.loads(str(file["made_from"]))
     except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error):
         return None
+
+
+def scaled(values: np.ndarray, scale: TagScale) -> np.ndarray:
+    """Tag probabilities as a network or an SVM takes them; beyond the paper, which takes them as they are.
+
+    Sigmoid outputs crowd near 0, where a logarithm or logit spreads them. Both are cut off at 1e-6 from 0 (and 1).
+
+    Args:
+        values: float32 (clips, c), in 0..1.
+        scale: ``probability`` leaves them, ``log`` is ln p, ``logit`` is ln p / (1 - p).
+    """
+    if scale == "probability":
+        return values
+    p = np.clip(values.astype(np.float64), 1e-6, 1 - 1e-6)
+    return (np.log(p) if scale == "log" else np.log(p / (1 - p))).astype(np.float32)
 
 
 @dataclass(frozen=True)

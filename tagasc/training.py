@@ -16,7 +16,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -46,11 +46,17 @@ class Trainable(Protocol):
         ...
 
     def validate(self) -> dict[str, float]:
-        """Return figures for the curves; ``score`` among them, the higher the better."""
+        """Return figures for the curves; among them ``score``, the higher the better, or the last epoch is kept."""
         ...
 
 
-def fit(it: Trainable, folder: Path, epochs: int, about: dict[str, Any]) -> None:
+def fit(
+    it: Trainable,
+    folder: Path,
+    epochs: int,
+    about: dict[str, Any],
+    after_epoch: Callable[[int], None] = lambda epoch: None,
+) -> None:
     """Train ``it`` for ``epochs`` epochs, going on from ``folder``'s checkpoint if there is one.
 
     Args:
@@ -58,6 +64,7 @@ def fit(it: Trainable, folder: Path, epochs: int, about: dict[str, Any]) -> None
         folder: where the result goes.
         epochs: how many.
         about: what a reader of the weights needs to build the network again; stored with them.
+        after_epoch: called with each epoch's number before it counts as finished.
 
     Raises:
         UserError: the loss is not finite, or the checkpoint is not readable.
@@ -75,10 +82,11 @@ def fit(it: Trainable, folder: Path, epochs: int, about: dict[str, Any]) -> None
                 )
             row |= {**it.validate(), "seconds": round(time.monotonic() - began, 2)}
             history.append(row)
-            if best is None or row["score"] > best["score"]:
-                best = {"epoch": epoch, "score": row["score"], "network": _copy(it.network)}
+            if best is None or row.get("score", math.inf) > best["score"]:
+                best = {"epoch": epoch, "score": row.get("score", -math.inf), "network": _copy(it.network)}
             for name, value in row.items():
                 board.add_scalar(name, value, epoch)
+            after_epoch(epoch)
             _save_checkpoint(it, folder, history, best)
             shown = ", ".join(f"{name} {value:.4g}" for name, value in row.items() if name not in ("epoch", "score"))
             log.info("%s: epoch %d of %d: %s", _short(folder), epoch, epochs, shown)
@@ -86,7 +94,8 @@ def fit(it: Trainable, folder: Path, epochs: int, about: dict[str, Any]) -> None
     write_json(folder / HISTORY, {**summary, "epochs": history})
     save_weights(folder / WEIGHTS, best["network"], about)
     (folder / CHECKPOINT).unlink(missing_ok=True)
-    log.info("%s: best epoch %d of %d, validation score %.4f", _short(folder), best["epoch"], epochs, best["score"])
+    score = "" if math.isinf(best["score"]) else f", validation score {best['score']:.4f}"
+    log.info("%s: kept epoch %d of %d%s", _short(folder), best["epoch"], epochs, score)
 
 
 def parameters(network: nn.Module) -> int:

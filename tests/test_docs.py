@@ -17,6 +17,8 @@ from tests.conftest import ROOT
 ENVIRONMENT = {**os.environ, "TAGASC_PYTHON": sys.executable}
 NOT_RECIPES = {
     "tests/run.sh": "runs this very test",
+    "egs/tagger_ablation/ablation.sh ESC10_DIR": "calls run.sh over and over; test_recipe.py",
+    "steps/benchmark.py tagger --seconds 5": "test_benchmark.py",
     "cp -r egs/template egs/cafes": "run below",
 }
 

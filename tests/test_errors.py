@@ -89,6 +89,12 @@ class Broken:
             *options,
         )
 
+    def codes(self, *options):
+        """Codes of the networks that ``train`` made."""
+        where = ("--audio", self.copy("audio"), "--tags", self.copy("tags"), "--out", self.out)
+        options = ("--systems", "shared_h4_l3", *options)
+        return "steps/extract_codes.py", *where, "--systems-file", ROOT / "egs/systems.yaml", *options
+
 
 @pytest.fixture
 def broken(tmp_path, scene_corpus, tagging_corpus, manifests, audio, tagger, tags):
@@ -428,9 +434,96 @@ def no_gpu(b):
     return b.train("--device", "cuda")
 
 
-@case("must be k/n with k below n")
-def wrong_shard(b):
-    return b.train("--shard", "2/2")
+@case("uses no tags, so there are none to alter")
+def control_of_the_baseline(b):
+    return b.train("--systems", "baseline@shuffled")
+
+
+@case("there is no control 'mixed'; take one of shuffled")
+def unknown_control(b):
+    return b.train("--systems", "shared_h4_l3@mixed")
+
+
+@case("is the control of the best trained tag system, and none is trained")
+def control_of_the_best_of_none(b):
+    return b.train("--systems", "@shuffled")
+
+
+@case("does not divide the trunk's 8 filters")
+def heads_that_do_not_divide_the_filters(b):
+    return b.train("--systems", "att_h16_l0")
+
+
+@case("Unexpected key")
+def system_with_a_wrong_key(b):
+    systems = b.tmp / "systems.yaml"
+    systems.write_text("mine:\n  new: {head: 2}\n")
+    return b.train("--systems", "new", "--systems-file", systems)
+
+
+@case("heads and attention_layers must not be negative")
+def system_with_an_impossible_value(b):
+    systems = b.tmp / "systems.yaml"
+    systems.write_text("mine:\n  new: {heads: -2}\n")
+    return b.train("--systems", "new", "--systems-file", systems)
+
+
+@case("stage 2 (pack) makes it")
+def clips_without_audio(b):
+    return b.train("--corpus", "other")
+
+
+@case("are not all numbers in 0..1; extract them again")
+def tags_that_are_not_numbers(b):
+    path = b.copy("tags") / "tau2019_train.npz"
+    with np.load(path) as file:
+        arrays = dict(file)
+    arrays["values"][3, 1] = np.nan
+    np.savez(path, **arrays)
+    return b.train()
+
+
+@case("do not fit")
+def tags_of_another_length(b):
+    path = b.copy("tags") / "tau2019_train.npz"
+    with np.load(path) as file:
+        arrays = dict(file)
+    arrays["values"] = arrays["values"][:, :-1]
+    np.savez(path, **arrays)
+    return b.train()
+
+
+@case("was trained on other tags than")
+def codes_with_other_tags(b):
+    succeed(*b.train())
+    path = b.copy("tags") / "tau2019_train.npz"
+    with np.load(path) as file:
+        arrays = dict(file)
+    arrays["values"] = arrays["values"] * 0.5
+    np.savez(path, **arrays)
+    return b.codes()
+
+
+@case("holds codes of different networks; run stage 6")
+def codes_of_another_run(b):
+    succeed(*b.train("--seeds", "1 2"))
+    succeed(*b.codes("--seeds", "1 2"))
+    codes = b.out / "codes/shared_h4_l3"
+    shutil.copy(codes / "seed2/test.npz", codes / "seed1/test.npz")
+    return (
+        "steps/score_svm.py",
+        "--out",
+        b.out,
+        "--systems-file",
+        ROOT / "egs/systems.yaml",
+        "--systems",
+        "shared_h4_l3",
+    )
+
+
+@case("--protocol final needs --chosen-by")
+def final_without_a_choice(b):
+    return b.train("--protocol", "final")
 
 
 @case("does not fit index.json; run stage 2")
@@ -458,6 +551,17 @@ def codes_without_network(b):
         ROOT / "egs/systems.yaml",
     ]
     return "steps/extract_codes.py", *options, "--systems", "baseline"
+
+
+@case("has other classes than")
+def tags_of_another_vocabulary(b):
+    """As many classes, but others: a network would take them without a word."""
+    path = b.copy("tags") / "tau2019_validation.npz"
+    with np.load(path) as old:
+        arrays = dict(old)
+    arrays["classes"] = arrays["classes"][::-1]
+    np.savez(path, **arrays)
+    return b.train()
 
 
 @case("does not exist; stage 6 (codes) makes it")

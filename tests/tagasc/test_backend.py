@@ -21,14 +21,35 @@ def codes(random, count, spread):
 def test_kernel_and_cost_are_the_best_on_validation_and_fitted_on_training_alone():
     random = np.random.default_rng(0)
     train, validation = codes(random, 60, 0.6), codes(random, 60, 0.6)
-    svm, tried = choose_svm(SvmConfig(), train, validation)
-    assert [(one["kernel"], one["C"]) for one in tried] == [
+    found = choose_svm(SvmConfig(), train, validation)
+    assert [(one["kernel"], one["C"]) for one in found.tried] == [
         (k, c) for c in (1.0, 0.1, 10.0) for k in ("rbf", "sigmoid")
     ]
-    best = max(tried, key=lambda one: one["validation_accuracy"])
+    svm, best = found.machine, max(found.tried, key=lambda one: one["validation_accuracy"])
+    assert best == found.settings
     alone = SVC(kernel=best["kernel"], C=best["C"], gamma="scale").fit(train.codes, train.scenes)
     assert (svm.predict(validation.codes) == alone.predict(validation.codes)).all()
     assert (svm.predict(validation.codes) == validation.scenes).mean() == best["validation_accuracy"]
+
+
+def test_jobs_change_nothing():
+    random = np.random.default_rng(0)
+    train, validation = codes(random, 60, 0.6), codes(random, 60, 0.6)
+    one, two = (choose_svm(SvmConfig(), train, validation, jobs=jobs) for jobs in (1, 2))
+    assert one.tried == two.tried
+
+
+def test_standardised_codes_do_not_depend_on_their_scales():
+    random = np.random.default_rng(0)
+    train, validation = codes(random, 60, 0.6), codes(random, 60, 0.6)
+    scales = np.array([1, 1000, 0.001], np.float32)
+    stretched = [Codes(c.ids, c.codes * scales, c.logits, c.scenes, c.locations) for c in (train, validation)]
+    plain = choose_svm(SvmConfig(), train, validation, standardise=True)
+    assert choose_svm(SvmConfig(), *stretched, standardise=True).tried == plain.tried
+    assert choose_svm(SvmConfig(), *stretched).tried != plain.tried
+    by_hand = (train.codes - train.codes.mean(axis=0)) / train.codes.std(axis=0)
+    alone = SVC(kernel=plain.settings["kernel"], C=plain.settings["C"], gamma="scale").fit(by_hand, train.scenes)
+    assert (plain.machine.predict(train.codes) == alone.predict(by_hand)).mean() > 0.98
 
 
 def test_codes_survive_the_disk_and_refuse_what_is_not_finite(tmp_path):

@@ -20,7 +20,7 @@ TABLE1, RELEASED = (
     from_values(TrunkConfig, yaml.safe_load((ROOT / f"egs/dcase2019/conf/trunk_{name}.yaml").read_text()), name)
     for name in ("table1", "released")
 )
-EVERY = select(SYSTEMS, ["all"], ROOT)
+EVERY = {name: variant.system for name, variant in select(SYSTEMS, ["all"], ROOT).items()}
 SMALL = TrunkConfig(64, (64, 64, 64), code_size=6)  # 32 heads over fewer filters would be softmaxes of one value
 
 

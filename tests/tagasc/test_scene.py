@@ -7,9 +7,17 @@ import torch
 from tagasc.audio import AudioStore, PackedAudio, preemphasis
 from tagasc.augment import Draws
 from tagasc.models.fusion import System
+from tagasc.models.scene import SceneNetwork, folded
 from tagasc.models.trunk import TrunkConfig
-from tagasc.scene import SceneClips, SceneTask, SceneTraining, load_network, outputs
-from tagasc.tags import TagVectors
+from tagasc.scene import (
+    SceneClips,
+    SceneTask,
+    SceneTraining,
+    Windows,
+    centre_loss,
+    codes_and_logits,
+    load_network,
+)
 from tagasc.training import fit
 
 TRUNK = TrunkConfig(8, (8, 8), code_size=4)
@@ -38,8 +46,8 @@ def clips(tmp_path):
     ]
     index = {"format": 1, "sampling_rate": 1000, "channels": 2, "clips": rows}
     (folder / "index.json").write_text(json.dumps(index))
-    tags = TagVectors([str(n) for n in range(6)], ["x"], (np.arange(6) / 10).astype(np.float32)[:, None])
-    return SceneClips(AudioStore(PackedAudio(folder), torch.device("cpu")), tags, None)
+    tags = (np.arange(6) / 10).astype(np.float32)[:, None]
+    return SceneClips([AudioStore(PackedAudio(folder), torch.device("cpu"))]).tagged(tags)
 
 
 def task(clips, **settings):
@@ -88,8 +96,60 @@ def test_saved_weights_give_the_codes_of_whole_clips(clips, tmp_path):
     fit(it, tmp_path / "run", 1, it.about())
     network, about = load_network(tmp_path / "run/model.safetensors")
     assert about["scenes"] == ["a", "b", "c"]
-    rows = list(outputs(network, clips, batch=4))
-    codes = torch.cat([code for _, code, _ in rows])
+    codes, _ = codes_and_logits(network, clips)
     wave = preemphasis(torch.arange(1.0, 7).reshape(6, 1, 1).expand(6, FRAMES, 2))
     with torch.inference_mode():
-        torch.testing.assert_close(codes, network(wave, clips.tags)[0])
+        expected = network(wave, clips.tags)[0].numpy()
+    np.testing.assert_allclose(codes, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+
+
+def test_windows_of_clips_are_what_the_network_sees(clips):
+    network = task(clips).network.eval()
+    window = Windows(torch.tensor([4, 1]), torch.tensor([7, 0]), 400)
+    codes, _ = codes_and_logits(network, clips, window)
+    with torch.inference_mode():
+        wave = preemphasis(torch.tensor([5.0, 2.0]).reshape(2, 1, 1).expand(2, 400, 2))
+        expected = network(wave, clips.tags[[4, 1]])[0].numpy()
+    np.testing.assert_allclose(codes, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+
+
+def test_folding_batch_normalisation_changes_nothing(clips):
+    torch.manual_seed(0)
+    trunk = TrunkConfig(8, (4, 8), shortcut_convolution=True, extra_convolution=True, code_size=4)
+    network = SceneNetwork(trunk, System(heads=2), 3, tags=1).double()
+    wave = torch.randn(5, 300, 2, dtype=torch.float64)
+    tags = torch.rand(5, 1, dtype=torch.float64)
+    network(wave, tags)  # running statistics other than 0 and 1
+    with torch.inference_mode():
+        for before, after in zip(network.eval()(wave, tags), folded(network)(wave, tags), strict=True):
+            torch.testing.assert_close(before, after, rtol=1e-12, atol=1e-12)
+
+
+def test_clips_of_several_stores_follow_one_another(clips):
+    both = SceneClips([clips.store.stores[0]] * 2)
+    starts = torch.tensor([0, 3, 1, 2])
+    found = both.store.windows(torch.tensor([6, 1, 11, 5]), starts, 5)
+    assert found[:, 0, 0].tolist() == [1, 2, 6, 6]
+    assert torch.equal(both.scenes, torch.cat([clips.scenes, clips.scenes]))
+
+
+def test_centre_loss_weighs_distances_by_the_label():
+    code, centres = torch.tensor([[1.0, 0.0], [0.0, 2.0]]), torch.tensor([[0.0, 0.0], [1.0, 2.0]])
+    target = torch.tensor([[1.0, 0.0], [0.25, 0.75]])
+    assert float(centre_loss(code, target, centres)) == pytest.approx((1 + 0.25 * 4 + 0.75 * 1) / 2)
+
+
+def test_centre_loss_is_off_by_default_and_changes_the_training_when_on(clips):
+    plain, same, with_centres = (task(clips, centre_loss=weight) for weight in (0.0, 0.0, 1.0))
+    losses = [it.train(1)["loss"] for it in (plain, same, with_centres)]
+    assert losses[0] == losses[1] < losses[2]
+
+
+def test_without_validation_the_last_epoch_is_kept(clips, tmp_path):
+    training = SceneTraining(epochs=3, batch=6, crop_seconds=0.3)
+    it = SceneTask(training, TRUNK, System(), clips.tagged(None), None, seed=1)
+    fit(it, tmp_path / "run", 3, it.about())
+    assert json.loads((tmp_path / "run/history.json").read_text())["best_epoch"] == 3
+    network, _ = load_network(tmp_path / "run/model.safetensors")
+    for name, value in it.network.state_dict().items():
+        assert torch.equal(value, network.state_dict()[name]), name

@@ -1,5 +1,6 @@
 """Stage 1, pseudo-labels and stage 2 end to end on a tiny corpus: what each part is made of, and going on after a cut."""
 
+import fcntl
 import json
 import shutil
 
@@ -92,17 +93,38 @@ def test_killed_and_resumed_ends_at_the_same_weights(whole, options, tmp_path, m
         assert digest(tmp_path / "cut" / name) == digest(whole / name)
 
 
-def test_folds_shared_among_processes_part_by_part_give_the_same(whole, options, tmp_path):
+def test_part_by_part_as_several_processes_do_it_gives_the_same(whole, options, tmp_path):
     for part in ("stage1", "pseudo_labels", "stage2", "score"):
-        for shard in ("1/2", "0/2"):
-            succeed("steps/train_tagger.py", "--out", tmp_path / "x", *options, "--part", part, "--shard", shard)
+        for _ in range(2):  # the second finds nothing to do
+            succeed("steps/train_tagger.py", "--out", tmp_path / "x", *options, "--part", part)
     assert weights(tmp_path / "x") == weights(whole)
     assert read_json(tmp_path / "x/scores.json", "") == read_json(whole / "scores.json", "")
 
 
+def test_a_fold_that_another_process_is_at_is_left_to_it(whole, options, tmp_path):
+    shutil.copytree(whole, tmp_path / "x", ignore=shutil.ignore_patterns("stage1"))
+    with (tmp_path / "x/log/fold1.stage1.log").open("a") as log:
+        fcntl.flock(log, fcntl.LOCK_EX)
+        said = succeed("steps/train_tagger.py", "--out", tmp_path / "x", *options, "--part", "stage1")
+    assert "fold1.stage1: another process is at it" in said
+    assert (tmp_path / "x/fold0/stage1/model.safetensors").exists()
+    assert not (tmp_path / "x/fold1/stage1").exists()
+
+
+def test_force_trains_anew(whole, options, tmp_path, monkeypatch):
+    shutil.copytree(whole, tmp_path / "x")
+    said = succeed("steps/train_tagger.py", "--out", tmp_path / "x", *options, "--force")
+    assert "already trained" not in said
+    assert weights(tmp_path / "x") == weights(whole)
+    monkeypatch.setenv("TAGASC_RUN", "the next run")
+    said = succeed("steps/train_tagger.py", "--out", tmp_path / "x", *options, "--part", "stage2", "--force")
+    assert said.count("kept epoch") == 2
+
+
 def test_a_part_without_the_part_before_says_so(options, tmp_path):
     outcome = run("steps/train_tagger.py", "--out", tmp_path / "x", *options, "--part", "stage2")
-    assert "snapshot2.safetensors does not exist; an earlier part of stage 3" in outcome.error
+    assert "2 of 2 runs failed" in outcome.error
+    assert "snapshot2.safetensors does not exist; an earlier part of stage 3" in outcome.said
 
 
 def test_folds_differ_in_weights_and_in_the_clips_held_out(whole, audio):
@@ -160,7 +182,8 @@ def test_stage_2_outdated_by_another_stage_1_says_so(whole, options, tmp_path):
         (tmp_path / "x/fold1/stage1/snapshot2.safetensors").read_bytes()
     )
     outcome = run("steps/train_tagger.py", "--out", tmp_path / "x", *options)
-    assert "fold0/stage2 holds another training (its input" in outcome.error
+    assert "1 of 2 runs failed" in outcome.error
+    assert "fold0/stage2 holds another training (its input" in outcome.said
 
 
 def test_a_tagger_whose_weights_were_exchanged_is_refused(whole, audio, tmp_path):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tagasc.errors import UserError
-from tagasc.tags import TagVectors, read_record, write_npz
+from tagasc.tags import TagVectors, read_record, scaled, write_npz
 
 
 def write(path, values, ids=("a", "b")):
@@ -47,3 +47,11 @@ def test_pickles_are_refused(tmp_path):
     )
     with pytest.raises(UserError, match="not a readable"):
         TagVectors.read(tmp_path / "t.npz")
+
+
+def test_scales_of_tags():
+    values = np.array([[0.0, 0.5, 1.0]], np.float32)
+    assert scaled(values, "probability") is values
+    np.testing.assert_allclose(scaled(values, "log"), [[np.log(1e-6), np.log(0.5), np.log(1 - 1e-6)]], rtol=1e-5)
+    edge = np.log((1 - 1e-6) / 1e-6)
+    np.testing.assert_allclose(scaled(values, "logit"), [[-edge, 0, edge]], rtol=1e-5)

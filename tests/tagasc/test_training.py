@@ -5,13 +5,12 @@ import torch
 from torch import nn
 
 from tagasc import provenance
-from tagasc.audio import AudioStore, PackedAudio
 from tagasc.errors import UserError
 from tagasc.files import read_json
 from tagasc.models.trunk import TrunkConfig
-from tagasc.scene import SceneClips, SceneTask, SceneTraining
+from tagasc.scene import SceneTask, SceneTraining
+from tagasc.scene_corpus import SceneCorpus, Tagging
 from tagasc.systems import read_systems, select
-from tagasc.tags import TagVectors
 from tagasc.training import fit, prepare, read_weights, save_weights
 from tests.conftest import ROOT
 
@@ -24,15 +23,11 @@ class Stop(Exception):
 
 def scene_task(audio, tags):
     every = select(read_systems(ROOT / "egs/systems.yaml"), ["all"], ROOT)
-    clips = [
-        SceneClips(
-            AudioStore(PackedAudio(audio / f"tau2019_{s}"), CPU), TagVectors.read(tags / f"tau2019_{s}.npz"), None
-        )
-        for s in ("train", "validation")
-    ]
+    corpus = SceneCorpus(audio, "tau2019", tags, CPU)
+    clips = [corpus.clips([split], Tagging()) for split in ("train", "validation")]
     training = SceneTraining(epochs=5, batch=8, crop_seconds=0.5, mixup_from_epoch=2, schedule="cosine")
     trunk = TrunkConfig(8, (8, 8, 8, 8), code_size=6)
-    return SceneTask(training, trunk, every["shared_h4_l3"], *clips, seed=3)
+    return SceneTask(training, trunk, every["shared_h4_l3"].system, *clips, seed=3)
 
 
 def cut_after(task, epochs):

@@ -1,0 +1,205 @@
+"""Stages 5 to 7 on a tiny corpus, in this process: all 56 systems, controls, both protocols, failures."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import skops.io
+
+from tagasc.backend import Codes
+from tagasc.controls import CONTROLS
+from tagasc.scene import SceneTask
+from tagasc.systems import read_systems, select
+from tests.conftest import ROOT, run, scene_options, succeed
+
+FILE = ROOT / "egs/systems.yaml"
+EVERY = list(select(read_systems(FILE), ["all"], FILE))
+WIDE = ["--trunk.stem_filters", 32, "--trunk.block_filters", "[32, 32, 32]"]  # for 32 heads
+WHICH = ["--systems-file", FILE]
+
+
+def train(audio, tags, out, *options, **training):
+    return "steps/train_scene.py", *scene_options(audio, tags, out, **training), *WIDE, *options
+
+
+def codes(audio, tags, out, *options):
+    return "steps/extract_codes.py", "--audio", audio, "--tags", tags, "--out", out, *WHICH, *options
+
+
+def svm(out, *options):
+    return "steps/score_svm.py", "--out", out, *WHICH, *options
+
+
+@pytest.fixture(scope="module")
+def chain(audio, tags, tmp_path_factory):
+    """An experiment with every system and every control, two epochs each."""
+    out = tmp_path_factory.mktemp("chain")
+    controls = " ".join(f"@{control}" for control in CONTROLS)
+    succeed(*train(audio, tags, out, "--systems", "all", "--protocol", "both"))
+    succeed(*train(audio, tags, out, "--systems", controls))
+    succeed(*codes(audio, tags, out, "--systems", f"all {controls}"))
+    succeed(*svm(out, "--systems", f"all {controls}", "--nj", 2))
+    return out
+
+
+def scores(out, name, seed=1):
+    return json.loads((out / f"svm/{name}/seed{seed}/scores.json").read_text())["machines"]
+
+
+def test_all_systems_and_controls_are_scored(chain):
+    found = {path.name for path in (chain / "svm").iterdir()}
+    bases = {name.partition("@")[0] for name in found if "@" in name}
+    assert len(bases) == 1  # the best tag system on validation
+    assert found == {*EVERY, *(f"{base}@{control}" for base in bases for control in CONTROLS), "tags_alone"}
+    for name in found:
+        machines = scores(chain, name) if name != "tags_alone" else scores(chain, name, 0)
+        assert set(machines) == {"svm", "svm_standardised"} | ({"softmax"} if name != "tags_alone" else set())
+        for machine in machines.values():
+            assert {test: of["clips"] for test, of in machine["scores"].items()} == {"test": 30, "test+unused": 40}
+
+
+def test_the_papers_protocol_has_every_epoch_of_every_system(chain):
+    for name in EVERY:
+        paper = json.loads((chain / f"scene/{name}/seed1/paper.json").read_text())
+        assert paper["trained_on"] == "train"
+        assert [row["epoch"] for row in paper["epochs"]] == [1, 1, 2, 2]
+        assert not (chain / f"scene/{name}/seed1/epochs").exists()
+
+
+def test_the_papers_protocol_agrees_with_ours_where_they_choose_the_same(chain):
+    """Of the kept epoch, the SVM with C = 1 is the one that was also fitted beside the training."""
+    found = 0
+    for name in EVERY:
+        kept = json.loads((chain / f"scene/{name}/seed1/history.json").read_text())["best_epoch"]
+        ours = scores(chain, name)["svm"]
+        if ours["chosen"]["C"] != 1:
+            continue
+        rows = json.loads((chain / f"scene/{name}/seed1/paper.json").read_text())["epochs"]
+        row = next(r for r in rows if (r["epoch"], r["kernel"]) == (kept, ours["chosen"]["kernel"]))
+        assert row["test"] == pytest.approx(ours["scores"]["test"]["accuracy"])
+        assert row["test+unused"] == pytest.approx(ours["scores"]["test+unused"]["accuracy"])
+        found += 1
+    assert found > 5
+
+
+def test_a_saved_machine_gives_the_written_predictions(chain):
+    for machine in ("svm", "svm_standardised"):
+        path = chain / f"svm/codecat/seed1/{machine}.skops"
+        loaded = skops.io.load(path, trusted=skops.io.get_untrusted_types(file=path))
+        test = Codes.read(chain / "codes/codecat/seed1/test.npz")
+        right = (loaded.predict(test.codes) == test.scenes).mean()
+        assert right == pytest.approx(scores(chain, "codecat")[machine]["scores"]["test"]["accuracy"])
+
+
+def test_tags_alone_are_the_tag_vectors(chain, tags):
+    found = Codes.read(chain / "codes/tags_alone/seed0/test.npz")
+    with np.load(tags / "tau2019_test.npz") as file:
+        assert found.ids.tolist() == file["ids"].tolist()
+        assert (found.codes == file["values"]).all()
+
+
+def test_a_control_sees_the_altered_tags_in_training_and_in_codes(audio, tags, tmp_path):
+    """The code of codecat ends with the tags that the network was given."""
+    names = "codecat@shuffled codecat@constant codecat@within codecat@oracle"
+    succeed(*train(audio, tags, tmp_path, "--systems", names, "--training.epochs", 1))
+    succeed(*codes(audio, tags, tmp_path, "--systems", names))
+    with np.load(tags / "tau2019_test.npz") as file:
+        own = file["values"]
+    found = {control: Codes.read(tmp_path / f"codes/codecat@{control}/seed1/test.npz") for control in CONTROLS}
+    given = {control: of.codes[:, -own.shape[1] :] for control, of in found.items()}
+    assert (given["constant"] == given["constant"][0]).all()
+    assert not (given["shuffled"] == own).all(axis=1).any()
+    for scene in set(found["within"].scenes):
+        here = found["within"].scenes == scene
+        assert sorted(map(tuple, given["within"][here])) == sorted(map(tuple, own[here]))
+        assert (given["oracle"][here] == given["oracle"][here][0]).all()
+
+
+def test_codes_of_a_cut_and_resumed_run_are_the_same(chain, audio, tags, tmp_path, monkeypatch):
+    method = SceneTask.train
+
+    def until(self, epoch):
+        if epoch > 1:
+            raise KeyboardInterrupt
+        return method(self, epoch)
+
+    options = ("--systems", "shared_h4_l3", "--protocol", "both")
+    monkeypatch.setattr(SceneTask, "train", until)
+    assert run(*train(audio, tags, tmp_path, *options)).status == 130
+    assert len(list((tmp_path / "scene/shared_h4_l3/seed1/epochs").iterdir())) >= 1
+    monkeypatch.setattr(SceneTask, "train", method)
+    assert "going on after epoch 1" in succeed(*train(audio, tags, tmp_path, *options))
+    succeed(*codes(audio, tags, tmp_path, "--systems", "shared_h4_l3"))
+    for split in ("train", "test", "unused"):
+        whole, cut = (Codes.read(out / f"codes/shared_h4_l3/seed1/{split}.npz") for out in (chain, tmp_path))
+        assert (whole.codes == cut.codes).all()
+    papers = [(out / "scene/shared_h4_l3/seed1/paper.json").read_text() for out in (chain, tmp_path)]
+    assert papers[0] == papers[1]
+
+
+def test_a_sweep_goes_on_past_a_failure(audio, tags, tmp_path):
+    (tmp_path / "systems.yaml").write_text("mine:\n  one: {}\n  bad: {heads: 5}\n  two: {concat: code}\n")
+    which = ("--systems", "all", "--systems-file", tmp_path / "systems.yaml")
+    out = tmp_path / "out"
+    trained = run(*train(audio, tags, out, *which))
+    assert trained.status == 3
+    assert "1 of 3 runs failed" in trained.error
+    assert str(out / "log/scene/bad.seed1.log") in trained.error
+    for step in (codes(audio, tags, out, *which), svm(out, *which)):
+        assert run(*step).status == 3
+    assert sorted(path.name for path in (out / "svm").iterdir()) == ["one", "tags_alone", "two"]
+    assert "already trained" in run(*train(audio, tags, out, *which)).said
+
+
+def test_the_papers_own_training_takes_the_validation_clips_too(chain, audio, tags, tmp_path):
+    out = tmp_path / "paper"
+    options = ("--systems", "codecat", "--protocol", "paper", "--chosen-by", chain)
+    succeed(*train(audio, tags, out, *options))
+    paper = json.loads((out / "scene/codecat/seed1/paper.json").read_text())
+    assert paper["trained_on"] == "train+validation"
+    history = json.loads((out / "scene/codecat/seed1/history.json").read_text())
+    assert history["best_epoch"] == 2
+    assert "validation_accuracy" not in history["epochs"][0]
+
+
+def test_the_final_fit_takes_epochs_and_machine_as_they_were_chosen(chain, audio, tags, tmp_path):
+    out = tmp_path / "final"
+    which = ("--systems", "codecat", "--chosen-by", chain)
+    succeed(*train(audio, tags, out, *which, "--protocol", "final"))
+    succeed(*codes(audio, tags, out, *which))
+    succeed(*svm(out, *which))
+    kept = json.loads((chain / "scene/codecat/seed1/history.json").read_text())["best_epoch"]
+    assert len(json.loads((out / "scene/codecat/seed1/history.json").read_text())["epochs"]) == kept
+    for machine in ("svm", "svm_standardised"):
+        final, ours = scores(out, "codecat")[machine], scores(chain, "codecat")[machine]
+        assert final["chosen"] == ours["chosen"]
+        path = out / f"svm/codecat/seed1/{machine}.skops"
+        loaded = skops.io.load(path, trusted=skops.io.get_untrusted_types(file=path))
+        together = [Codes.read(out / f"codes/codecat/seed1/{split}.npz") for split in ("train", "validation")]
+        fitted_on = (loaded if machine == "svm" else loaded[-1]).shape_fit_[0]
+        assert fitted_on == sum(len(one.ids) for one in together)
+
+
+def test_the_released_way_to_take_codes(chain, audio, tags, tmp_path):
+    shutil.copytree(chain / "scene/codecat", tmp_path / "scene/codecat")
+    succeed(*codes(audio, tags, tmp_path, "--systems", "codecat", "--windows", "released"))
+    whole, released = (
+        {split: Codes.read(out / f"codes/codecat/seed1/{split}.npz") for split in ("train", "test")}
+        for out in (chain, tmp_path)
+    )
+    count = len(whole["train"].ids)
+    assert len(released["train"].ids) == count // 24 * 24
+    assert set(released["train"].ids) <= set(whole["train"].ids)
+    assert released["train"].ids.tolist() != whole["train"].ids.tolist()[: len(released["train"].ids)]
+    assert released["test"].ids.tolist() == whole["test"].ids.tolist()
+    assert not np.array_equal(released["test"].codes, whole["test"].codes)
+
+
+def test_tags_on_another_scale_reach_the_network(audio, tags, tmp_path):
+    succeed(*train(audio, tags, tmp_path, "--systems", "codecat", "--training.tag_scale", "log"))
+    succeed(*codes(audio, tags, tmp_path, "--systems", "codecat"))
+    with np.load(tags / "tau2019_test.npz") as file:
+        own = file["values"]
+    given = Codes.read(tmp_path / "codes/codecat/seed1/test.npz").codes[:, -own.shape[1] :]
+    np.testing.assert_allclose(given, np.log(np.clip(own, 1e-6, 1)), rtol=1e-4, atol=1e-5)

@@ -1,0 +1,63 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from tagasc.errors import UserError
+from tagasc.models.fusion import System
+from tagasc.systems import Variant, best_on_validation, read_systems, runs, select
+from tests.conftest import ROOT
+
+TABLES = read_systems(ROOT / "egs/systems.yaml")
+
+
+def pick(*names, experiment=None):
+    return select(TABLES, names, Path("systems.yaml"), experiment)
+
+
+def train(experiment, name, *accuracies):
+    """Leave what a training leaves: each seed's kept epoch has the given accuracy, another epoch a higher loss only."""
+    for seed, accuracy in enumerate(accuracies, 1):
+        folder = experiment / f"scene/{name}/seed{seed}"
+        folder.mkdir(parents=True)
+        epochs = [{"validation_accuracy": 0.1}, {"validation_accuracy": accuracy}]
+        (folder / "history.json").write_text(json.dumps({"best_epoch": 2, "epochs": epochs}))
+
+
+def test_all_tables_and_single_names_each_once():
+    assert len(pick("all")) == 56
+    assert list(pick("table2", "codecat", "att_h2_l1"))[-2:] == ["beforecode_l5", "att_h2_l1"]
+    assert pick("codecat") == {"codecat": Variant(System(concat="code"))}
+
+
+def test_a_control_is_the_system_with_altered_tags():
+    assert pick("att_h2_l1@within") == {"att_h2_l1@within": Variant(System(heads=2, attention_layers=1), "within")}
+
+
+def test_a_control_without_a_system_is_of_the_best_tag_system_on_validation(tmp_path):
+    train(tmp_path, "baseline", 0.9)  # uses no tags
+    train(tmp_path, "codecat", 0.5, 0.7)
+    train(tmp_path, "att_h2_l1", 0.8, 0.3)
+    train(tmp_path, "codecat@oracle", 1.0)  # a control is never chosen
+    assert list(pick("@shuffled", experiment=tmp_path)) == ["codecat@shuffled"]
+    assert best_on_validation(tmp_path, list(pick("all"))) == "baseline"
+    assert best_on_validation(tmp_path / "empty", list(pick("all"))) is None
+
+
+def test_among_equals_the_earlier_system_is_best(tmp_path):
+    train(tmp_path, "att_h2_l1", 0.5)
+    train(tmp_path, "codecat", 0.5)
+    assert best_on_validation(tmp_path, ["codecat", "att_h2_l1"]) == "codecat"
+
+
+@pytest.mark.parametrize("name", ["att_h3", "baseline@shuffled", "nothing@shuffled", "codecat@mixed", "@shuffled"])
+def test_what_is_no_system_is_refused(name, tmp_path):
+    with pytest.raises(UserError):
+        pick(name, experiment=tmp_path)
+
+
+def test_runs_are_every_system_with_every_seed():
+    assert runs(Path("exp"), "scene", ["a", "b"], "2 1")[1:3] == [
+        ("a", 1, Path("exp/scene/a/seed1")),
+        ("b", 2, Path("exp/scene/b/seed2")),
+    ]
