@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tagasc import command, pictures, provenance
 from tagasc.console import console, log
-from tagasc.files import digest, read_json, write_text
+from tagasc.files import digest, write_text
 from tagasc.report import (
     BASELINE,
     SystemResult,
@@ -19,8 +19,9 @@ from tagasc.report import (
     markdown,
 )
 from tagasc.systems import read_systems, select
+from tagasc.tagger_report import tagger_section
 from tagasc.tags import read_record
-from tagasc.training import HISTORY, WEIGHTS
+from tagasc.training import WEIGHTS
 
 
 def main(
@@ -53,7 +54,7 @@ def main(
     pictures.confusions(beside or [best], "test", out / "confusions.png")
     pictures.curves(results, out / "curves.png")
     page = [f"# Results of {recipe.name}, {experiment.name}", "", *([f"**{note}**", ""] if note else [])]
-    page += _accuracies(results) + _classes(results, beside) + _tagger(tagger, tags, out)
+    page += _accuracies(results) + _classes(results, beside) + tagger_section(tagger, tags, out)
     page += _made(
         recipe,
         results,
@@ -98,33 +99,6 @@ def _classes(results: list[SystemResult], beside: list[SystemResult]) -> list[st
         "",
         markdown(chosen_table(results)),
     ]
-
-
-def _tagger(tagger: Path, tags: Path, out: Path) -> list[str]:
-    lines = ["## Tagger", ""]
-    if not (tagger / WEIGHTS).exists():
-        return [*lines, f"{tagger.name}: not trained here.", ""]
-    pictures.tagger_curve(read_json(tagger / HISTORY, "stage 3 (tagger)"), out / "tagger.png")
-    scores = read_json(tagger / "scores.json", "stage 3 (tagger)")
-    on_scenes = tags / "scores.json"
-    rows = [
-        (f"tagging corpus, {name}", f"{value:.3f}") for name, value in scores["lwlrap"].items() if value is not None
-    ]
-    if on_scenes.exists():
-        found = read_json(on_scenes, "stage 4 (tags)")["lwlrap"]
-        rows += [(f"scene clips, {name}", f"{value:.3f}") for name, value in found.items()]
-    lines += [f"{tagger.name}, {scores['parameters']:,} parameters.", "", markdown((("clips", "lwlrap"), rows))]
-    lines += ["![tagger](tagger.png)", ""]
-    if scores["test_by_class"]:
-        by_class = [(name, "" if value is None else f"{value:.3f}") for name, value in scores["test_by_class"].items()]
-        lines += [
-            "<details><summary>test lwlrap by class</summary>",
-            "",
-            markdown((("class", "lwlrap"), by_class)),
-            "</details>",
-            "",
-        ]
-    return lines
 
 
 def _made(recipe: Path, results: list[SystemResult], outdated: list[tuple[str, str]]) -> list[str]:
