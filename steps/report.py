@@ -1,27 +1,25 @@
 #!/usr/bin/env python3
 """Stage 8: one page of results, with tables and pictures, and how each came about."""
 
+import html
 from functools import cache
 from pathlib import Path
 
-from tagasc import command, pictures, provenance
+from tagasc import command, provenance, report, sections
 from tagasc.console import console, log
 from tagasc.files import digest, write_text
-from tagasc.report import (
-    BASELINE,
-    SystemResult,
-    accuracy_table,
-    aligned,
-    best_of,
-    chosen_table,
-    class_table,
-    gather,
-    markdown,
-)
-from tagasc.systems import read_systems, select
+from tagasc.insights import insight_sections
+from tagasc.page import html_page
+from tagasc.results import SystemResult, best_on_validation, gather
+from tagasc.study import Study
+from tagasc.systems import read_systems
+from tagasc.tables import PaperFigures
 from tagasc.tagger_report import tagger_section
 from tagasc.tags import read_record
 from tagasc.training import WEIGHTS
+
+EGS = Path(__file__).parents[1] / "egs"
+ROWS = 20  # of the table on the terminal
 
 
 def main(
@@ -31,10 +29,11 @@ def main(
     tags: Path,
     corpus: str = "tau2019",
     tagging_corpus: str = "fsdkaggle2019",
-    systems_file: Path = Path("egs/systems.yaml"),
+    systems_file: Path = EGS / "systems.yaml",
+    paper_file: Path = EGS / "paper.yaml",
     note: str = "",
 ) -> None:
-    """Write ``<recipe>/exp/report``: RESULTS.md, tables and pictures.
+    """Write ``<recipe>/exp/report``: RESULTS.md, the same as RESULTS.html, and the pictures.
 
     Args:
         recipe: folder of the recipe.
@@ -44,61 +43,49 @@ def main(
         corpus: name of the scene corpus.
         tagging_corpus: name of the tagging corpus.
         systems_file: the records of the systems, in whose order they are shown.
+        paper_file: the paper's printed figures.
         note: a sentence that stands over the results, for instance that the corpus is synthetic.
     """
-    results = gather(experiment, list(select(read_systems(systems_file), ["all"], systems_file)))
-    out = recipe / "exp" / "report"
-    best = best_of(results)
-    beside = [result for result in results if result.name == BASELINE] + ([best] if best.name != BASELINE else [])
-    pictures.accuracies(results, "test", out / "accuracies.png", " (synthetic)" if "synthetic" in note.lower() else "")
-    pictures.confusions(beside or [best], "test", out / "confusions.png")
-    pictures.curves(results, out / "curves.png")
-    page = [f"# Results of {recipe.name}, {experiment.name}", "", *([f"**{note}**", ""] if note else [])]
-    page += _accuracies(results) + _classes(results, beside) + tagger_section(tagger, tags, out)
-    page += _made(
-        recipe,
-        results,
-        _outdated(recipe / "dump" / "audio", (corpus, tagging_corpus), results, experiment, tagger, tags),
-    )
-    write_text(out / "RESULTS.md", "\n".join(page))
-    console.print("\n" + aligned(accuracy_table(results, "test", brief=True)) + (f"\n{note}" if note else "") + "\n")
-    log.info("the report: %s", out / "RESULTS.md")
+    tables, paper = read_systems(systems_file), PaperFigures.read(paper_file)
+    results = gather(experiment, [name for records in tables.values() for name in records])
+    study = _study(experiment, results, tables, tags / f"{corpus}_test.npz", recipe / "exp" / "report", note)
+    title = f"Results of {recipe.name}, {experiment.name}"
+    page = [f"# {title}", "", *([f"**{note}**", ""] if note else []), *sections.summary(study)]
+    page += sections.paper_section(study, paper, bool(note) or corpus != paper.corpus)
+    page += sections.systems_section(study) + sections.controls_section(study) + sections.scenes_section(study)
+    page += insight_sections(study, _best_attended(study))
+    page += tagger_section(tagger, tags, study.out)
+    outdated = _outdated(recipe / "dump" / "audio", (corpus, tagging_corpus), results, experiment, tagger, tags)
+    text = "\n".join([*page, *_made(recipe, results, outdated)])
+    write_text(study.out / "RESULTS.md", text)
+    write_text(study.out / "RESULTS.html", html_page(text, html.escape(title), study.out))
+    _say(study, note)
 
 
-def _accuracies(results: list[SystemResult]) -> list[str]:
-    lines = [
-        "## Accuracy",
-        "",
-        "Epoch, kernel and C were chosen on validation clips; the test clips were scored once. Accuracies are means ±",
-        "standard deviation over seeds. Intervals are 95 % percentile intervals of a bootstrap over locations;",
-        "they tell how much the figure depends on the test locations, not on the training's random numbers.",
-        "*softmax* is the network's own answer.",
-        "",
-    ]
-    for split in results[0].runs[0].scores:
-        clips = results[0].runs[0].scores[split]["clips"]
-        lines += [f"### {split} ({clips} clips)", "", markdown(accuracy_table(results, split))]
-    return [*lines, "![accuracies](accuracies.png)", ""]
+def _study(
+    experiment: Path, results: list[SystemResult], tables: dict, tag_vectors: Path, out: Path, note: str
+) -> Study:
+    best = best_on_validation(experiment, [result.name for result in results if result.is_ranked])
+    mark = "synthetic" if "synthetic" in note.lower() else ""
+    by_name = {result.name: result for result in results}
+    return Study(experiment, results, tables, by_name[best], tag_vectors, out, mark)
 
 
-def _classes(results: list[SystemResult], beside: list[SystemResult]) -> list[str]:
-    shown = " beside ".join(result.name for result in beside)
-    return [
-        "## Scene by scene",
-        "",
-        "Accuracy in %, mean over seeds, on test.",
-        "",
-        markdown(class_table(results, "test")),
-        f"Confusions of {shown} (the best on validation):",
-        "",
-        "![confusions](confusions.png)",
-        "",
-        "## Training",
-        "",
-        "![curves](curves.png)",
-        "",
-        markdown(chosen_table(results)),
-    ]
+def _best_attended(study: Study) -> str | None:
+    """The system with attention that is best on validation."""
+    records = {name: record for table in study.tables.values() for name, record in table.items()}
+    names = [result.name for result in study.results if result.name in records and records[result.name].heads]
+    return best_on_validation(study.experiment, names) if names else None
+
+
+def _say(study: Study, note: str) -> None:
+    shown = report.most_telling(study.results, ROWS)
+    more = len(study.results) - len(shown)
+    text = report.aligned(report.brief_table(shown, "test", study.bounds, study.gains))
+    if more:
+        text += f"\n(the baseline and the {len(shown) - 1} best on validation; {more} more systems are in the report)"
+    console.print(f"\n{text}" + (f"\n{note}" if note else "") + "\n")
+    log.info("the report: %s", study.out / "RESULTS.md")
 
 
 def _made(recipe: Path, results: list[SystemResult], outdated: list[tuple[str, str]]) -> list[str]:
