@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tagasc import command, provenance, report, sections
 from tagasc.console import console, log
+from tagasc.errors import UserError
 from tagasc.files import digest, write_text
 from tagasc.insights import insight_sections
 from tagasc.page import html_page
@@ -56,7 +57,7 @@ def main(
     page += insight_sections(study, _best_attended(study))
     page += tagger_section(tagger, tags, study.out)
     outdated = _outdated(recipe / "dump" / "audio", (corpus, tagging_corpus), results, experiment, tagger, tags)
-    text = "\n".join([*page, *_made(recipe, results, outdated)])
+    text = "\n".join([*page, *_made(recipe, results, outdated, _unscored(experiment))])
     write_text(study.out / "RESULTS.md", text)
     write_text(study.out / "RESULTS.html", html_page(text, html.escape(title), study.out))
     _say(study, note)
@@ -66,6 +67,8 @@ def _study(
     experiment: Path, results: list[SystemResult], tables: dict, tag_vectors: Path, out: Path, note: str
 ) -> Study:
     best = best_on_validation(experiment, [result.name for result in results if result.is_ranked])
+    if best is None:
+        raise UserError(f"{experiment} holds scores of no system of its own networks; run stages 5 to 7")
     mark = "synthetic" if "synthetic" in note.lower() else ""
     by_name = {result.name: result for result in results}
     return Study(experiment, results, tables, by_name[best], tag_vectors, out, mark)
@@ -88,18 +91,20 @@ def _say(study: Study, note: str) -> None:
     log.info("the report: %s", study.out / "RESULTS.md")
 
 
-def _made(recipe: Path, results: list[SystemResult], outdated: list[tuple[str, str]]) -> list[str]:
-    """Versions, commands, and what is outdated."""
+def _made(recipe: Path, results: list[SystemResult], outdated: list[tuple[str, str]], unscored: list[str]) -> list[str]:
+    """Versions, commands, what is outdated and what was left unfinished."""
     lines = ["## How this was made", ""]
     if outdated:
         lines += ["**Outdated** (made from something that has changed since; run the stages again):", ""]
         lines += [*(f"- {title}: its input {name} has changed" for title, name in outdated), ""]
-    records = [run.record for result in results for run in result.runs]
+    if unscored:
+        lines += [f"Not scored, since they failed or are not finished: {', '.join(unscored)}.", ""]
+    records = [run.record for result in results for run in result.runs if run.record]
     versions = {", ".join(f"{name} {version}" for name, version in record["versions"].items()) for record in records}
     machines = {f"{record['machine']['system']}, {record['machine']['processors']} processors" for record in records}
-    dates = sorted(record["date"] for record in records)
+    dates = sorted(record["date"] for record in records) or ["?"]
     commits = " and ".join(sorted({record["commit"] for record in records}))
-    lines += [f"- seeds: {sorted({run.seed for result in results for run in result.runs})}"]
+    lines += [f"- seeds: {sorted({seed for result in results if result.parameters for seed in result.seeds})}"]
     lines += [f"- trainings started from {dates[0]} to {dates[-1]}, commit {commits}"]
     lines += [f"- {text}" for text in (*sorted(versions), *sorted(machines))]
     lines += ["- each result's own command, configuration, inputs and versions: its `made_from.json`", ""]
@@ -117,13 +122,12 @@ def _outdated(
     splits = [folder.name.removeprefix(f"{corpus}_") for folder in sorted(audio.glob(f"{corpus}_*/"))]
     packed = {split: audio / f"{corpus}_{split}" / "index.json" for split in splits}
     vectors = {split: tags / f"{corpus}_{split}.npz" for split in splits}
-    of_networks = {f"audio {s}": packed[s] for s in splits} | {f"tags {s}": vectors[s] for s in splits}
+    inputs = {f"audio {s}": packed[s] for s in splits} | {f"tags {s}": vectors[s] for s in splits}
     found = []
 
     def check(title: str, record: dict | None, files: dict[str, Path]) -> None:
-        changed = [
-            name for name, digest in (record or {}).get("inputs", {}).items() if _digest(files.get(name)) != digest
-        ]
+        made_from = (record or {}).get("inputs", {})
+        changed = [name for name, digest in made_from.items() if name in files and _digest(files[name]) != digest]
         found.extend((title, name) for name in changed[:1])
 
     if (tagger / WEIGHTS).exists():
@@ -135,18 +139,23 @@ def _outdated(
         )
     for result in results:
         for run in result.runs:
-            title, place = f"{result.name}, seed {run.seed}", f"{result.name}/seed{run.seed}"
-            check(f"network of {title}", run.record, of_networks)
-            codes = {split: experiment / "codes" / place / f"{split}.npz" for split in splits}
-            network = experiment / "scene" / place / WEIGHTS
-            for split, path in codes.items():
-                check(
-                    f"{split} codes of {title}",
-                    read_record(path),
-                    {"network": network, "audio": packed[split], "tags": vectors[split]},
-                )
-            check(f"scores of {title}", provenance.read(experiment / "svm" / place), codes)
+            for fit in ("", "paper", "final"):
+                root = experiment / fit
+                place = f"{result.name}/seed{run.seed}"
+                title = f"{result.name}, seed {run.seed}" + (f" ({fit})" if fit else "")
+                check(f"network of {title}", provenance.read(root / "scene" / place), inputs)
+                codes = {split: root / "codes" / place / f"{split}.npz" for split in splits}
+                network = {"network": root / "scene" / place / WEIGHTS}
+                for split, path in codes.items():
+                    check(f"{split} codes of {title}", read_record(path), network | inputs)
+                check(f"scores of {title}", provenance.read(root / "svm" / place), codes)
     return found
+
+
+def _unscored(experiment: Path) -> list[str]:
+    """Runs that were begun and have no scores."""
+    begun = (f"{path.parent.name}/{path.name}" for path in sorted(experiment.glob("scene/*/seed*/")))
+    return [run for run in begun if not (experiment / "svm" / run / "scores.json").exists()]
 
 
 @cache

@@ -165,7 +165,7 @@ def gather(experiment: Path, order: Sequence[str]) -> list[SystemResult]:
     Raises:
         UserError: none has been scored, or a file is damaged or of an older form.
     """
-    files = sorted(experiment.glob("svm/*/seed*/scores.json"), key=lambda path: path.stat().st_mtime)
+    files = sorted(experiment.glob("svm/*/seed[0-9]*/scores.json"), key=lambda path: path.stat().st_mtime)
     if not files:
         raise UserError(f"{experiment} holds no scores; run stage 7 (svm)")
     clips, _ = _predictions(files[-1].parent)
@@ -189,21 +189,17 @@ def gather(experiment: Path, order: Sequence[str]) -> list[SystemResult]:
     return sorted(results.values(), key=rank)
 
 
-def best_on_validation(experiment: Path, names: Sequence[str]) -> str:
-    """The system whose networks have the highest validation accuracy, mean over seeds; the first among equals.
+def best_on_validation(experiment: Path, names: Sequence[str]) -> str | None:
+    """The trained system with the highest validation accuracy of its networks, mean over seeds; test plays no part.
 
-    Raises:
-        UserError: none of them has been trained.
+    Among equals the earlier one in ``names`` wins; None if none of them has been trained.
     """
     means = {}
     for name in names:
-        files = sorted(experiment.glob(f"scene/{name}/seed*/{HISTORY}"))
-        if files:
-            kept = [kept_epoch(_history(path))["validation_accuracy"] for path in files]
-            means[name] = float(np.mean(kept))
-    if not means:
-        raise UserError(f"{experiment} holds none of these systems' networks; run stage 5 (scenes)")
-    return max(means, key=means.get)
+        histories = [_history(path) for path in sorted(experiment.glob(f"scene/{name}/seed*/{HISTORY}"))]
+        if histories:
+            means[name] = np.mean([kept_epoch(history)["validation_accuracy"] for history in histories])
+    return max(means, key=means.__getitem__) if means else None
 
 
 def _run(experiment: Path, name: str, seed: int, named: dict[str, np.ndarray]) -> Run:
@@ -236,9 +232,13 @@ def _history(path: Path) -> dict[str, Any]:
 def _machines(folder: Path, made_by: str) -> dict[str, Any]:
     path = folder / "scores.json"
     scores = read_json(path, made_by)
-    if not isinstance(scores, dict) or SVM not in scores.get("machines", {}):
-        raise UserError(f"{path} is of an older form; run stage 7 (svm) again")
-    return scores["machines"]
+    try:
+        chosen, accuracy = (scores["machines"][SVM][key] for key in ("chosen", "scores"))
+        if {"kernel", "C"} <= chosen.keys() and {"accuracy", "class_averaged"} <= accuracy["test"].keys():
+            return scores["machines"]
+    except (KeyError, TypeError, AttributeError):
+        pass
+    raise UserError(f"{path} is of an older form; run stage 7 (svm) again")
 
 
 def _paper(paths: Sequence[Path]) -> dict[str, Any] | None:

@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 
+from tagasc.files import digest
 from tagasc.results import gather
 from tests.conftest import run, succeed
 from tests.experiments import CONTROLS, Fake
@@ -165,6 +166,37 @@ def test_damaged_results_are_one_clear_line(copy, spoil, message):
     assert outcome.status == 1
     assert message in outcome.error
     assert "codecat/seed1" in outcome.error
+
+
+def test_what_is_outdated_or_unfinished_is_named(copy):
+    def depend(folder, **inputs):
+        path = copy.experiment / folder / "baseline/seed1/made_from.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"inputs": inputs}))
+
+    for split in ("train", "test"):  # packed audio
+        path = copy.folder / f"dump/audio/tau2019_{split}/index.json"
+        path.parent.mkdir(parents=True)
+        path.write_text("[]")
+    same = digest(path)
+    depend("scene", **{"audio train": same, "audio test": same, "something else": "0"})
+    depend("svm", test="another")
+    depend("final/svm", test="another")
+    (copy.experiment / "scene/codecat/seed7").mkdir()
+    succeed("steps/report.py", *copy.options())
+    page = copy.report()
+    for line in ("scores of baseline, seed 1: its input test", "scores of baseline, seed 1 (final): its input test"):
+        assert f"- {line} has changed" in page
+    assert "network of baseline" not in page
+    assert "failed or are not finished: codecat/seed7." in page
+    depend("scene", **{"audio train": "another"})
+    succeed("steps/report.py", *copy.options())
+    assert "network of baseline, seed 1: its input audio train has changed" in copy.report()
+
+
+def test_tags_alone_are_no_report(tmp_path):
+    fake = Fake(tmp_path)
+    fake.add("tags_alone", 0)
+    assert "run stages 5 to 7" in run("steps/report.py", *fake.options()).error
 
 
 def test_runs_scored_on_other_clips_are_left_out(copy):
