@@ -1,5 +1,6 @@
 """The report's tables of what was measured, and how a table is written."""
 
+import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -169,9 +170,10 @@ def chosen_table(results: Sequence[SystemResult]) -> Table:
 
 
 def markdown(table: Table) -> str:
-    """A table in Markdown, figures to the right."""
+    """A table in Markdown, columns of figures to the right."""
     header, rows = table
-    align = [":--"] + ["--:"] * (len(header) - 1)
+    figures = [any(re.match(r"[*+<-]*\d", row[n]) for row in rows) for n in range(len(header))]
+    align = ["--:" if n and figures[n] else ":--" for n in range(len(header))]
     return "\n".join("| " + " | ".join(row) + " |" for row in (header, align, *rows)) + "\n"
 
 
