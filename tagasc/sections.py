@@ -37,12 +37,13 @@ def summary(study: Study) -> list[str]:
             f" {_accuracy(study, best)}, {_gain(gain)}: {verdict(gain, 'a gain', 'a loss')}."
         )
     shown = [name for name, one in study.gains.items() if study.by_name[name].is_ranked and one.shown]
-    if study.gains:
+    compared = sum(study.by_name[name].is_ranked for name in study.gains)
+    if compared > 1:
         above = sum(study.gains[name].mean > 0 for name in shown)
         said.append(
-            f"Of {sum(study.by_name[name].is_ranked for name in study.gains)} systems compared to the baseline, the"
-            f" interval of the difference lies wholly above 0 for {above} and wholly below for {len(shown) - above}; of"
-            " many, some do so by chance, for which Holm's p accounts."
+            f"Of {compared} systems compared to the baseline, the interval of the difference lies wholly above 0 for"
+            f" {above} and wholly below for {len(shown) - above}; of many, some do so by chance, for which Holm's p"
+            " accounts."
         )
     if max(len(result.runs) for result in ranked) == 1:
         said.append("One seed each: how much a training's random numbers change is not known.")
@@ -159,12 +160,13 @@ def _control_verdict(
 def scenes_section(study: Study) -> list[str]:
     """Class by class, confusions, and training curves."""
     titles = " beside ".join(result.name for result in study.beside)
+    which = "the best" if study.best is study.beside[-1] else "the best of the others"
     pictures.confusions(study.beside, "test", study.out / "confusions.png", study.mark)
     pictures.curves(study.results, study.beside, study.out / "curves.png", study.mark)
     return [
         "## Scene by scene",
         "",
-        f"{titles} (the best on validation). Accuracy in %, mean over seeds, on test.",
+        f"{titles} ({which} on validation). Accuracy in %, mean over seeds, on test.",
         "",
         markdown(report.class_table(study.beside, "test")),
         "![confusions](confusions.png)",

@@ -44,8 +44,11 @@ class Study:
 
     @cached_property
     def beside(self) -> list[SystemResult]:
-        """The baseline beside the best system; one of them where they are one."""
-        return [self.baseline, self.best] if self.baseline and self.best is not self.baseline else [self.best]
+        """The baseline and the best system beside it; where the baseline is the best, the best of the others."""
+        if self.baseline is None or self.best is not self.baseline:
+            return [self.best] if self.baseline is None else [self.baseline, self.best]
+        others = [result for result in self.results if result.is_ranked and result is not self.baseline]
+        return [self.baseline, *([max(others, key=lambda one: one.validation().mean())] if others else [])]
 
     @cached_property
     def bounds(self) -> dict[str, Bounds]:

@@ -114,6 +114,16 @@ def test_the_terminals_table_says_how_many_are_left_out(tmp_path):
     assert "\nbaseline" in said
 
 
+def test_where_the_baseline_is_the_best_the_best_of_the_others_stands_beside_it(tmp_path):
+    fake = Fake(tmp_path)
+    for name, validation in (("baseline", 0.9), ("codecat", 0.5), ("codecat_fc", 0.7)):
+        fake.add(name, 1, 0.7, validation)
+    fake.add("codecat@oracle", 1, 1.0, 0.99)
+    succeed("steps/report.py", *fake.options())
+    assert "Best on validation is the baseline itself" in fake.report()
+    assert "baseline beside codecat_fc (the best of the others on validation)" in fake.report()
+
+
 def test_without_tags_weights_and_codes_the_report_says_what_is_missing(tmp_path):
     fake = Fake(tmp_path)
     fake.add("att_h2_l0", 1)
