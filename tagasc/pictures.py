@@ -37,8 +37,8 @@ def accuracies(
     left, right, size = row[0][0], row[0][-1], 5 if many else 8
     for place, result in enumerate(results):
         values = 100 * result.accuracies("test")
-        _interval(left, place, result, values.mean(), bounds[result.name], size)
         left.plot(values, [place] * len(values), "o", color=_colour(result), alpha=0.35, markersize=0.6 * size)
+        _interval(left, place, result, values.mean(), bounds[result.name], size)
         if result.name in gains:
             _interval(right, place, result, 100 * gains[result.name].mean, gains[result.name].by_location, size)
     _mark_chance(left, 100 / len(results[0].clips.names))
@@ -201,7 +201,8 @@ def _focus(axes: plt.Axes, results: Sequence[SystemResult], gains: Mapping[str, 
                 ha="right" if mean > 0 else "left",
                 va="center",
                 fontsize=8,
-                color=_colour(result),
+                color="0.25",
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
             )
 
 
