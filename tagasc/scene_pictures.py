@@ -6,6 +6,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.manifold import TSNE
+from threadpoolctl import threadpool_limits
 
 from tagasc.pictures import COLOURS, save
 
@@ -75,7 +76,8 @@ def code_map(
     figure, row = plt.subplots(1, len(codes), figsize=(9, 5.4), layout="constrained", squeeze=False)
     for axes, (title, values) in zip(row[0], codes.items(), strict=True):
         perplexity = min(30.0, (len(values) - 1) / 3)
-        points = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(values)
+        with threadpool_limits(1):  # its many short loops wait for each other where the cores are shared
+            points = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(values)
         points = (points - points.min(axis=0)) / np.ptp(points, axis=0).clip(min=1e-12)
         for number, scene in enumerate(scenes):
             colour, marker = COLOURS[number % len(COLOURS)], _MARKERS[number % len(_MARKERS)]
