@@ -1,28 +1,27 @@
 #!/usr/bin/env python3
 """Stage 8: one page of results, with tables and pictures, and how each came about."""
 
+import html
 from functools import cache
 from pathlib import Path
 
-from tagasc import command, pictures, provenance
+from tagasc import command, provenance, report, sections
 from tagasc.console import console, log
+from tagasc.errors import UserError
 from tagasc.files import digest, write_text
-from tagasc.report import (
-    BASELINE,
-    SystemResult,
-    accuracy_table,
-    aligned,
-    best_of,
-    chosen_table,
-    class_table,
-    gather,
-    markdown,
-)
-from tagasc.systems import read_systems, select
+from tagasc.insights import insight_sections
+from tagasc.page import html_page
+from tagasc.results import SystemResult, gather
+from tagasc.study import Study
+from tagasc.systems import best_on_validation, read_systems
+from tagasc.tables import PaperFigures
 from tagasc.tagger.inference import TAGGER
 from tagasc.tagger_report import tagger_section
 from tagasc.tags import read_record
 from tagasc.training import WEIGHTS
+
+EGS = Path(__file__).parents[1] / "egs"
+ROWS = 20  # of the table on the terminal
 
 
 def main(
@@ -32,10 +31,11 @@ def main(
     tags: Path,
     corpus: str = "tau2019",
     tagging_corpus: str = "fsdkaggle2019",
-    systems_file: Path = Path("egs/systems.yaml"),
+    systems_file: Path = EGS / "systems.yaml",
+    paper_file: Path = EGS / "paper.yaml",
     note: str = "",
 ) -> None:
-    """Write ``<recipe>/exp/report``: RESULTS.md, tables and pictures.
+    """Write ``<recipe>/exp/report``: RESULTS.md, the same as RESULTS.html, and the pictures.
 
     Args:
         recipe: folder of the recipe.
@@ -45,75 +45,67 @@ def main(
         corpus: name of the scene corpus.
         tagging_corpus: name of the tagging corpus.
         systems_file: the records of the systems, in whose order they are shown.
+        paper_file: the paper's printed figures.
         note: a sentence that stands over the results, for instance that the corpus is synthetic.
     """
-    results = gather(experiment, list(select(read_systems(systems_file), ["all"], systems_file)))
-    out = recipe / "exp" / "report"
-    best = best_of(results)
-    beside = [result for result in results if result.name == BASELINE] + ([best] if best.name != BASELINE else [])
-    pictures.accuracies(results, "test", out / "accuracies.png", " (synthetic)" if "synthetic" in note.lower() else "")
-    pictures.confusions(beside or [best], "test", out / "confusions.png")
-    pictures.curves(results, out / "curves.png")
-    page = [f"# Results of {recipe.name}, {experiment.name}", "", *([f"**{note}**", ""] if note else [])]
-    page += _accuracies(results) + _classes(results, beside) + tagger_section(tagger, tags, out)
-    page += _made(
-        recipe,
-        results,
-        _outdated(recipe / "dump" / "audio", (corpus, tagging_corpus), results, experiment, tagger, tags),
-    )
-    write_text(out / "RESULTS.md", "\n".join(page))
-    console.print("\n" + aligned(accuracy_table(results, "test", brief=True)) + (f"\n{note}" if note else "") + "\n")
-    log.info("the report: %s", out / "RESULTS.md")
+    tables, paper = read_systems(systems_file), PaperFigures.read(paper_file)
+    results = gather(experiment, [name for records in tables.values() for name in records])
+    study = _study(experiment, results, tables, tags / f"{corpus}_test.npz", recipe / "exp" / "report", note)
+    title = f"Results of {recipe.name}, {experiment.name}"
+    page = [f"# {title}", "", *([f"**{note}**", ""] if note else []), *sections.summary(study)]
+    page += sections.paper_section(study, paper, bool(note) or corpus != paper.corpus)
+    page += sections.systems_section(study) + sections.controls_section(study) + sections.scenes_section(study)
+    page += insight_sections(study, _best_attended(study))
+    page += tagger_section(tagger, tags, study.out)
+    outdated = _outdated(recipe / "dump" / "audio", (corpus, tagging_corpus), results, experiment, tagger, tags)
+    text = "\n".join([*page, *_made(recipe, results, outdated, _unscored(experiment))])
+    write_text(study.out / "RESULTS.md", text)
+    write_text(study.out / "RESULTS.html", html_page(text, html.escape(title), study.out))
+    _say(study, note)
 
 
-def _accuracies(results: list[SystemResult]) -> list[str]:
-    lines = [
-        "## Accuracy",
-        "",
-        "Epoch, kernel and C were chosen on validation clips; the test clips were scored once. Accuracies are means ±",
-        "standard deviation over seeds. Intervals are 95 % percentile intervals of a bootstrap over locations;",
-        "they tell how much the figure depends on the test locations, not on the training's random numbers.",
-        "*softmax* is the network's own answer.",
-        "",
-    ]
-    for split in results[0].runs[0].scores:
-        clips = results[0].runs[0].scores[split]["clips"]
-        lines += [f"### {split} ({clips} clips)", "", markdown(accuracy_table(results, split))]
-    return [*lines, "![accuracies](accuracies.png)", ""]
+def _study(
+    experiment: Path, results: list[SystemResult], tables: dict, tag_vectors: Path, out: Path, note: str
+) -> Study:
+    best = best_on_validation(experiment, [result.name for result in results if result.is_ranked])
+    if best is None:
+        raise UserError(f"{experiment} holds scores of no system of its own networks; run stages 5 to 7")
+    mark = "synthetic" if "synthetic" in note.lower() else ""
+    by_name = {result.name: result for result in results}
+    return Study(experiment, results, tables, by_name[best], tag_vectors, out, mark)
 
 
-def _classes(results: list[SystemResult], beside: list[SystemResult]) -> list[str]:
-    shown = " beside ".join(result.name for result in beside)
-    return [
-        "## Scene by scene",
-        "",
-        "Accuracy in %, mean over seeds, on test.",
-        "",
-        markdown(class_table(results, "test")),
-        f"Confusions of {shown} (the best on validation):",
-        "",
-        "![confusions](confusions.png)",
-        "",
-        "## Training",
-        "",
-        "![curves](curves.png)",
-        "",
-        markdown(chosen_table(results)),
-    ]
+def _best_attended(study: Study) -> str | None:
+    """The system with attention that is best on validation."""
+    records = {name: record for table in study.tables.values() for name, record in table.items()}
+    names = [result.name for result in study.results if result.name in records and records[result.name].heads]
+    return best_on_validation(study.experiment, names) if names else None
 
 
-def _made(recipe: Path, results: list[SystemResult], outdated: list[tuple[str, str]]) -> list[str]:
-    """Versions, commands, and what is outdated."""
+def _say(study: Study, note: str) -> None:
+    shown = report.most_telling(study.results, ROWS)
+    more = len(study.results) - len(shown)
+    text = report.aligned(report.brief_table(shown, "test", study.bounds, study.gains))
+    if more:
+        text += f"\n(the baseline and the {len(shown) - 1} best on validation; {more} more systems are in the report)"
+    console.print(f"\n{text}" + (f"\n{note}" if note else "") + "\n")
+    log.info("the report: %s", study.out / "RESULTS.md")
+
+
+def _made(recipe: Path, results: list[SystemResult], outdated: list[tuple[str, str]], unscored: list[str]) -> list[str]:
+    """Versions, commands, what is outdated and what was left unfinished."""
     lines = ["## How this was made", ""]
     if outdated:
         lines += ["**Outdated** (made from something that has changed since; run the stages again):", ""]
         lines += [*(f"- {title}: its input {name} has changed" for title, name in outdated), ""]
-    records = [run.record for result in results for run in result.runs]
+    if unscored:
+        lines += [f"Not scored, since they failed or are not finished: {', '.join(unscored)}.", ""]
+    records = [run.record for result in results for run in result.runs if run.record]
     versions = {", ".join(f"{name} {version}" for name, version in record["versions"].items()) for record in records}
     machines = {f"{record['machine']['system']}, {record['machine']['processors']} processors" for record in records}
-    dates = sorted(record["date"] for record in records)
+    dates = sorted(record["date"] for record in records) or ["?"]
     commits = " and ".join(sorted({record["commit"] for record in records}))
-    lines += [f"- seeds: {sorted({run.seed for result in results for run in result.runs})}"]
+    lines += [f"- seeds: {sorted({seed for result in results if result.parameters for seed in result.seeds})}"]
     lines += [f"- trainings started from {dates[0]} to {dates[-1]}, commit {commits}"]
     lines += [f"- {text}" for text in (*sorted(versions), *sorted(machines))]
     lines += ["- each result's own command, configuration, inputs and versions: its `made_from.json`", ""]
@@ -131,13 +123,12 @@ def _outdated(
     splits = [folder.name.removeprefix(f"{corpus}_") for folder in sorted(audio.glob(f"{corpus}_*/"))]
     packed = {split: audio / f"{corpus}_{split}" / "index.json" for split in splits}
     vectors = {split: tags / f"{corpus}_{split}.npz" for split in splits}
-    of_networks = {f"audio {s}": packed[s] for s in splits} | {f"tags {s}": vectors[s] for s in splits}
+    inputs = {f"audio {s}": packed[s] for s in splits} | {f"tags {s}": vectors[s] for s in splits}
     found = []
 
     def check(title: str, record: dict | None, files: dict[str, Path]) -> None:
-        inputs = (record or {}).get("inputs", {})
-        inputs.pop("tag source", None)  # of tags made elsewhere, which stage 4 looks at
-        changed = [name for name, digest in inputs.items() if _digest(files.get(name)) != digest]
+        made_from = (record or {}).get("inputs", {})
+        changed = [name for name, digest in made_from.items() if name in files and _digest(files[name]) != digest]
         found.extend((title, name) for name in changed[:1])
 
     if (tagger / TAGGER).exists():
@@ -149,18 +140,23 @@ def _outdated(
         )
     for result in results:
         for run in result.runs:
-            title, place = f"{result.name}, seed {run.seed}", f"{result.name}/seed{run.seed}"
-            check(f"network of {title}", run.record, of_networks)
-            codes = {split: experiment / "codes" / place / f"{split}.npz" for split in splits}
-            network = experiment / "scene" / place / WEIGHTS
-            for split, path in codes.items():
-                check(
-                    f"{split} codes of {title}",
-                    read_record(path),
-                    {"network": network, "audio": packed[split], "tags": vectors[split]},
-                )
-            check(f"scores of {title}", provenance.read(experiment / "svm" / place), codes)
+            for fit in ("", "paper", "final"):
+                root = experiment / fit
+                place = f"{result.name}/seed{run.seed}"
+                title = f"{result.name}, seed {run.seed}" + (f" ({fit})" if fit else "")
+                check(f"network of {title}", provenance.read(root / "scene" / place), inputs)
+                codes = {split: root / "codes" / place / f"{split}.npz" for split in splits}
+                network = {"network": root / "scene" / place / WEIGHTS}
+                for split, path in codes.items():
+                    check(f"{split} codes of {title}", read_record(path), network | inputs)
+                check(f"scores of {title}", provenance.read(root / "svm" / place), codes)
     return found
+
+
+def _unscored(experiment: Path) -> list[str]:
+    """Runs that were begun and have no scores."""
+    begun = (f"{path.parent.name}/{path.name}" for path in sorted(experiment.glob("scene/*/seed*/")))
+    return [run for run in begun if not (experiment / "svm" / run / "scores.json").exists()]
 
 
 @cache

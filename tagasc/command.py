@@ -2,6 +2,7 @@
 
 import errno
 import inspect
+import re
 import signal
 import sys
 from argparse import ArgumentError
@@ -74,7 +75,8 @@ def from_values(cls: type[Config], values: Any, where: str) -> Config:
     try:
         return parser.instantiate(parser.parse_object({"it": values})).it
     except (ArgumentError, ValueError, TypeError) as error:
-        raise UserError(f"{where}: {_one_line(error).replace('it.', '')}") from None
+        said = re.sub(r"Group 'it' does not accept option '(.*?)'", r"there is no setting '\1'", _one_line(error))
+        raise UserError(f"{where}: {said.replace('it.', '')}") from None
 
 
 def plain(value: Any) -> Any:

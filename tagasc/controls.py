@@ -11,11 +11,11 @@ import numpy as np
 
 CONTROLS = {
     "shuffled": "tags of another clip",
-    "constant": "the mean training tags for every clip",
-    "within": "tags of another clip of the same scene (uses the true scene)",
-    "oracle": "the mean training tags of the clip's scene (uses the true scene)",
+    "constant": "the mean training tags, for every clip",
+    "within": "tags of another clip of the same scene; **uses the true label**",
+    "oracle": "the scene's mean training tags; **uses the true label**",
 }
-USES_TRUTH = ("within", "oracle")
+USE_THE_LABEL = ("within", "oracle")
 
 
 def altered(

@@ -1,4 +1,4 @@
-"""How good a result is, and how sure one can be of it."""
+"""How good a result is."""
 
 from collections.abc import Sequence
 
@@ -44,33 +44,6 @@ def lwlrap_by_class(truth: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """
     total, count = np.nansum(label_precisions(truth, scores), axis=0), (np.asarray(truth) > 0).sum(axis=0)
     return np.divide(total, count, out=np.full(count.shape, np.nan), where=count > 0)
-
-
-def location_bootstrap(
-    values: np.ndarray, locations: Sequence[str], draws: int = 2000, seed: int = 0
-) -> tuple[float, float]:
-    """95 % percentile interval of a mean over clips, drawing whole recording locations.
-
-    Clips of one location are not independent, so an interval over single clips would be too narrow.
-
-    Args:
-        values: (clips,), for instance 1 where a clip is right and 0 where it is wrong, or a difference of two such.
-        locations: each clip's recording location.
-        draws: how often the locations are drawn.
-        seed: of the drawing.
-
-    Returns:
-        Lower and upper bound; (nan, nan) with fewer than two locations.
-    """
-    names, of_clip = np.unique(np.asarray(locations), return_inverse=True)
-    if len(names) < 2:
-        return float("nan"), float("nan")
-    totals = np.bincount(of_clip, weights=values)
-    counts = np.bincount(of_clip)
-    drawn = np.random.default_rng(seed).integers(len(names), size=(draws, len(names)))
-    means = totals[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(low), float(high)
 
 
 def class_averaged(truth: Sequence[str], predicted: Sequence[str]) -> float:

@@ -1,201 +1,179 @@
-"""The report's figures: gathers runs, averages over seeds, and puts intervals on what is claimed."""
+"""The report's tables of what was measured, and how a table is written."""
 
-import csv
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+import re
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from tagasc import provenance
-from tagasc.console import log
-from tagasc.errors import UserError
-from tagasc.files import read_json
-from tagasc.metrics import location_bootstrap
-from tagasc.training import HISTORY
+from tagasc.comparison import Bounds, Difference
+from tagasc.controls import CONTROLS
+from tagasc.results import (
+    BASELINE,
+    SOFTMAX,
+    STANDARDISED,
+    SVM,
+    SystemResult,
+)
+from tagasc.statistics import bootstrap, holm
+from tagasc.systems import TAGS_ALONE
 
-BASELINE = "baseline"
 Table = tuple[Sequence[str], Sequence[Sequence[str]]]
+NOT_RUN = "not run"
 
 
-@dataclass(frozen=True)
-class Run:
-    """One system with one seed, scored.
-
-    Attributes:
-        seed: its seed.
-        scores: accuracies by test set (see ``steps/score_svm.py``).
-        chosen: kernel, C and validation accuracy.
-        predictions: by column, a value per clip.
-        history: curves and best epoch.
-        parameters: trainable values of the network.
-        record: what it was made from.
-    """
-
-    seed: int
-    scores: dict[str, Any]
-    chosen: dict[str, Any]
-    predictions: dict[str, np.ndarray]
-    history: dict[str, Any]
-    parameters: int
-    record: dict[str, Any]
-
-    def right(self, split: str) -> np.ndarray:
-        """float64 (clips,): 1 where the SVM is right, on ``test`` or ``test+unused``."""
-        right = self.predictions["scene"] == self.predictions["svm"]
-        return right[self.of(split)].astype(float)
-
-    def of(self, split: str) -> np.ndarray:
-        """Which predictions belong to a test set."""
-        return np.isin(self.predictions["split"], split.split("+"))
+def accuracy_table(results: Sequence[SystemResult], split: str, bounds: Mapping[str, Bounds]) -> Table:
+    """A row a system: every accuracy there is. Columns that no system has are left out."""
+    columns = {
+        "system": [result.title for result in results],
+        "parameters": [f"{result.parameters:,}" if result.parameters else "" for result in results],
+        "seeds": [str(len(result.runs)) for result in results],
+        "SVM %": [mean(result.accuracies(split)) for result in results],
+        "95 % interval": [interval(bounds[result.name]) for result in results],
+        "class-averaged %": [mean(result.accuracies(split, kind="class_averaged")) for result in results],
+        "SVM, standardised codes %": [mean(result.accuracies(split, STANDARDISED)) for result in results],
+        "softmax %": [mean(result.accuracies(split, SOFTMAX)) for result in results],
+        "final fit %": [mean(result.of_final_fit(split)) for result in results],
+        "selected on test %": [_selected(result, split) for result in results],
+        "trained on": [_trained_on(result) for result in results],
+        "validation %": [mean(result.validation()) for result in results],
+    }
+    kept = {title: values for title, values in columns.items() if any(values)}
+    return list(kept), list(zip(*kept.values(), strict=True))
 
 
-@dataclass
-class SystemResult:
-    """Every scored run of one system."""
-
-    name: str
-    runs: list[Run] = field(default_factory=list)
-
-    def accuracies(self, split: str, kind: str = "accuracy") -> np.ndarray:
-        """One value a seed."""
-        return np.array([run.scores[split][kind] for run in self.runs])
-
-    def right(self, split: str) -> np.ndarray:
-        """Mean over the seeds of whether each clip is recognised, (clips,)."""
-        return np.mean([run.right(split) for run in self.runs], axis=0)
-
-    def validation(self) -> float:
-        """Mean validation accuracy of the chosen machines: what a best system is chosen by."""
-        return float(np.mean([run.chosen["validation_accuracy"] for run in self.runs]))
-
-    def confusion(self, split: str, scenes: Sequence[str]) -> np.ndarray:
-        """Share of each true scene's clips (rows) given each name (columns), mean over seeds."""
-        counts = np.zeros((len(scenes), len(scenes)))
-        place = {name: number for number, name in enumerate(scenes)}
-        for run in self.runs:
-            here = run.of(split)
-            for true, named in zip(run.predictions["scene"][here], run.predictions["svm"][here], strict=True):
-                counts[place[true], place[named]] += 1
-        return counts / counts.sum(axis=1, keepdims=True).clip(min=1)
+def brief_table(
+    results: Sequence[SystemResult], split: str, bounds: Mapping[str, Bounds], gains: Mapping[str, Difference]
+) -> Table:
+    """A row a system: the accuracy and its difference to the baseline, for a terminal."""
+    header = ("system", "seeds", "accuracy %", "95 % interval", "minus baseline", "95 % interval")
+    return header, [
+        (
+            result.title,
+            str(len(result.runs)),
+            mean(result.accuracies(split)),
+            interval(bounds[result.name]),
+            *_gain(gains.get(result.name)),
+        )
+        for result in results
+    ]
 
 
-def gather(experiment: Path, order: Sequence[str]) -> list[SystemResult]:
-    """Read every scored run of an experiment; systems come in the given order, unknown ones last.
-
-    Runs scored on other clips than the run scored last (of a corpus that has changed since) are left out, and named in
-    the log.
-
-    Raises:
-        UserError: none has been scored.
-    """
-    runs = []
-    for scores in sorted(experiment.glob("svm/*/seed*/scores.json"), key=lambda path: path.stat().st_mtime):
-        name, seed = scores.parts[-3], int(scores.parts[-2].removeprefix("seed"))
-        runs.append((name, _run(experiment, name, seed)))
-    if not runs:
-        raise UserError(f"{experiment} holds no scores; run stage 7 (svm)")
-    clips = runs[-1][1].predictions["clip"].tolist()
-    results: dict[str, SystemResult] = {}
-    for name, run in sorted(runs, key=lambda one: one[1].seed):
-        if run.predictions["clip"].tolist() == clips:
-            results.setdefault(name, SystemResult(name)).runs.append(run)
-        else:
-            log.warning("%s seed %d was scored on other clips and is left out; run its stages 6 and 7", name, run.seed)
-    place = {name: number for number, name in enumerate(order)}
-    return sorted(results.values(), key=lambda result: place.get(result.name, len(order)))
+def most_telling(results: Sequence[SystemResult], rows: int) -> list[SystemResult]:
+    """The baseline and the systems best on validation, at most ``rows``, in the order given; all, if they are few."""
+    if len(results) <= rows:
+        return list(results)
+    ranked = sorted(
+        (result for result in results if result.is_ranked),
+        key=lambda result: (result.name != BASELINE, -result.validation().mean()),
+    )
+    kept = {result.name for result in ranked[:rows]}
+    return [result for result in results if result.name in kept]
 
 
-def accuracy_table(results: Sequence[SystemResult], split: str, brief: bool = False) -> Table:
-    """A row a system: parameters, accuracies, difference to the baseline; ``brief`` for a terminal."""
+def difference_table(gains: Mapping[str, Difference], family: Sequence[str]) -> Table:
+    """A row a system of one family, with Holm's correction over those of the family that were run."""
     header = (
         "system",
-        "parameters",
-        "seeds",
-        "accuracy %",
-        "95 % interval",
-        "class-averaged %",
         "minus baseline",
-        "95 % interval",
-        "softmax %",
-        "validation %",
+        "95 %, over locations",
+        "95 %, over clips",
+        "p, locations swapped",
+        "Holm's p",
+        "McNemar's p (treats clips as independent)",
     )
-    base = next((result for result in results if result.name == BASELINE), None)
-    rows = []
-    for result in results:
-        run = result.runs[0]
-        locations = run.predictions["location"][run.of(split)]
-        right = result.right(split)
-        interval = location_bootstrap(right, locations)
-        gain = ("", "")
-        if base is not None and result is not base:
-            difference = right - base.right(split)
-            gain = (f"{100 * difference.mean():+.1f}", _interval(location_bootstrap(difference, locations), "+.1f"))
-        rows.append(
-            (
-                result.name,
-                f"{run.parameters:,}",
-                str(len(result.runs)),
-                _mean(result.accuracies(split)),
-                _interval(interval, ".1f"),
-                _mean(result.accuracies(split, "class_averaged")),
-                *gain,
-                _mean(result.accuracies(split, "softmax_accuracy")),
-                f"{100 * result.validation():.1f}",
-            )
+    names = [name for name in family if name in gains]
+    corrected = holm([gains[name].p for name in names]) if names else []
+    return header, [
+        (
+            name,
+            signed(gains[name].mean),
+            interval(gains[name].by_location, "+.1f"),
+            interval(gains[name].by_clip, "+.1f"),
+            _p(gains[name].p),
+            _p(holms),
+            "" if gains[name].mcnemar is None else _p(gains[name].mcnemar),
         )
-    shown = (0, 2, 3, 4, 6, 7) if brief else range(len(header))
-    return [header[n] for n in shown], [[row[n] for n in shown] for row in rows]
+        for name, holms in zip(names, corrected, strict=True)
+    ]
+
+
+def control_table(
+    shown: Sequence[SystemResult],
+    system: SystemResult,
+    split: str,
+    to_baseline: Mapping[str, Difference],
+    to_system: Mapping[str, Difference],
+) -> Table:
+    """Baseline, the tag system, its controls and tags alone; "not run" where a control was not."""
+    header = (
+        "system",
+        "its tags",
+        "SVM %",
+        "softmax %",
+        "minus baseline",
+        "95 %, over locations",
+        f"{system.name} minus it",
+        "95 %, over locations",
+    )
+    meanings = {
+        BASELINE: "none",
+        system.name: "the clip's own",
+        **{f"{system.name}@{kind}": meaning for kind, meaning in CONTROLS.items()},
+        TAGS_ALONE: "the clip's own, into an SVM without any network",
+    }
+    found = {result.name: result for result in shown}
+    rows = []
+    for name, meaning in meanings.items():
+        if name not in found:
+            rows.append((name, meaning, NOT_RUN, *[""] * 5))
+            continue
+        result = found[name]
+        accuracies = mean(result.accuracies(split)), mean(result.accuracies(split, SOFTMAX))
+        gap = to_system[name].turned() if name in to_system else None
+        rows.append((name, meaning, *accuracies, *_gain(to_baseline.get(name)), *_gain(gap)))
+    return header, rows
 
 
 def class_table(results: Sequence[SystemResult], split: str) -> Table:
-    """A row a scene: accuracy of each system on that scene's clips, mean over seeds."""
-    run = results[0].runs[0]
-    truth = run.predictions["scene"][run.of(split)]
+    """A row a scene: accuracy of each system on that scene's clips, mean over seeds; of two, also their difference."""
+    clips = results[0].clips
+    here = clips.of(split)
+    truth, locations = clips.truth[here], clips.locations[here]
     right = {result.name: result.right(split) for result in results}
-    rows = [
-        (
+    rows = []
+    for n, scene in enumerate(clips.names):
+        of_scene = [values[truth == n] for values in right.values()]
+        row = [
             scene,
-            str((truth == scene).sum()),
-            *(f"{100 * values[truth == scene].mean():.1f}" for values in right.values()),
-        )
-        for scene in scenes_of(results)
-    ]
-    return ("scene", "clips", *right), rows
+            str((truth == n).sum()),
+            *(f"{100 * values.mean():.1f}" if len(values) else "" for values in of_scene),
+        ]
+        if len(results) == 2 and len(of_scene[0]):
+            gain = of_scene[1] - of_scene[0]
+            row += [signed(gain.mean()), interval(tuple(bootstrap(gain, locations[truth == n])), "+.1f")]
+        rows.append(row)
+    more = (f"{results[1].name} minus {results[0].name}", "95 %, over locations") if len(results) == 2 else ()
+    return ("scene", "clips", *right, *more), [[*row, *[""] * (2 + len(right) + len(more) - len(row))] for row in rows]
 
 
 def chosen_table(results: Sequence[SystemResult]) -> Table:
     """A row a run: what validation chose."""
-    rows = [
-        (
-            result.name,
-            str(run.seed),
-            f"{run.history['best_epoch']} of {len(run.history['epochs'])}",
-            run.chosen["kernel"],
-            f"{run.chosen['C']:g}",
-            f"{100 * run.scores['test']['accuracy']:.2f}",
-        )
-        for result in results
-        for run in result.runs
-    ]
+    rows = []
+    for result in results:
+        for run in result.runs:
+            epochs = f"{run.history['best_epoch']} of {len(run.history['epochs'])}" if run.history else ""
+            svm = run.machines[SVM]
+            chosen = svm["chosen"]
+            accuracy = f"{100 * svm['scores']['test']['accuracy']:.2f}"
+            rows.append((result.title, str(run.seed), epochs, chosen["kernel"], f"{chosen['C']:g}", accuracy))
     return ("system", "seed", "epoch", "kernel", "C", "test accuracy %"), rows
 
 
-def scenes_of(results: Sequence[SystemResult]) -> list[str]:
-    """Names of the scenes in alphabetical order."""
-    return sorted(set(results[0].runs[0].predictions["scene"]))
-
-
-def best_of(results: Sequence[SystemResult]) -> SystemResult:
-    """The system with the highest validation accuracy; test plays no part."""
-    return max(results, key=SystemResult.validation)
-
-
 def markdown(table: Table) -> str:
-    """A table in Markdown, figures to the right."""
+    """A table in Markdown, columns of figures to the right."""
     header, rows = table
-    align = [":--"] + ["--:"] * (len(header) - 1)
+    figures = [any(re.match(r"[*+<-]*\d", row[n]) for row in rows) for n in range(len(header))]
+    align = ["--:" if n and figures[n] else ":--" for n in range(len(header))]
     return "\n".join("| " + " | ".join(row) + " |" for row in (header, align, *rows)) + "\n"
 
 
@@ -212,29 +190,40 @@ def aligned(table: Table) -> str:
     )
 
 
-def _run(experiment: Path, name: str, seed: int) -> Run:
-    folder = experiment / "svm" / name / f"seed{seed}"
-    scores = read_json(folder / "scores.json", "stage 7 (svm)")
-    with (folder / "predictions.csv").open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    predictions = {key: np.array([row[key] for row in rows]) for key in rows[0]}
-    network = experiment / "scene" / name / f"seed{seed}"
-    history = read_json(network / HISTORY, "stage 5 (scenes)")
-    return Run(
-        seed,
-        scores["scores"],
-        scores["chosen"],
-        predictions,
-        history,
-        history["parameters"],
-        provenance.read(network) or {},
-    )
+def mean(values: np.ndarray, digits: int = 1) -> str:
+    """Fractions as "71.3 ± 0.4", in percent: mean and, of several, standard deviation; nothing where there are none."""
+    if not len(values):
+        return ""
+    spread = f" ± {100 * values.std(ddof=1):.{digits}f}" if len(values) > 1 else ""
+    return f"{100 * values.mean():.{digits}f}{spread}"
 
 
-def _mean(values: np.ndarray) -> str:
-    spread = f" ± {100 * values.std(ddof=1):.1f}" if len(values) > 1 else ""
-    return f"{100 * values.mean():.1f}{spread}"
+def signed(value: float) -> str:
+    """A difference of fractions in percentage points."""
+    return _percent(value, "+.1f")
 
 
-def _interval(bounds: tuple[float, float], form: str) -> str:
-    return "" if np.isnan(bounds[0]) else f"{100 * bounds[0]:{form}} to {100 * bounds[1]:{form}}"
+def interval(bounds: Bounds, form: str = ".1f") -> str:
+    """Bounds in percent; nothing where they are not known."""
+    return "" if np.isnan(bounds[0]) else f"{_percent(bounds[0], form)} to {_percent(bounds[1], form)}"
+
+
+def _percent(value: float, form: str) -> str:
+    return f"{round(100 * value, 1) + 0.0:{form}}"  # + 0.0, so that there is no -0.0
+
+
+def _gain(difference: Difference | None) -> tuple[str, str]:
+    return ("", "") if difference is None else (signed(difference.mean), interval(difference.by_location, "+.1f"))
+
+
+def _p(value: float) -> str:
+    return "<0.0001" if value < 0.0001 else f"{value:.4f}"
+
+
+def _selected(result: SystemResult, split: str) -> str:
+    values = mean(result.selected_on_test(split))
+    return values if values or not result.parameters else NOT_RUN
+
+
+def _trained_on(result: SystemResult) -> str:
+    return " or ".join(sorted({run.paper["trained_on"] for run in result.runs if run.paper}))

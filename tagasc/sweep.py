@@ -48,7 +48,7 @@ def sweep(names: Sequence[str], work: Callable[[int], bool], logs: Path) -> None
             except Exception as error:  # whatever it is, the other runs can go on
                 if len(names) == 1 and not isinstance(error, UserError):
                     raise
-                log.warning("%s failed: %s", name, " ".join(str(error).split()) or type(error).__name__)
+                log.warning("%s failed: %s", name, _said(error))
                 if not isinstance(error, UserError):
                     traceback.print_exc(file=own_log)
                 failures.append((name, logs / f"{name}.log", error))
@@ -101,6 +101,13 @@ def _left(seconds: float, worked: int, runs: int) -> str:
 def _summary(failures: list[tuple[str, Path, Exception]], runs: int) -> UserError:
     if runs == 1:
         return failures[0][2]
+    if len(failures) == 1:
+        (name, path, error), *_ = failures
+        return SomeFailed(f"1 of {runs} runs failed: {name}: {_said(error)}; its log: {path}")
     kind = UserError if len(failures) == runs else SomeFailed
     named = ", ".join(f"{name} ({path})" for name, path, _ in failures)
     return kind(f"{len(failures)} of {runs} runs failed, see their logs: {named}")
+
+
+def _said(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -89,12 +89,6 @@ class Broken:
             *options,
         )
 
-    def codes(self, *options):
-        """Codes of the networks that ``train`` made."""
-        where = ("--audio", self.copy("audio"), "--tags", self.copy("tags"), "--out", self.out)
-        options = ("--systems", "shared_h4_l3", *options)
-        return "steps/extract_codes.py", *where, "--systems-file", ROOT / "egs/systems.yaml", *options
-
 
 @pytest.fixture
 def broken(tmp_path, scene_corpus, tagging_corpus, manifests, audio, tagger, tags):
@@ -454,7 +448,7 @@ def heads_that_do_not_divide_the_filters(b):
     return b.train("--systems", "att_h16_l0")
 
 
-@case("Unexpected key")
+@case("there is no setting 'head'")
 def system_with_a_wrong_key(b):
     systems = b.tmp / "systems.yaml"
     systems.write_text("mine:\n  new: {head: 2}\n")
@@ -491,34 +485,6 @@ def tags_of_another_length(b):
     arrays["values"] = arrays["values"][:, :-1]
     np.savez(path, **arrays)
     return b.train()
-
-
-@case("was trained on other tags than")
-def codes_with_other_tags(b):
-    succeed(*b.train())
-    path = b.copy("tags") / "tau2019_train.npz"
-    with np.load(path) as file:
-        arrays = dict(file)
-    arrays["values"] = arrays["values"] * 0.5
-    np.savez(path, **arrays)
-    return b.codes()
-
-
-@case("holds codes of different networks; run stage 6")
-def codes_of_another_run(b):
-    succeed(*b.train("--seeds", "1 2"))
-    succeed(*b.codes("--seeds", "1 2"))
-    codes = b.out / "codes/shared_h4_l3"
-    shutil.copy(codes / "seed2/test.npz", codes / "seed1/test.npz")
-    return (
-        "steps/score_svm.py",
-        "--out",
-        b.out,
-        "--systems-file",
-        ROOT / "egs/systems.yaml",
-        "--systems",
-        "shared_h4_l3",
-    )
 
 
 @case("--protocol final needs --chosen-by")

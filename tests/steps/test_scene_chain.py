@@ -144,7 +144,7 @@ def test_a_sweep_goes_on_past_a_failure(audio, tags, tmp_path):
     out = tmp_path / "out"
     trained = run(*train(audio, tags, out, *which))
     assert trained.status == 3
-    assert "1 of 3 runs failed" in trained.error
+    assert "1 of 3 runs failed: bad.seed1: this system cannot be built on this trunk" in trained.error
     assert str(out / "log/scene/bad.seed1.log") in trained.error
     for step in (codes(audio, tags, out, *which), svm(out, *which)):
         assert run(*step).status == 3
@@ -203,3 +203,27 @@ def test_tags_on_another_scale_reach_the_network(audio, tags, tmp_path):
         own = file["values"]
     given = Codes.read(tmp_path / "codes/codecat/seed1/test.npz").codes[:, -own.shape[1] :]
     np.testing.assert_allclose(given, np.log(np.clip(own, 1e-6, 1)), rtol=1e-4, atol=1e-5)
+
+
+def test_codes_of_another_run_are_refused(audio, tags, chain, tmp_path):
+    for seed in (1, 2):
+        shutil.copytree(chain / "codes/codecat/seed1", tmp_path / f"codes/codecat/seed{seed}")
+    baseline = Codes.read(chain / "codes/baseline/seed1/test.npz")
+    baseline.write(tmp_path / "codes/codecat/seed1/test.npz", {"inputs": {"network": "another"}})
+    outcome = run(*svm(tmp_path, "--systems", "codecat", "--seeds", "1 2"))
+    assert outcome.status == 3
+    assert "seed1 holds codes of different networks; run stage 6 (codes) again" in outcome.said
+    assert not (tmp_path / "svm/codecat/seed1").exists()
+
+
+def test_codes_are_refused_with_tags_of_another_tagger(chain, audio, tags, tmp_path):
+    shutil.copytree(chain / "scene/codecat", tmp_path / "out/scene/codecat")
+    shutil.copytree(tags, tmp_path / "tags")
+    path = tmp_path / "tags/tau2019_train.npz"
+    with np.load(path) as file:
+        arrays = dict(file)
+    np.savez(path, **(arrays | {"values": arrays["values"] * 0.5}))
+    outcome = run(*codes(audio, tmp_path / "tags", tmp_path / "out", "--systems", "codecat"))
+    assert outcome.status == 1
+    assert f"was trained on other tags than {path}; train it again (stage 5)" in outcome.error
+    assert not (tmp_path / "out/codes/codecat").exists()

@@ -4,10 +4,9 @@ import yaml
 from tagasc.command import _spelt_out, from_values
 from tagasc.errors import UserError
 from tagasc.features import MelConfig
-from tagasc.models.fusion import System
 from tagasc.models.tagger import TaggerConfig
 from tagasc.scene import SceneTraining
-from tagasc.systems import read_systems, runs, select
+from tagasc.systems import read_systems, runs
 from tagasc.tagger.settings import TaggerTraining
 from tests.conftest import ROOT, run
 
@@ -62,15 +61,6 @@ def test_options_may_have_dashes_and_flags_no_value():
         "--scenes.clips_per_location=5",
     ]
     assert _spelt_out(main, ["--allow_partial", "false"]) == ["--allow_partial", "false"]
-
-
-def test_systems_are_picked_by_name_table_or_all():
-    tables = read_systems(ROOT / "egs/systems.yaml")
-    assert len(select(tables, ["all"], ROOT)) == 56
-    assert list(select(tables, ["att_h2_l1", "baseline", "att_h2_l1"], ROOT)) == ["att_h2_l1", "baseline"]
-    assert select(tables, ["table2"], ROOT)["beforecode_l5"] == System("before_code", 5)
-    with pytest.raises(UserError, match="no system 'att_h3'"):
-        select(tables, ["att_h3"], ROOT)
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ def test_it_goes_on_past_a_failure_and_names_it_with_its_log(tmp_path):
     with pytest.raises(SomeFailed) as error:
         sweep(NAMES, work, tmp_path)
     assert done == [0, 2]
-    assert f"1 of 3 runs failed, see their logs: b ({tmp_path}/b.log)" in str(error.value)
+    assert f"1 of 3 runs failed: b: no good; its log: {tmp_path}/b.log" in str(error.value)
     assert "Traceback" in (tmp_path / "b.log").read_text()  # an error of the program, not of its input
     assert "failed" not in (tmp_path / "a.log").read_text()
 

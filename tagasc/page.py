@@ -1,0 +1,58 @@
+"""The report as one self-contained HTML file, made from its Markdown."""
+
+import base64
+import re
+from pathlib import Path
+
+from markdown import markdown as to_html
+
+from tagasc.errors import UserError
+
+_PICTURE = re.compile(r'(<img [^>]*src=")([^":]+)(")')
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
+h1, h2, h3 { line-height: 1.2; margin-top: 2rem; }
+h2 { border-bottom: 1px solid #ccc; }
+img { max-width: 100%; height: auto; display: block; margin: 1rem 0; }
+.table { overflow-x: auto; margin: 1rem 0; }
+table { border-collapse: collapse; font-size: 12px; font-variant-numeric: tabular-nums; }
+th, td { padding: .2rem .5rem; border-bottom: 1px solid #ddd; vertical-align: bottom; }
+th { border-bottom: 2px solid #888; }
+td:first-child { white-space: nowrap; }
+tbody tr:nth-child(even) { background: #f6f6f6; }
+pre { background: #f6f6f6; padding: .6rem; white-space: pre-wrap; overflow-wrap: anywhere; font-size: 12px; }
+@media print {
+  body { max-width: none; margin: 0; font-size: 10pt; }
+  .table { overflow: visible; } table { font-size: 7pt; } th, td { padding: 1px 3px; }
+  img, tr { break-inside: avoid; } h2, h3 { break-after: avoid; }
+}
+"""
+
+
+def html_page(text: str, title: str, pictures: Path) -> str:
+    """One HTML file with every table and picture in it; it refers to no other file and to no address.
+
+    Args:
+        text: the report in Markdown.
+        title: of the page.
+        pictures: folder of the pictures that the text names.
+
+    Raises:
+        UserError: a picture is not there.
+    """
+    # Markdown inside these elements is read only where they say so.
+    marked = text.replace("<details>", '<details markdown="1">')
+    body = to_html(marked, extensions=["tables", "fenced_code", "md_in_html", "sane_lists"])
+    body = _PICTURE.sub(lambda found: found[1] + _embedded(pictures / found[2]) + found[3], body)
+    body = body.replace("<table>", '<div class="table"><table>').replace("</table>", "</table></div>")
+    return (
+        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{title}</title>\n'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<style>{_STYLE}</style>\n</head>\n'
+        f"<body>\n{body}\n</body>\n</html>\n"
+    )
+
+
+def _embedded(path: Path) -> str:
+    if not path.exists():
+        raise UserError(f"{path} does not exist; stage 8 (report) makes it")
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")

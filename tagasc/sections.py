@@ -1,0 +1,201 @@
+"""The report's sections on what was measured: lines of Markdown, and the pictures that they name."""
+
+from collections.abc import Mapping
+
+from tagasc import pictures, report
+from tagasc.comparison import Difference, differences, intervals
+from tagasc.report import markdown
+from tagasc.results import BASELINE, SVM, SystemResult
+from tagasc.study import Study
+from tagasc.systems import TAGS_ALONE
+from tagasc.tables import TITLES, PaperFigures, families, heads_by_layers, paper_tables
+
+PROTOCOLS = """\
+- **Ours** (the figure that counts): the epoch is chosen by the network's accuracy on validation clips, kernel and C
+  by the SVM's there; test clips are scored once. Means ± standard deviation over seeds.
+- **Selected on test** (the paper's protocol, for comparison only): codes and SVM anew after every epoch, C = 1; the
+  best epoch and kernel *on the test clips* are taken, which inflates.
+- **test** are the official test clips; **test+unused** adds those that the official lists leave out, as the paper did
+  in part.
+- Intervals are 95 % percentile bootstraps. Over locations they tell how much a figure depends on the test locations;
+  none of them covers what another training would change. *Shown* means that the interval over locations leaves out 0.
+"""
+
+
+def summary(study: Study) -> list[str]:
+    """What came of it, in a few sentences."""
+    base, best, gain = study.baseline, study.best, study.gains.get(study.best.name)
+    ranked = [result for result in study.results if result.is_ranked]
+    records = [name for table in study.tables.values() for name in table]
+    said = [f"{sum(result.name in records for result in ranked)} of {len(records)} systems were run."]
+    if base is None:
+        said.append(f"The baseline was not; best on validation is {best.name}, {_accuracy(study, best)} on test.")
+    elif gain is None:
+        said.append(f"Best on validation is the baseline itself, {_accuracy(study, best)} on test.")
+    else:
+        said.append(
+            f"The baseline reaches {_accuracy(study, base)} on test; best on validation is {best.name} with"
+            f" {_accuracy(study, best)}, {_gain(gain)}: {verdict(gain, 'a gain', 'a loss')}."
+        )
+    shown = [name for name, one in study.gains.items() if study.by_name[name].is_ranked and one.shown]
+    compared = sum(study.by_name[name].is_ranked for name in study.gains)
+    if compared > 1:
+        above = sum(study.gains[name].mean > 0 for name in shown)
+        said.append(
+            f"Of {compared} systems compared to the baseline, the interval of the difference lies wholly above 0 for"
+            f" {above} and wholly below for {len(shown) - above}; of many, some do so by chance, for which Holm's p"
+            " accounts."
+        )
+    if max(len(result.runs) for result in ranked) == 1:
+        said.append("One seed each: how much a training's random numbers change is not known.")
+    return [" ".join(said), "", PROTOCOLS]
+
+
+def paper_section(study: Study, paper: PaperFigures, other_data: bool) -> list[str]:
+    """Tables 2 to 6."""
+    lines = ["## The paper's tables", ""]
+    lines += [
+        "In each cell *the paper's figure* (in italics, selected on test) above **ours** (our protocol, SVM, test).",
+        "",
+    ]
+    if other_data:
+        lines += [
+            "**The paper's figures are of other data (TAU Urban Acoustic Scenes 2019): not comparable with ours.**",
+            "",
+        ]
+    for name, table in paper_tables(study.tables, paper, study.results).items():
+        lines += [f"### {TITLES[name]}", "", markdown(table)]
+    grids = {
+        TITLES[name].partition(":")[0]: heads_by_layers(study.tables[name])
+        for name in ("table3", "table5")
+        if name in study.tables
+    }
+    if any(name in study.by_name for layout in grids.values() for row in layout.names for name in row):
+        pictures.heat_maps(grids, study.by_name, "test", study.out / "heads_layers.png", study.mark)
+        lines += ["Heads × layers, ours:", "", "![accuracy by heads and layers](heads_layers.png)", ""]
+    return lines
+
+
+def systems_section(study: Study) -> list[str]:
+    """Every accuracy of every system, and the differences to the baseline by table."""
+    lines = ["## All systems", ""]
+    lines += [
+        "*softmax* is the network's own answer; *standardised codes*: each value scaled to mean 0 and variance 1;",
+        "*final fit*: trained once more on all training clips with what validation chose; *selected on test*: the",
+        "paper's protocol, *trained on* the clips named beside it (train: without the validation clips);",
+        "*validation*: of the network, by which the best system is chosen.",
+        "",
+    ]
+    for split in study.best.runs[0].machines[SVM]["scores"]:
+        bounds = study.bounds if split == "test" else intervals(study.results, split)
+        clips = int(study.best.clips.of(split).sum())
+        table = report.accuracy_table(study.results, split, bounds)
+        lines += [f"### {split} ({clips} clips)", "", markdown(table)]
+    pictures.accuracies(study.results, study.bounds, study.gains, study.out / "accuracies.png", study.mark)
+    lines += ["![accuracies](accuracies.png)", ""]
+    return lines + (_differences(study) if study.gains else [])
+
+
+def _differences(study: Study) -> list[str]:
+    lines = [
+        "### Differences to the baseline, on test",
+        "",
+        "In percentage points. p: a permutation test that swaps whole locations between system and baseline; Holm's",
+        "correction is over the systems of the table that were run. Of several seeds, each clip counts with its share",
+        "of right ones; McNemar's test, which needs one answer a clip, takes the first seed that both have.",
+        "",
+    ]
+    ranked = [result.name for result in study.results if result.is_ranked and result is not study.baseline]
+    for table, names in families(study.tables, ranked).items():
+        if names:
+            title = TITLES.get(table, table).partition(":")[0]
+            lines += [f"**{title}**", "", markdown(report.difference_table(study.gains, names))]
+    return lines
+
+
+def controls_section(study: Study) -> list[str]:
+    """Whether the events help, or only the extra parameters do."""
+    system = _controlled(study)
+    if system is None:
+        return ["## Controls", "", "No system with tags was run.", ""]
+    shown = [result for result in study.results if result.name.partition("@")[0] in (system.name, BASELINE, TAGS_ALONE)]
+    to_system = differences(shown, system, "test")
+    lines = [
+        "## Controls",
+        "",
+        f"{system.name} trained anew with altered tags in all splits. The two that use the true label are no systems:",
+        "their figures say what tags could do if they knew the scene, and are never ranked.",
+        "",
+        markdown(report.control_table(shown, system, "test", study.gains, to_system)),
+    ]
+    return [*lines, _control_verdict(system, study.gains, to_system), ""]
+
+
+def _controlled(study: Study) -> SystemResult | None:
+    """The system that has controls; without any, the one with tags that is best on validation."""
+    for result in study.results:
+        system = study.by_name.get(result.name.partition("@")[0])
+        if "@" in result.name and system is not None:
+            return system
+    with_tags = [result for result in study.results if result.is_ranked and result is not study.baseline]
+    return max(with_tags, key=lambda result: result.validation().mean(), default=None)
+
+
+def _control_verdict(
+    system: SystemResult, to_baseline: Mapping[str, Difference], to_system: Mapping[str, Difference]
+) -> str:
+    """Sentences out of the intervals over locations."""
+    said = []
+    for kind in ("shuffled", "constant"):
+        name = f"{system.name}@{kind}"
+        if name in to_system:
+            gap = to_system[name].turned()
+            said.append(f"{system.name} minus {name}: {_gain(gap)}: {verdict(gap, 'help from the events', 'harm')}.")
+        if name in to_baseline:
+            gap = to_baseline[name]
+            what = verdict(gap, "help from the extra parameters alone", "harm")
+            said.append(f"{name} minus the baseline: {_gain(gap)}: {what}.")
+    return " ".join(said) or "Whether the events help, or only the extra parameters do: not known, no control was run."
+
+
+def scenes_section(study: Study) -> list[str]:
+    """Class by class, confusions, and training curves."""
+    titles = " beside ".join(result.name for result in study.beside)
+    which = "the best" if study.best is study.beside[-1] else "the best of the others"
+    pictures.confusions(study.beside, "test", study.out / "confusions.png", study.mark)
+    pictures.curves(study.results, study.beside, study.out / "curves.png", study.mark)
+    return [
+        "## Scene by scene",
+        "",
+        f"{titles} ({which} on validation). Accuracy in %, mean over seeds, on test.",
+        "",
+        markdown(report.class_table(study.beside, "test")),
+        "![confusions](confusions.png)",
+        "",
+        "## Training",
+        "",
+        "![curves](curves.png)",
+        "",
+        "<details><summary>what validation chose, run by run</summary>",
+        "",
+        markdown(report.chosen_table(study.results)),
+        "</details>",
+        "",
+    ]
+
+
+def verdict(difference: Difference, gain: str, loss: str) -> str:
+    """Whether a gain, a loss, or neither is shown by the interval over locations."""
+    if not difference.shown:
+        return f"{gain} is not shown"
+    return f"{gain if difference.mean > 0 else loss} is shown"
+
+
+def _accuracy(study: Study, result: SystemResult) -> str:
+    bounds = report.interval(study.bounds[result.name])
+    return f"{report.mean(result.accuracies('test'))} %" + (f" ({bounds})" if bounds else "")
+
+
+def _gain(difference: Difference) -> str:
+    bounds = report.interval(difference.by_location, "+.1f")
+    return f"{report.signed(difference.mean)} points" + (f" ({bounds} over locations)" if bounds else "")

@@ -1,0 +1,168 @@
+"""Fake experiments: folders as stages 4 to 7 write them, with made-up predictions, in no time."""
+
+import csv
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from tagasc.backend import Codes
+from tagasc.command import plain
+from tagasc.controls import CONTROLS
+from tagasc.metrics import class_averaged
+from tagasc.models.scene import SceneNetwork
+from tagasc.models.trunk import TrunkConfig
+from tagasc.systems import read_systems
+from tagasc.tags import write_npz
+from tagasc.training import WEIGHTS, save_weights
+
+ROOT = Path(__file__).resolve().parents[1]
+SCENES = ("airport", "bus", "metro", "metro_station", "park", "public_square", "shopping_mall", "street_pedestrian",
+          "street_traffic", "tram")  # fmt: skip
+RECORD = {
+    "step": "fake",
+    "config": {},
+    "inputs": {},
+    "date": "2026-11-24T12:00:00+00:00",
+    "commit": "0" * 40,
+    "versions": {"python": "3.11", "torch": "2.14"},
+    "machine": {"system": "Fake", "processors": 2},
+}
+
+
+@dataclass
+class Fake:
+    """A recipe's folder with scored systems.
+
+    Attributes:
+        folder: the recipe's folder, to be filled.
+        clips: test clips; a fifth as many lie in the split unused.
+        scenes: names.
+        events: number of tags.
+        epochs: of each network.
+    """
+
+    folder: Path
+    clips: int = 60
+    scenes: tuple[str, ...] = SCENES[:4]
+    events: int = 8
+    epochs: int = 3
+    by_location: int = 4
+    filters: int = 64
+
+    def __post_init__(self) -> None:
+        self.experiment = self.folder / "exp/table1-tiny"
+        self.tags, self.tagger = self.folder / "dump/tags/tiny", self.folder / "exp/tagger/tiny"
+        self.random = np.random.default_rng(0)
+        self.records = {n: s for t in read_systems(ROOT / "egs/systems.yaml").values() for n, s in t.items()}
+        count = self.clips + self.clips // 5
+        group = np.arange(count) // self.by_location
+        self.truth = group % len(self.scenes)
+        self.locations = np.array([f"city-{place}" for place in group])
+        self.splits = np.where(np.arange(count) < self.clips, "test", "unused")
+        self.ids = np.array([f"clip-{number:05d}-{self.scenes[n]}" for number, n in enumerate(self.truth)])
+        self.hard = self.random.random(len(set(group)))[group]  # clips of one location are alike
+        self.write_tags()
+
+    def write_tags(self) -> None:
+        typical = self.random.random((len(self.scenes), self.events)) ** 4
+        values = (typical[self.truth] * self.random.random((len(self.truth), self.events)))[self.splits == "test"]
+        classes = np.array([f"Event_{number}" for number in range(self.events)])
+        ids = self.ids[self.splits == "test"]
+        write_npz(self.tags / "tau2019_test.npz", {}, ids=ids, classes=classes, values=values.astype(np.float32))
+
+    def add(self, name: str, seed: int = 1, accuracy: float = 0.7, validation: float = 0.6, **options: object) -> None:
+        """One scored run; ``options``: paper (True, or the folder's prefix "paper"), codes, final, weights."""
+        place = f"{name}/seed{seed}"
+        if name != "tags_alone":
+            self._network(self.experiment / "scene" / place, name, validation, bool(options.get("weights")))
+        self._scores(self.experiment / "svm" / place, accuracy, name != "tags_alone")
+        if options.get("final"):
+            self._scores(self.experiment / "final/svm" / place, accuracy + 0.02, True)
+        for prefix in ("", "paper") if options.get("paper") == "paper" else [""] if options.get("paper") else []:
+            self._paper(self.experiment / prefix / "scene" / place, prefix, accuracy)
+        if options.get("codes"):
+            here = self.splits == "test"
+            codes = self.random.normal(size=(self.clips, 8)) + 2 * np.eye(len(self.scenes), 8)[self.truth[here]]
+            logits = np.zeros((self.clips, len(self.scenes)), np.float32)
+            names = np.array(self.scenes)[self.truth[here]]
+            found = Codes(self.ids[here], codes.astype(np.float32), logits, names, self.locations[here])
+            found.write(self.experiment / "codes" / place / "test.npz", RECORD)
+
+    def options(self, *more: object) -> list[object]:
+        """Options of ``steps/report.py``."""
+        folders = {"recipe": self.folder, "experiment": self.experiment, "tagger": self.tagger, "tags": self.tags}
+        return [item for name, value in folders.items() for item in (f"--{name}", value)] + list(more)
+
+    def report(self) -> str:
+        return (self.folder / "exp/report/RESULTS.md").read_text(encoding="utf-8")
+
+    def _network(self, folder: Path, name: str, validation: float, weights: bool) -> None:
+        rows = [
+            {
+                "epoch": n,
+                "loss": 2 / n + 0.1 * self.random.random(),
+                "validation_accuracy": validation * n / self.epochs,
+            }
+            for n in range(1, self.epochs + 1)
+        ]
+        history = {"parameters": 714058 + len(name), "threads": 2, "best_epoch": self.epochs, "epochs": rows}
+        _json(folder / "history.json", history)
+        _json(folder / "made_from.json", RECORD)
+        if weights:
+            torch.manual_seed(0)
+            trunk, system = TrunkConfig(8, (8, self.filters), shortcut_convolution=True), self.records[name]
+            network = SceneNetwork(trunk, system, len(self.scenes), self.events, 2)
+            about = {"trunk": trunk, "system": system, "scenes": self.scenes, "channels": 2, "tags": self.events}
+            about["tag_scale"] = "probability"
+            save_weights(folder / WEIGHTS, network.state_dict(), plain(about))
+
+    def _scores(self, folder: Path, accuracy: float, network: bool) -> None:
+        machines, names = {}, np.array(self.scenes)
+        columns = {"clip": self.ids, "split": self.splits, "scene": names[self.truth], "location": self.locations}
+        for machine in ("svm", "svm_standardised", *(("softmax",) if network else ())):
+            right = 0.5 * self.hard + 0.5 * self.random.random(len(self.truth)) < accuracy
+            other = (self.truth + 1 + (self.random.random(len(self.truth)) < 0.3)) % len(names)
+            columns[machine] = names[np.where(right, self.truth, other)]
+            machines[machine] = {"scores": {}}
+            if machine != "softmax":
+                machines[machine] |= {"chosen": {"kernel": "rbf", "C": 1.0, "validation_accuracy": 0.6}, "tried": []}
+            for split in ("test", "test+unused"):
+                here = np.isin(self.splits, split.split("+"))
+                true, named = columns["scene"][here], columns[machine][here]
+                scores = {"accuracy": float((true == named).mean()), "class_averaged": class_averaged(true, named)}
+                machines[machine]["scores"][split] = {"clips": int(here.sum()), **scores}
+        _json(folder / "scores.json", {"machines": machines})
+        _json(folder / "made_from.json", RECORD)
+        with (folder / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(columns)
+            writer.writerows(zip(*columns.values(), strict=True))
+
+    def _paper(self, folder: Path, prefix: str, accuracy: float) -> None:
+        epochs = [
+            {"epoch": n, "kernel": kernel, "test": accuracy + 0.001 * n + bonus, "test+unused": accuracy + bonus}
+            for n in range(1, self.epochs + 1)
+            for kernel, bonus in (("rbf", 0.01), ("sigmoid", 0.0))
+        ]
+        trained_on = "train+validation" if prefix else "train"
+        _json(folder / "paper.json", {"trained_on": trained_on, "C": 1.0, "epochs": epochs})
+
+
+def everything(fake: Fake, seeds: tuple[int, ...]) -> None:
+    """All 56 systems, the controls of shared_h4_l3, tags alone."""
+    for number, name in enumerate(fake.records):
+        for seed in seeds:
+            better = 0.004 * (number % 9)
+            fake.add(name, seed, 0.62 + better, 0.6 + better, codes=True, weights=True, paper=True)
+    for control, accuracy in zip(CONTROLS, (0.6, 0.61, 0.7, 0.85), strict=True):
+        for seed in seeds:
+            fake.add(f"shared_h4_l3@{control}", seed, accuracy, 0.9)
+    fake.add("tags_alone", 0, 0.45)
+
+
+def _json(path: Path, value: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value), encoding="utf-8")

@@ -1,0 +1,224 @@
+import json
+import re
+import shutil
+
+import pytest
+
+from tagasc.controls import CONTROLS
+from tagasc.files import digest
+from tagasc.results import gather
+from tests.conftest import run, succeed
+from tests.experiments import Fake
+
+PICTURES = ("accuracies", "heads_layers", "confusions", "curves", "scene_tags", "attention", "codes")
+BEST = "att_h4_l2"  # on validation
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """Four systems, one of them over two seeds, controls, and a retraining on all clips."""
+    fake = Fake(tmp_path_factory.mktemp("small"))
+    everywhere = {"codes": True, "weights": True}
+    fake.add("baseline", 1, 0.6, 0.6, paper=True, final=True, **everywhere)
+    fake.add("baseline", 2, 0.6, 0.6, paper=True, final=True)
+    fake.add("codecat", 1, 0.9, 0.5)
+    fake.add(BEST, 1, 0.62, 0.8, paper="paper", **everywhere)
+    fake.add("shared_h4_l3", 1, 0.7, 0.7)
+    for control in CONTROLS:
+        fake.add(f"shared_h4_l3@{control}", 1, 0.95, 0.99)
+    fake.add("tags_alone", 0, 0.5)
+    return fake
+
+
+@pytest.fixture(scope="module")
+def reported(small):
+    said = succeed("steps/report.py", *small.options("--note", "Synthetic corpus: made up."))
+    return small.report(), (small.folder / "exp/report/RESULTS.html").read_text(encoding="utf-8"), said
+
+
+@pytest.fixture
+def copy(small, tmp_path):
+    """The same folder, to be spoilt."""
+    shutil.copytree(small.folder, tmp_path / "recipe")
+    fake = Fake(tmp_path / "recipe")
+    return fake
+
+
+def test_the_best_system_is_chosen_on_validation_and_no_control_is(reported):
+    page, _, _ = reported
+    assert f"best on validation is {BEST} with" in page
+    assert f"baseline beside {BEST} (the best on validation)" in page
+    assert "4 of 56 systems were run." in page
+
+
+def test_every_table_and_not_run_where_nothing_ran(reported):
+    page, _, _ = reported
+    for title in ("Table 2:", "Table 3:", "Table 4:", "Table 5:", "Table 6:"):
+        assert f"### {title}" in page
+    tables = page[page.index("### Table 2") : page.index("Heads × layers")]
+    assert tables.count("not run") == 56 - 4
+    assert "not comparable with ours" in page
+    assert "*76.75*" in page
+
+
+def test_the_papers_protocol_is_labelled_and_says_what_it_trained_on(reported):
+    page, _, _ = reported
+    header = next(line for line in page.splitlines() if line.startswith("| system | parameters | seeds"))
+    row = dict(zip(header.split(" | "), _row(page, "### test (", BEST).split(" | "), strict=True))
+    assert row["selected on test %"] == "63.3"  # 62 % + 1 (kernel) + 0.3 (epoch 3)
+    assert row["trained on"] == "train+validation"
+    row = dict(zip(header.split(" | "), _row(page, "### test (", "baseline").split(" | "), strict=True))
+    assert row["trained on"] == "train"
+    assert row["final fit %"]
+    assert "### test+unused (72 clips)" in page
+
+
+def test_controls_are_labelled_and_stand_in_no_family(reported):
+    page, _, _ = reported
+    for name in ("within", "oracle"):
+        for line in (line for line in page.splitlines() if line.startswith(f"| shared_h4_l3@{name} ")):
+            assert "true label" in line
+    families = page[page.index("### Differences") : page.index("## Controls")]
+    assert "@" not in families
+    assert "tags_alone" not in families
+    assert re.search(r"shared_h4_l3 minus shared_h4_l3@shuffled: .* points .*(is shown|is not shown|harm)", page)
+
+
+def test_the_html_is_self_contained_and_holds_every_table_and_picture(reported):
+    page, html, _ = reported
+    tables = sum(line.startswith("| :--") for line in page.splitlines())
+    assert html.count("<table>") == tables > 10
+    assert html.count("<img ") == page.count("![") == len(PICTURES)
+    for reference in re.findall(r'(?:src|href)\s*=\s*"([^"]*)"', html):
+        assert reference.startswith("data:image/png;base64,")
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_pictures(small, reported, name):
+    assert (small.folder / f"exp/report/{name}.png").stat().st_size > 8000
+    assert f"({name}.png)" in reported[0]
+
+
+def test_the_terminal_gets_a_short_table(reported):
+    _, _, said = reported
+    assert "shared_h4_l3@oracle (uses the true label)" in said
+    assert "Synthetic corpus" in said
+
+
+def test_the_terminals_table_says_how_many_are_left_out(tmp_path):
+    fake = Fake(tmp_path, clips=16)
+    for name in list(fake.records)[:23]:
+        fake.add(name, 1, 0.7, 0.7)
+    fake.add("baseline", 1, 0.7, 0.1)
+    said = succeed("steps/report.py", *fake.options())
+    assert "3 more systems are in the report" in said
+    assert "\nbaseline" in said
+
+
+def test_where_the_baseline_is_the_best_the_best_of_the_others_stands_beside_it(tmp_path):
+    fake = Fake(tmp_path)
+    for name, validation in (("baseline", 0.9), ("codecat", 0.5), ("codecat_fc", 0.7)):
+        fake.add(name, 1, 0.7, validation)
+    fake.add("codecat@oracle", 1, 1.0, 0.99)
+    succeed("steps/report.py", *fake.options())
+    assert "Best on validation is the baseline itself" in fake.report()
+    assert "baseline beside codecat_fc (the best of the others on validation)" in fake.report()
+
+
+def test_without_tags_weights_and_codes_the_report_says_what_is_missing(tmp_path):
+    fake = Fake(tmp_path)
+    fake.add("att_h2_l0", 1)
+    (fake.tags / "tau2019_test.npz").unlink()
+    succeed("steps/report.py", *fake.options())
+    page = fake.report()
+    assert "tau2019_test.npz does not exist; stage 4 (tags) makes it" in page
+    assert "model.safetensors does not exist; stage 5 (scenes) makes it" in page
+    assert "test.npz does not exist; stage 6 (codes) makes it" in page
+    assert "The baseline was not" in page
+    assert "no control was run" in page
+
+
+def _spoil_scores(fake):
+    old = {"chosen": {"kernel": "rbf"}, "tried": [], "scores": {"test": {"accuracy": 0.5}}}
+    (fake.experiment / "svm/codecat/seed1/scores.json").write_text(json.dumps(old))
+
+
+def _spoil_predictions(fake):
+    path = fake.experiment / "svm/codecat/seed1/predictions.csv"
+    path.write_text(path.read_text()[:-30])
+
+
+def _spoil_columns(fake):
+    path = fake.experiment / "svm/codecat/seed1/predictions.csv"
+    path.write_text(path.read_text().replace("location", "place", 1))
+
+
+def _spoil_history(fake):
+    (fake.experiment / "scene/codecat/seed1/history.json").write_text("{}")
+
+
+def _spoil_paper(fake):
+    (fake.experiment / "scene/codecat/seed1/paper.json").write_text('{"epochs": []}')
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (_spoil_scores, "scores.json is of an older form; run stage 7 (svm) again"),
+        (_spoil_predictions, "predictions.csv is no whole table of predictions; run stage 7 (svm) again"),
+        (_spoil_columns, "predictions.csv is no whole table of predictions; run stage 7 (svm) again"),
+        (_spoil_history, "history.json does not hold a training's curves; run stage 5 (scenes) again"),
+        (_spoil_paper, "paper.json lacks its epochs; delete it and run stage 5 (scenes) again"),
+    ],
+)
+def test_damaged_results_are_one_clear_line(copy, spoil, message):
+    spoil(copy)
+    outcome = run("steps/report.py", *copy.options())
+    assert outcome.status == 1
+    assert message in outcome.error
+    assert "codecat/seed1" in outcome.error
+
+
+def test_what_is_outdated_or_unfinished_is_named(copy):
+    def depend(folder, **inputs):
+        path = copy.experiment / folder / "baseline/seed1/made_from.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"inputs": inputs}))
+
+    for split in ("train", "test"):  # packed audio
+        path = copy.folder / f"dump/audio/tau2019_{split}/index.json"
+        path.parent.mkdir(parents=True)
+        path.write_text("[]")
+    same = digest(path)
+    depend("scene", **{"audio train": same, "audio test": same, "something else": "0"})
+    depend("svm", test="another")
+    depend("final/svm", test="another")
+    (copy.experiment / "scene/codecat/seed7").mkdir()
+    succeed("steps/report.py", *copy.options())
+    page = copy.report()
+    for line in ("scores of baseline, seed 1: its input test", "scores of baseline, seed 1 (final): its input test"):
+        assert f"- {line} has changed" in page
+    assert "network of baseline" not in page
+    assert "failed or are not finished: codecat/seed7." in page
+    depend("scene", **{"audio train": "another"})
+    succeed("steps/report.py", *copy.options())
+    assert "network of baseline, seed 1: its input audio train has changed" in copy.report()
+
+
+def test_tags_alone_are_no_report(tmp_path):
+    fake = Fake(tmp_path)
+    fake.add("tags_alone", 0)
+    assert "run stages 5 to 7" in run("steps/report.py", *fake.options()).error
+
+
+def test_runs_scored_on_other_clips_are_left_out(copy):
+    path = copy.experiment / "svm/baseline/seed2/predictions.csv"
+    path.write_text(path.read_text().replace("clip-00000", "clip-99999"))
+    names = {result.name: result.seeds for result in gather(copy.experiment, ["baseline", "codecat"])}
+    assert names["baseline"] == [1]
+    assert list(names)[:2] == ["baseline", "codecat"]
+    assert list(names)[-5:] == [*(f"shared_h4_l3@{control}" for control in CONTROLS), "tags_alone"]
+
+
+def _row(page, heading, name):
+    section = page[page.index(heading) :]
+    return next(line for line in section.splitlines() if line.startswith(f"| {name} "))
