@@ -109,7 +109,7 @@ def test_the_same_command_elsewhere_gives_the_same_results(finished, tmp_path):
     assert status == 0, said
     # Manifests hold paths, and what is made from them their hashes; the audio, weights and predictions must agree.
     wanted = [name for name in finished.digests() if name.endswith((".safetensors", ".npy", "predictions.csv"))]
-    assert len(wanted) == 4 + 7 + 2  # the tagger has one snapshot beside its best weights
+    assert len(wanted) == 4 + 7 + 3  # the tagger has a snapshot beside its best weights
     assert {name: other.digests()[name] for name in wanted} == {name: finished.digests()[name] for name in wanted}
 
 
