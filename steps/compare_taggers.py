@@ -12,8 +12,9 @@ from tagasc import command
 from tagasc.console import console
 from tagasc.errors import UserError
 from tagasc.files import write_text
-from tagasc.metrics import label_precisions, location_bootstrap
+from tagasc.metrics import label_precisions
 from tagasc.report import Table, aligned, markdown
+from tagasc.statistics import bootstrap
 from tagasc.tags import TagVectors, read_npz
 
 Label = tuple[str, str]  # clip, class
@@ -59,12 +60,12 @@ def compare(ways: Mapping[str, Precisions], recording: str) -> Table:
         values = np.array([[precisions[label] for label in labels] for precisions in seeds.values()])
         spread = f" ± {values.mean(axis=1).std(ddof=1):.3f}" if len(values) > 1 else ""
         row = (title, str(len(values)), str(len(labels)), f"{values.mean():.3f}{spread}")
-        row += (_interval(location_bootstrap(values.mean(axis=0), recordings), ".3f"),)
+        row += (_interval(bootstrap(values.mean(axis=0), recordings), ".3f"),)
         if first is None:
             first, row = values.mean(axis=0), (*row, "", "", "")
         else:
             difference = values.mean(axis=0) - first
-            low, high = location_bootstrap(difference, recordings)
+            low, high = bootstrap(difference, recordings)
             shown = "" if low > 0 or high < 0 else "not shown"
             row += (f"{difference.mean():+.3f}", _interval((low, high), "+.3f"), shown)
         rows.append(row)
