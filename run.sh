@@ -13,7 +13,7 @@ tagger_folds=    # folds to train the tagger on, as "0 1 2", or all; empty: its 
 tagger_stages=   # 1, or 2 with the semi-supervised stage; empty: its configuration's
 tagger_seed=1    # of the tagger's training
 activation=auto  # of a tagger from transformers: sigmoid, softmax, or auto (what its configuration says)
-ngpu=1           # GPUs to share the work among; 0 uses the CPU even if there is a GPU
+ngpu=1           # GPUs to share the work among; 0: the CPU, a scene network a core (--nj) at a time
 nj=$(nproc)      # processes for work on the CPU
 protocol=both    # ours (test scored once), both (one training serves the paper's column too), paper (which gets its own)
 final_fit=none   # all: also retrain ours on all training clips, for the epochs that validation chose
@@ -33,6 +33,7 @@ writes=("corpora" "data/<corpus>/*.jsonl.gz" "dump/audio/<corpus>_<split>/" "exp
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 given=("$@")
 failures=()
+jobs=()
 TAGASC_RUN="$$ $(date +%s)" # tells the processes of one run from those of the next
 export TAGASC_RUN
 say() { echo "$(date '+%Y-%m-%d %H:%M:%S') $*" >&2; }
@@ -156,24 +157,42 @@ step() { # NAME COMMAND…: run one program, its output in a log file
 
 # shellcheck disable=SC2086  # gpu_cmd is words
 on_gpus() { # NAME COMMAND…: run a program once a GPU; the processes share its list of runs
-    local number status code=0 jobs=() gpus=()
+    local number gpus=()
     if ((ngpu <= 1)); then step "$1" $gpu_cmd "${@:2}"; return; fi
     IFS=, read -ra gpus <<<"${CUDA_VISIBLE_DEVICES:-$(seq -s, 0 $((ngpu - 1)))}"
     ((${#gpus[@]} >= ngpu)) || die "--ngpu $ngpu, but CUDA_VISIBLE_DEVICES=$CUDA_VISIBLE_DEVICES names ${#gpus[@]}"
     for ((number = 0; number < ngpu; number++)); do
-        (
-            trap 'end_children; exit 143' INT TERM
-            export CUDA_VISIBLE_DEVICES=${gpus[number]}
-            step "$1.$number" $gpu_cmd "${@:2}"
-            exit $((${#failures[@]} ? 3 : 0))
-        ) &
-        jobs+=($!)
+        worker "$1.$number" CUDA_VISIBLE_DEVICES="${gpus[number]}" $gpu_cmd "${@:2}"
     done
+    wait_for_workers "$1"
+}
+
+# shellcheck disable=SC2086  # gpu_cmd is words
+on_cores() { # NAME COMMAND…: run a program once a core, one thread each; the processes share its list of runs
+    local number
+    if ((nj == 1)) || $dry_run; then step "$1" $gpu_cmd "${@:2}"; return; fi
+    for ((number = 0; number < nj; number++)); do worker "$1.$number" OMP_NUM_THREADS=1 $gpu_cmd "${@:2}"; done
+    wait_for_workers "$1"
+}
+
+worker() { # NAME VARIABLE=VALUE COMMAND…: a step in the background
+    (
+        trap 'end_children; exit 143' INT TERM
+        export "${2?}"
+        step "$1" "${@:3}"
+        exit $((${#failures[@]} ? 3 : 0))
+    ) &
+    jobs+=($!)
+}
+
+wait_for_workers() { # NAME
+    local number status code=0
     for number in "${!jobs[@]}"; do
         status=0
         wait "${jobs[number]}" || status=$?
         if ((status == 3)); then some_failed "$dir/exp/log/$now.$1.$number.log"; else code=$((code | status)); fi
     done
+    jobs=()
     ((code == 0)) || exit "$code"
 }
 
@@ -237,7 +256,9 @@ trap 'stopped 143' TERM
 # shellcheck disable=SC2086,SC2154  # cpu_cmd and gpu_cmd are words; variables of the recipe
 {
     train() { # NAME OUT OPTIONS…
-        on_gpus "$1" "$PYTHON" "$here"/steps/train_scene.py "${audio[@]}" --tags "$tags" --out "$2" \
+        local share=on_gpus
+        ((ngpu > 0)) || share=on_cores
+        "$share" "$1" "$PYTHON" "$here"/steps/train_scene.py "${audio[@]}" --tags "$tags" --out "$2" \
             --corpus "$scene_corpus" --trunk "$dir/conf/trunk_$trunk.yaml" --training "$dir/conf/scene.yaml" --nj "$nj" \
             "${which[@]}" "${gpu[@]}" "${@:3}"
     }

@@ -183,6 +183,16 @@ def test_force_does_only_what_is_asked_over(finished, tmp_path):
     assert said.count("up to date") == 4  # the same seed gave the same weights, so nothing is outdated
 
 
+def test_on_the_cpu_processes_share_the_list_of_runs(finished, tmp_path):
+    recipe = Recipe(tmp_path / "copy")
+    shutil.copytree(finished.folder, recipe.folder, ignore=shutil.ignore_patterns("scene", "codes", "svm"))
+    status, said = recipe.run("--stage", 5, "--stop-stage", 5, "--ngpu", 0, "--seeds", "1 2")
+    assert status == 0, said
+    logs = [(recipe.folder / f"exp/log/5.scenes.{number}.log").read_text() for number in (0, 1)]
+    assert sum(log.count("kept epoch") for log in logs) == 4  # each run once
+    assert len(list((recipe.folder / "exp/table1-tiny/scene").glob("*/seed*/model.safetensors"))) == 4
+
+
 def test_two_runs_at_once_are_refused(finished):
     with (finished.folder / ".lock").open("r+") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
