@@ -154,7 +154,7 @@ def test_a_failure_says_where_and_how_to_go_on(finished, tmp_path):
         ["bash", "-c", goes_on], capture_output=True, text=True, env=environment, cwd="/", check=False
     )
     assert done.returncode == 0, done.stderr
-    assert len(list((recipe.folder / "exp/table1-tiny/svm").glob("*/seed*/scores.json"))) == 4
+    assert len(list((recipe.folder / "exp/table1-tiny/svm").glob("*/seed*/scores.json"))) == 5  # and tags alone
 
 
 def test_a_step_that_dies_without_a_word_is_told_of(finished, tmp_path):
@@ -180,7 +180,26 @@ def test_force_does_only_what_is_asked_over(finished, tmp_path):
     status, said = recipe.run("--stage", 5, "--stop-stage", 7)
     assert status == 0, said
     assert said.count("already trained") == 2
-    assert said.count("up to date") == 4  # the same seed gave the same weights, so nothing is outdated
+    assert said.count("up to date") == 5  # the same seed gave the same weights, so nothing is outdated
+
+
+def test_every_fit_and_a_control_stand_in_the_report(finished, tmp_path):
+    recipe = Recipe(tmp_path / "copy")
+    shutil.copytree(finished.folder, recipe.folder)
+    options = ("--protocol", "paper", "--final-fit", "all", "--controls", "@shuffled")
+    status, said = recipe.run("--stage", 5, *options)
+    assert status == 0, said
+    experiment = recipe.folder / "exp/table1-tiny"
+    for name in ("baseline", "shared_h4_l3", "shared_h4_l3@shuffled"):
+        for place in (f"paper/scene/{name}/seed1/paper.json", f"final/svm/{name}/seed1/scores.json"):
+            assert (experiment / place).exists(), place
+    report = (recipe.folder / "exp/report/RESULTS.md").read_text()
+    for words in ("train+validation", "final fit", "shared_h4_l3@shuffled", "tags of another clip"):
+        assert words in report
+    assert "Outdated" not in report
+    status, said = recipe.run("--stage", 5, *options)
+    assert status == 0, said
+    assert "kept epoch" not in said  # nothing is trained again
 
 
 def test_on_the_cpu_processes_share_the_list_of_runs(finished, tmp_path):
