@@ -256,10 +256,10 @@ trap 'stopped 143' TERM
 # shellcheck disable=SC2086,SC2154  # cpu_cmd and gpu_cmd are words; variables of the recipe
 {
     train() { # NAME OUT OPTIONS…
-        local share=on_gpus
-        ((ngpu > 0)) || share=on_cores
+        local share=on_gpus scorers=$(((nj + ngpu - 1) / (ngpu > 1 ? ngpu : 1))) # nj in all, not each
+        if ((ngpu == 0)); then share=on_cores scorers=1; fi
         "$share" "$1" "$PYTHON" "$here"/steps/train_scene.py "${audio[@]}" --tags "$tags" --out "$2" \
-            --corpus "$scene_corpus" --trunk "$dir/conf/trunk_$trunk.yaml" --training "$dir/conf/scene.yaml" --nj "$nj" \
+            --corpus "$scene_corpus" --trunk "$dir/conf/trunk_$trunk.yaml" --training "$dir/conf/scene.yaml" --nj "$scorers" \
             "${which[@]}" "${gpu[@]}" "${@:3}"
     }
     codes() { # NAME OUT OPTIONS…
