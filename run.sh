@@ -13,7 +13,7 @@ tagger_folds=    # folds to train the tagger on, as "0 1 2", or all; empty: its 
 tagger_stages=   # 1, or 2 with the semi-supervised stage; empty: its configuration's
 tagger_seed=1    # of the tagger's training
 activation=auto  # of a tagger from transformers: sigmoid, softmax, or auto (what its configuration says)
-ngpu=1           # GPUs to share the work among; 0: the CPU, a scene network a core (--nj) at a time
+ngpu=auto        # GPUs to share the work among; 0: the CPU, a scene network a core (--nj) at a time; auto: 1 if there is a GPU
 nj=$(nproc)      # processes for work on the CPU
 protocol=both    # ours (test scored once), both (one training serves the paper's column too), paper (which gets its own)
 final_fit=none   # all: also retrain ours on all training clips, for the epochs that validation chose
@@ -94,6 +94,7 @@ parse() { # set the variables that the options name
         printf -v "$option" %s "$value"
         shift
     done
+    if [[ $ngpu == auto ]]; then ngpu=$(some_gpu); fi
     for option in stage stop_stage ngpu nj; do
         [[ ${!option} =~ ^[0-9]+$ ]] || status=2 die "option --${option//_/-} must be a whole number, not ${!option}"
     done
@@ -106,6 +107,10 @@ parse() { # set the variables that the options name
         controls=
         [[ " $systems " != *" all "* ]] || controls="@shuffled @constant @within @oracle"
     fi
+}
+
+some_gpu() { # 1 if there is one here; cmd.sh may send the work to where there is
+    if [[ -n $gpu_cmd ]] || nvidia-smi -L 2>/dev/null | grep -q GPU; then echo 1; else echo 0; fi
 }
 
 one_of() { # OPTION VALUE…
@@ -168,10 +173,15 @@ on_gpus() { # NAME COMMAND…: run a program once a GPU; the processes share its
 }
 
 # shellcheck disable=SC2086  # gpu_cmd is words
-on_cores() { # NAME COMMAND…: run a program once a core, one thread each; the processes share its list of runs
-    local number
-    if ((nj == 1)) || $dry_run; then step "$1" $gpu_cmd "${@:2}"; return; fi
-    for ((number = 0; number < nj; number++)); do worker "$1.$number" OMP_NUM_THREADS=1 $gpu_cmd "${@:2}"; done
+on_cores() { # NAME COMMAND…: run a program once a core, or once a network if those are fewer; they share its list
+    local number processes=$nj networks
+    networks=$(wc -w <<<"$systems")
+    networks=$((networks * $(wc -w <<<"$seeds")))
+    if [[ ! " $systems" =~ \ (all|table) ]] && ((networks < nj)); then processes=$networks; fi
+    if ((processes <= 1)) || $dry_run; then step "$1" $gpu_cmd "${@:2}"; return; fi
+    for ((number = 0; number < processes; number++)); do
+        worker "$1.$number" OMP_NUM_THREADS=$((nj / processes)) $gpu_cmd "${@:2}"
+    done
     wait_for_workers "$1"
 }
 
@@ -216,6 +226,8 @@ stopped() { # STATUS
 }
 
 load_recipe
+# shellcheck source=cmd.sh
+. "$here/cmd.sh"
 parse "${given[@]}"
 now=$stage
 PYTHON=${TAGASC_PYTHON:-$here/.venv/bin/python}
@@ -226,8 +238,6 @@ if ! $dry_run; then
     mkdir -p "$dir/exp/log"
     { date '+%Y-%m-%d %H:%M ./run.sh' | tr -d '\n'; ((${#given[@]} == 0)) || printf ' %q' "${given[@]}"; echo; } >>"$dir/exp/log/commands"
 fi
-# shellcheck source=cmd.sh
-. "$here/cmd.sh"
 if [[ -z $gpu_cmd$cpu_cmd ]]; then exec 3>&2; export TAGASC_CONSOLE_FD=3; fi # progress bars reach the terminal
 trap 'stopped 130' INT
 trap 'stopped 143' TERM
