@@ -20,9 +20,12 @@ final_fit=none   # all: also retrain ours on all training clips, for the epochs 
 controls=auto    # retrainings with altered tags, as "@shuffled @constant @within @oracle"; auto: these with --systems all
 code_windows=whole # clips that codes are computed from: whole, or as the authors' released code took them
 sample=int16     # stored samples of packed audio: int16 rounds, float32 keeps 24 bits at twice the size
+data_on=auto     # where the scene networks read audio: gpu, pinned (page-locked memory), disk; auto: where it fits
+compiled=auto    # torch.compile and CUDA graphs for the scene networks: always, never; auto: on a GPU
 deterministic=false # repeat bit for bit on a GPU too; slower
 force=false      # do the stages over, even where their results are there
 dry_run=false    # print the commands, run nothing
+estimate=false   # measure this machine for some minutes, tell what each stage will take on it, and stop
 
 names=(download manifests pack tagger tags scenes codes svm report)
 reads=("the network, or a seed" "corpora" "data" "dump/audio" "exp/tagger, dump/audio" "dump/audio, dump/tags" \
@@ -46,7 +49,7 @@ usage() {
     printf '%-12s %-29s %-31s %s\n' stage reads writes "costs here"
     for n in "${!names[@]}"; do printf '%-12s %-29s %-31s %s\n' "$n ${names[n]}" "${reads[n]}" "${writes[n]}" "${costs[n]:-?}"; done
     echo
-    sed -n '/^recipe=/,/^dry_run=/{s/^\([a-z_]*\)=[^#]*# \(.*\)/\1|\2/p}' "$here/run.sh" |
+    sed -n '/^recipe=/,/^estimate=/{s/^\([a-z_]*\)=[^#]*# \(.*\)/\1|\2/p}' "$here/run.sh" |
         while IFS='|' read -r option what; do printf '  --%-14s %s\n' "${option//_/-}" "$what"; done
     echo "  of this recipe: $(for option in "${recipe_options[@]}"; do printf -- '--%s ' "${option//_/-}"; done)"
 }
@@ -72,7 +75,7 @@ load_recipe() { # find the recipe among the arguments and read it; what it sets 
 }
 
 parse() { # set the variables that the options name
-    local known=" recipe stage stop_stage systems seeds tagger_folds tagger_stages tagger_seed activation ngpu nj protocol final_fit controls code_windows sample deterministic force dry_run ${recipe_options[*]} " option value
+    local known=" recipe stage stop_stage systems seeds tagger_folds tagger_stages tagger_seed activation ngpu nj protocol final_fit controls code_windows sample deterministic data_on compiled force dry_run estimate ${recipe_options[*]} " option value
     while (($#)); do
         [[ $1 == --help || $1 == -h ]] && { usage; exit 0; }
         [[ $1 == --* ]] || status=2 die "$1 is no option; see ./run.sh --help"
@@ -103,6 +106,8 @@ parse() { # set the variables that the options name
     one_of protocol ours both paper
     one_of final_fit none all
     one_of code_windows whole released
+    one_of data_on auto gpu pinned disk
+    one_of compiled auto always never
     if [[ $controls == auto ]]; then
         controls=
         [[ " $systems " != *" all "* ]] || controls="@shuffled @constant @within @oracle"
@@ -185,6 +190,10 @@ on_cores() { # NAME COMMAND…: run a program once a core, or once a network if 
     wait_for_workers "$1"
 }
 
+shared() { # NAME COMMAND…: run a program that goes through a list of networks, as often as there is room for
+    if ((ngpu == 0)); then on_cores "$@"; else on_gpus "$@"; fi
+}
+
 worker() { # NAME VARIABLE=VALUE COMMAND…: a step in the background
     (
         trap 'end_children; exit 143' INT TERM
@@ -253,10 +262,14 @@ trap 'stopped 143' TERM
         tagger=${tagger//[^[:alnum:]._-]/-}
         tagger=${tagger#"${tagger%%[[:alnum:]]*}"}
     fi
+    tagger_config=$dir/conf/tagger_$tagger.yaml
+    [[ -f $tagger_config ]] || tagger_config=$dir/conf/tagger.yaml
     experiment=$dir/exp/$trunk-$tagger
     tags=$dir/dump/tags/$tagger
     again=(); if $force; then again=(--force); fi
-    gpu=(--device "$device" "${again[@]}"); if $deterministic; then gpu+=(--deterministic); fi
+    gpu=(--device "$device" "${again[@]}")
+    fast=(--data-on "$data_on" --compiled "$compiled")
+    if $deterministic; then gpu+=(--deterministic); fi
     which=(--seeds "$seeds" --systems-file "$here/egs/systems.yaml")
     audio=(--audio "$dir/dump/audio")
     ours=$protocol
@@ -266,16 +279,15 @@ trap 'stopped 143' TERM
 # shellcheck disable=SC2086,SC2154  # cpu_cmd and gpu_cmd are words; variables of the recipe
 {
     train() { # NAME OUT OPTIONS…
-        local share=on_gpus scorers=$(((nj + ngpu - 1) / (ngpu > 1 ? ngpu : 1))) # nj in all, not each
-        if ((ngpu == 0)); then share=on_cores scorers=1; fi
-        "$share" "$1" "$PYTHON" "$here"/steps/train_scene.py "${audio[@]}" --tags "$tags" --out "$2" \
+        local scorers=$((ngpu == 0 ? 1 : (nj + ngpu - 1) / ngpu)) # nj in all, not each
+        shared "$1" "$PYTHON" "$here"/steps/train_scene.py "${audio[@]}" --tags "$tags" --out "$2" \
             --corpus "$scene_corpus" --trunk "$dir/conf/trunk_$trunk.yaml" --training "$dir/conf/scene.yaml" --nj "$scorers" \
-            "${which[@]}" "${gpu[@]}" "${@:3}"
+            "${which[@]}" "${gpu[@]}" "${fast[@]}" "${@:3}"
     }
     codes() { # NAME OUT OPTIONS…
-        step "$1" $gpu_cmd "$PYTHON" "$here"/steps/extract_codes.py "${audio[@]}" --tags "$tags" --out "$2" \
+        shared "$1" "$PYTHON" "$here"/steps/extract_codes.py "${audio[@]}" --tags "$tags" --out "$2" \
             --corpus "$scene_corpus" --windows "$code_windows" --systems "$systems $controls" "${which[@]}" \
-            --device "$device" "${again[@]}" "${@:3}"
+            --device "$device" "${again[@]}" "${fast[@]}" "${@:3}"
     }
     svm() { # NAME OUT OPTIONS…
         step "$1" $cpu_cmd "$PYTHON" "$here"/steps/score_svm.py --out "$2" --systems "$systems $controls" "${which[@]}" \
@@ -299,12 +311,11 @@ run_stage() {
                 --out "$dir/dump/audio" --nj "$nj" --sample "$sample" "${again[@]}" ;;
         tagger)
             if [[ $tag_source != "$dir/exp/tagger/$tagger" ]]; then $dry_run || say "stage 3 (tagger): $tagger is trained elsewhere"; return; fi
-            local part parts=all log=tagger config=$dir/conf/tagger_$tagger.yaml
-            [[ -f $config ]] || config=$dir/conf/tagger.yaml
+            local part parts=all log=tagger
             ((ngpu <= 1)) || parts="stage1 pseudo_labels stage2 score"
             for part in $parts; do
                 [[ $part == all ]] || log=tagger_$part
-                on_gpus "$log" "$PYTHON" "$here"/steps/train_tagger.py --config "$config" "${audio[@]}" \
+                on_gpus "$log" "$PYTHON" "$here"/steps/train_tagger.py --config "$tagger_config" "${audio[@]}" \
                     --out "$dir/exp/tagger/$tagger" --corpus "$tagging_corpus" --noisy "$noisy" --part "$part" \
                     ${tagger_folds:+--folds "$tagger_folds"} ${tagger_stages:+--stages "$tagger_stages"} \
                     --seed "$tagger_seed" "${gpu[@]}"
@@ -331,6 +342,15 @@ run_stage() {
                 --tagging-corpus "$tagging_corpus" --systems-file "$here/egs/systems.yaml" --note "$note" ;;
     esac
 }
+
+if $estimate; then
+    declare -F workload >/dev/null || die "recipe $name has no function workload in its recipe.sh, which says how much there is to do"
+    # shellcheck disable=SC2046,SC2086,SC2154  # words
+    exec $gpu_cmd "$PYTHON" "$here"/steps/benchmark.py all --seconds 5 --trunk "$dir/conf/trunk_$trunk.yaml" \
+        --scene "$dir/conf/scene.yaml" --config "$tagger_config" --systems "$systems $controls" "${which[@]}" --nj "$nj" \
+        --device "$device" "${fast[@]}" --work.gpus $((ngpu > 1 ? ngpu : 1)) --work.epoch_scores "$([[ $protocol == ours ]] && echo false || echo true)" \
+        ${tagger_folds:+--folds "$tagger_folds"} ${tagger_stages:+--stages "$tagger_stages"} $(workload)
+fi
 
 for ((now = stage; now <= stop_stage; now++)); do
     $dry_run || say "stage $now (${names[now]})"

@@ -1,80 +1,190 @@
 #!/usr/bin/env python3
-"""Measures how fast this machine does the work, in clips a second, on noise; no stage of a recipe needs it."""
+"""Measures how fast this machine does the work, in clips a second, on noise, and estimates what a recipe takes.
 
+No stage of a recipe needs it; ``run.sh --estimate`` calls it.
+"""
+
+import resource
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import torch
+from tagasc.pack_speed import speeds as pack_speeds
+from tagasc.svm_speed import speeds as svm_speeds
 
-from tagasc import command, provenance
+from tagasc import command, estimate, provenance
 from tagasc.console import console, log
 from tagasc.errors import UserError
+from tagasc.estimate import Speeds, Tagger, Work
+from tagasc.features import MelConfig
 from tagasc.files import write_json
+from tagasc.models.tagger import TaggerConfig
+from tagasc.models.trunk import TrunkConfig
 from tagasc.report import aligned
+from tagasc.scene.settings import SceneTraining
+from tagasc.scene.speed import Scenes
+from tagasc.scene.speed import speeds as scene_speeds
 from tagasc.speed import Speed
+from tagasc.store import DataOn
+from tagasc.systems import read_systems, select
+from tagasc.tagger.inference import Inference
+from tagasc.tagger.pseudo_labels import PseudoLabels
+from tagasc.tagger.settings import SemiTraining, TaggerTraining
 from tagasc.tagger.speed import speeds as tagger_speeds
-from tagasc.training import choose_device
+from tagasc.training import Compiled, choose_device, compiles
 
-What = Literal["tagger", "all"]
+What = Literal["scene", "tagger", "pack", "svm", "all"]
 
 
 @dataclass(frozen=True)
 class Options:
-    """Where and how long to measure; see ``main``."""
+    """What to measure, where, and how long; see ``main``."""
 
-    folder: Path
-    batch: int | None
+    scenes: Scenes
+    model: TaggerConfig
+    mel: MelConfig
+    streams: int
+    work: Work
     compiled: bool
     device: torch.device
+    nj: int
     seconds: float
 
 
-def tagger(options: Options) -> Iterator[Speed]:
-    """The tagger's training step, log-mel, and tagging of scene clips."""
-    batch = options.batch or (64 if options.device.type == "cuda" else 8)
-    return tagger_speeds(options.folder, batch, options.compiled, options.device, options.seconds)
-
-
-MEASUREMENTS: dict[str, Callable[[Options], Iterator[Speed]]] = {"tagger": tagger}
+MEASUREMENTS: dict[str, Callable[[Options, Path], Iterator[Speed]]] = {
+    "scene": lambda o, folder: scene_speeds(folder, o.scenes, o.compiled, o.device, o.seconds),
+    "tagger": lambda o, folder: tagger_speeds(folder, o.model, o.mel, o.streams, o.compiled, o.device, o.seconds),
+    "pack": lambda o, folder: pack_speeds(folder, 16 * o.nj, o.nj, o.seconds),
+    "svm": lambda o, folder: svm_speeds(
+        o.work.train - o.work.validation, o.work.test + o.work.unused, o.scenes.trunk.code_size, o.nj, o.seconds
+    ),
+}
 
 
 def main(
     what: What,
     seconds: float = 10.0,
     batch: int | None = None,
-    compiled: bool = False,
+    trunk: TrunkConfig = TrunkConfig(),
+    scene: SceneTraining = SceneTraining(),
+    model: TaggerConfig = TaggerConfig(),
+    mel: MelConfig = MelConfig(),
+    training: TaggerTraining = TaggerTraining(),
+    pseudo_labels: PseudoLabels = PseudoLabels(),
+    semi: SemiTraining = SemiTraining(),
+    inference: Inference = Inference(),
+    folds: str = "all",
+    stages: Literal[1, 2] = 2,
+    work: Work = Work(),
+    systems: str = "all",
+    seeds: str = "1 2 3",
+    systems_file: Path = Path(__file__).parents[1] / "egs/systems.yaml",
+    nj: int = 1,
+    data_on: DataOn = "auto",
+    compiled: Compiled = "auto",
     device: str = "auto",
     json: Path | None = None,
 ) -> None:
-    """Print clips a second for each part of the work, all measured in one run.
+    """Print clips a second for each part of the work, all measured in one run; for all, also what a recipe takes.
+
+    The settings are a recipe's: --scene conf/scene.yaml --trunk conf/trunk_table1.yaml --config conf/tagger.yaml.
 
     Args:
-        what: which part of the chain: tagger; or all.
+        what: which part of the chain: scene, tagger, pack, svm; or all.
         seconds: for each measurement.
-        batch: clips at a time, of each stream where there are several; null: 64 on a GPU, 8 on a CPU.
-        compiled: also measure training steps as torch.compile makes them.
+        batch: clips of a step, of each stream where there are several; null: the settings' on a GPU, 4 on a CPU.
+        trunk: shape of the scene network.
+        scene: how it is trained.
+        model: shape of the tagger's network.
+        mel: its spectrogram.
+        training: how it is trained.
+        pseudo_labels: not measured; here so that a tagger's configuration can be read.
+        semi: what the tagger's stage 2 adds.
+        inference: how the tagger is used.
+        folds: of the tagger.
+        stages: of the tagger.
+        work: how much the recipe has to do.
+        systems: to be trained; controls as @NAME.
+        seeds: of each.
+        systems_file: the records of the systems.
+        nj: processes for work on the CPU.
+        data_on: where the scenes' audio lies: auto, gpu, pinned, or disk.
+        compiled: let torch.compile make the networks; auto: on a GPU.
         device: auto, cpu, cuda, or cuda:N.
         json: also write the figures, with machine and versions, to this file.
     """
-    if seconds < 0 or (batch is not None and batch < 2):
-        raise UserError("--seconds must not be negative, --batch at least 2")
+    if seconds < 0 or (batch is not None and batch < 2) or nj < 1:
+        raise UserError("--seconds must not be negative, --batch at least 2, --nj at least 1")
     where = choose_device(device)
     name = torch.cuda.get_device_name(where) if where.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     log.info("%s, torch %s", name, torch.__version__)
-    rows, found = [], []
-    for part in MEASUREMENTS if what == "all" else (what,):
-        with tempfile.TemporaryDirectory() as folder:
-            for speed in MEASUREMENTS[part](Options(Path(folder), batch, compiled, where, seconds)):
-                log.info("%s: %s: %.3g clips/s", part, speed.what, speed.clips_per_second)
-                rows.append((part, speed.what, f"{speed.clips_per_second:.3g}", str(speed.calls)))
-                found.append({"part": part, **asdict(speed)})
-    console.print("\n" + aligned((("part", "what", "clips/s", "calls"), rows)) + "\n")
+    small = batch if where.type == "cuda" else batch or 4
+    scenes = Scenes(
+        trunk, replace(scene, batch=small or scene.batch), work.seconds, work.sampling_rate, data_on=data_on
+    )
+    made = compiles(compiled, where)
+    options = Options(scenes, model, mel, small or training.batch, work, made, where, nj, seconds)
+    found = [one for part in (MEASUREMENTS if what == "all" else (what,)) for one in _measured(part, options)]
+    console.print("\n" + aligned((("part", "what", "clips/s", "× its first", "calls"), _rows(found))) + "\n")
+    result = {"speeds": [{"part": part, **asdict(one)} for part, one in found]}
+    if what == "all":
+        speeds = Speeds.of(one for _, one in found)
+        count = training.folds if folds == "all" else len(folds.split())
+        networks = _systems(systems.split(), systems_file) * len(seeds.split())
+        tagger = Tagger(training, semi, count, stages, len(inference.pads))
+        result["estimate"] = estimate.stages(work, networks, speeds, scene, tagger)
+        _print_estimate(result["estimate"], estimate.epoch_scores(work, networks, speeds, scene))
     if json is not None:
-        settings = {"what": what, "seconds": seconds, "batch": batch, "device": name}
-        write_json(json, {"speeds": found, "made_from": provenance.made_from("benchmark", settings, {})})
+        settings = {"what": what, "seconds": seconds, "batch": batch, "device": name, "nj": nj, "work": work}
+        write_json(json, {**result, "made_from": provenance.made_from("benchmark", settings, {})})
+
+
+def _measured(part: str, options: Options) -> Iterator[tuple[str, Speed]]:
+    with tempfile.TemporaryDirectory() as folder:
+        for one in MEASUREMENTS[part](options, Path(folder)):
+            log.info("%s: %s: %.3g clips/s", part, one.what, one.clips_per_second)
+            yield part, one
+    if options.device.type == "cuda":
+        log.info("%s: at most %.1f GB of the GPU's memory", part, torch.cuda.max_memory_allocated() / 1e9)
+    else:
+        log.info("%s: at most %.1f GB of memory", part, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6)
+
+
+def _systems(names: list[str], path: Path) -> int:
+    controls = [name for name in names if name.startswith("@")]  # of a system that training has yet to choose
+    return len(select(read_systems(path), [name for name in names if name not in controls], path)) + len(controls)
+
+
+def _rows(found: list[tuple[str, Speed]]) -> list[tuple[str, ...]]:
+    first = {part: one.clips_per_second for part, one in reversed(found)}
+    return [
+        (part, one.what, f"{one.clips_per_second:.3g}", f"{one.clips_per_second / first[part]:.2f}", str(one.calls))
+        for part, one in found
+    ]
+
+
+def _print_estimate(stages: dict[str, float | None], scores: float) -> None:
+    rows = [(f"{n} {name}", _time(seconds)) for n, (name, seconds) in enumerate(stages.items())]
+    rows.append(("together", _time(sum(seconds or 0 for seconds in stages.values()))))
+    console.print(aligned((("stage", "estimate"), rows)))
+    if scores:
+        console.print(f"beside stage 5, the CPU scores every epoch in the paper's way: {_time(scores)}")
+    console.print("Estimated from the speeds above; starting programs, checkpoints and waiting come on top.\n")
+
+
+def _time(seconds: float | None) -> str:
+    if seconds is None:
+        return "not estimated"
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 100
+        else f"{seconds / 60:.0f} min"
+        if seconds < 6000
+        else f"{seconds / 3600:.1f} h"
+    )
 
 
 if __name__ == "__main__":

@@ -13,12 +13,15 @@ from tagasc.backend import Codes
 from tagasc.console import log
 from tagasc.errors import UserError
 from tagasc.files import digest
-from tagasc.scene import SceneClips, Windows, codes_and_logits, crop_frames, load_network
+from tagasc.scene.clips import SceneClips, Windows, crop_frames
+from tagasc.scene.inference import codes_and_logits
+from tagasc.scene.training import load_network
 from tagasc.scene_corpus import SceneCorpus, Tagging
+from tagasc.store import DataOn
 from tagasc.sweep import sweep
 from tagasc.systems import TAGS_ALONE, read_systems, runs, select
 from tagasc.tags import read_record
-from tagasc.training import WEIGHTS, choose_device
+from tagasc.training import WEIGHTS, Compiled, choose_device, compiles
 
 Taken = Literal["whole", "released"]
 _BATCH, _TEST_SHARE = 24, 479_520 / 480_000  # of the released code of [21]
@@ -34,7 +37,9 @@ def main(
     systems_file: Path = Path("egs/systems.yaml"),
     windows: Taken = "whole",
     chosen_by: Path | None = None,
+    data_on: DataOn = "auto",
     device: str = "auto",
+    compiled: Compiled = "auto",
     force: bool = False,
 ) -> None:
     """Write ``<out>/codes/<system>/seed<k>/<split>.npz`` for every packed split.
@@ -52,12 +57,16 @@ def main(
         windows: whole clips; or as the released code took them: training codes from one random crop a clip, shuffled,
             the incomplete last batch of 24 left out, and the others from a clip's first 99.9 %.
         chosen_by: the experiment whose best tag system @CONTROL means, if not this one.
+        data_on: where the audio lies: auto, gpu, pinned (page-locked memory), or disk (memory-mapped).
         device: auto, cpu, cuda, or cuda:N.
+        compiled: let torch.compile make the network; auto: on a GPU.
         force: extract again even what is there.
     """
     chosen = select(read_systems(systems_file), systems.split(), systems_file, chosen_by or out)
     mine = runs(out, "codes", list(chosen), seeds)
-    scenes = SceneCorpus(audio, corpus, tags, choose_device(device))
+    where = choose_device(device)
+    scenes = SceneCorpus(audio, corpus, tags, where, data_on)
+    compile_it = compiles(compiled, where)
     splits = scenes.splits
 
     def work(number: int) -> bool:
@@ -76,7 +85,7 @@ def main(
                 clips = scenes.clips([split], tagging, about["scenes"])
                 _fits(about, clips)
                 window = _window(clips, split, about["crop_seconds"], seed) if windows == "released" else None
-                codes, logits = codes_and_logits(network.to(clips.device), clips, window)
+                codes, logits = codes_and_logits(network.to(where), clips, window, compile_it)
                 _codes(clips, codes, logits, window).write(target / f"{split}.npz", record)
                 written += 1
         log.info("%s seed %d: %s", name, seed, f"codes of {written} splits" if written else "up to date")

@@ -13,11 +13,14 @@ from tagasc.errors import UserError
 from tagasc.files import read_json
 from tagasc.models.trunk import TrunkConfig
 from tagasc.paper_protocol import EpochScoring, Labelled
-from tagasc.scene import SceneTask, SceneTraining, codes_and_logits
+from tagasc.scene.inference import codes_and_logits
+from tagasc.scene.settings import SceneTraining
+from tagasc.scene.training import SceneTask
 from tagasc.scene_corpus import SceneCorpus, Tagging
+from tagasc.store import DataOn
 from tagasc.sweep import clear_once, sweep
 from tagasc.systems import Variant, read_systems, runs, select
-from tagasc.training import HISTORY, choose_device, fit, parameters, prepare
+from tagasc.training import HISTORY, Compiled, choose_device, compiles, fit, parameters, prepare
 
 Protocol = Literal["ours", "both", "paper", "final"]
 TRAINED_ON = {"ours": "train", "both": "train", "paper": "train+validation", "final": "train+validation"}
@@ -36,7 +39,9 @@ def main(
     protocol: Protocol = "ours",
     chosen_by: Path | None = None,
     nj: int = 1,
+    data_on: DataOn = "auto",
     device: str = "auto",
+    compiled: Compiled = "auto",
     deterministic: bool = False,
     force: bool = False,
 ) -> None:
@@ -58,7 +63,9 @@ def main(
             epochs as chosen_by's run kept.
         chosen_by: for paper and final, the experiment whose validation chose.
         nj: processes that score epochs beside the training.
+        data_on: where the audio lies: auto, gpu, pinned (page-locked memory), or disk (memory-mapped).
         device: auto, cpu, cuda, or cuda:N.
+        compiled: let torch.compile make the network, and record steps as a CUDA graph; auto: on a GPU.
         deterministic: repeat bit for bit on a GPU too; slower.
         force: start over even where there is a result.
     """
@@ -67,7 +74,8 @@ def main(
     chosen = select(read_systems(systems_file), systems.split(), systems_file, chosen_by or out)
     mine = runs(out, "scene", list(chosen), seeds)
     where = choose_device(device, deterministic)
-    scenes = SceneCorpus(audio, corpus, tags, where)
+    scenes = SceneCorpus(audio, corpus, tags, where, data_on)
+    compile_it = compiles(compiled, where)
     scenes.files(("train", "validation"), any(variant.system.uses_tags for variant in chosen.values()))
     log.info("%d runs, device %s, %d threads", len(mine), where, torch.get_num_threads())
     logs = out / "log" / "scene"
@@ -85,7 +93,7 @@ def main(
             scoring.begin(folder, TRAINED_ON[protocol])
             if not to_train:
                 return False
-            task, codes = _task(scenes, chosen[name], trunk, training, protocol, seed)
+            task, codes = _task(scenes, chosen[name], trunk, training, protocol, seed, compile_it)
             log.info("%s, seed %d: %d parameters", name, seed, parameters(task.network))
             fit(task, folder, epochs, task.about(), lambda epoch: scoring.add(epoch, codes))
             return True
@@ -103,19 +111,25 @@ def _epochs(training: SceneTraining, protocol: Protocol, chosen_by: Path | None,
 
 
 def _task(
-    scenes: SceneCorpus, variant: Variant, trunk: TrunkConfig, training: SceneTraining, protocol: Protocol, seed: int
+    scenes: SceneCorpus,
+    variant: Variant,
+    trunk: TrunkConfig,
+    training: SceneTraining,
+    protocol: Protocol,
+    seed: int,
+    compiled: bool,
 ) -> tuple[SceneTask, Callable[[], dict[str, Labelled]]]:
     """A run ready to train, and a function that computes the codes that the paper's protocol scores."""
     tagging = Tagging(variant.control, training.tag_scale, seed) if variant.system.uses_tags else None
     train = scenes.clips(TRAINED_ON[protocol].split("+"), tagging)
     validation = scenes.clips(["validation"], tagging) if TRAINED_ON[protocol] == "train" else None
-    task = SceneTask(training, trunk, variant.system, train, validation, seed)
+    task = SceneTask(training, trunk, variant.system, train, validation, seed, compiled)
     tests = [split for split in ("test", "unused") if split in scenes.splits]
 
     def codes() -> dict[str, Labelled]:
         scored = {"train": train} | {split: scenes.clips([split], tagging) for split in tests}
         return {
-            split: Labelled(codes_and_logits(task.network, clips)[0], clips.scenes.numpy())
+            split: Labelled(codes_and_logits(task.network, clips, compiled=compiled)[0], clips.scenes.numpy())
             for split, clips in scored.items()
         }
 

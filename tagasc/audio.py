@@ -8,8 +8,6 @@ int16 samples are ``round(x · 32768)``, ties to even, clipped to ±full scale, 
 rounded to 16 bits, not cut off (``steps/pack_audio.py`` logs the ratio of signal to rounding error).
 """
 
-import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +16,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tagasc.console import log
 from tagasc.errors import UserError
 from tagasc.files import read_json
 
@@ -108,80 +105,9 @@ class PackedAudio:
         return lengths[0]
 
 
-class AudioStore:
-    """Cuts windows out of packed audio and delivers them on a device.
-
-    On a GPU the whole data set is kept in its memory if it takes at most ``share`` of what is free; else, and on the
-    CPU, windows come from the memory-mapped file.
-    """
-
-    def __init__(self, packed: PackedAudio, device: torch.device, share: float = 0.7) -> None:
-        self.packed = packed
-        self.device = device
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the samples are read-only, and nothing writes to them
-            self.flat = torch.from_numpy(packed.samples)
-        size = packed.samples.nbytes
-        self.resident = device.type == "cuda" and size <= share * torch.cuda.mem_get_info(device)[0]
-        if device.type == "cuda" and not self.resident:
-            log.info("%s: %.1f GB do not fit on the GPU and are read from disk", packed.folder.name, size / 1e9)
-        home = device if self.resident else torch.device("cpu")
-        self.flat, self.starts, self.lengths = (x.to(home) for x in (self.flat, packed.starts, packed.lengths))
-        self.full_scale = FULL_SCALE if packed.samples.dtype == np.int16 else 1
-
-    def windows(self, clips: Tensor, starts: Tensor, frames: int) -> Tensor:
-        """Cut equally long windows.
-
-        Args:
-            clips: int64 (batch,), positions in the packed folder.
-            starts: int64 (batch,), each window's first frame within its clip; may be negative.
-            frames: length of the windows.
-
-        Returns:
-            float32 (batch, frames, channels) in -1..1 on the device. Where a window reaches past its clip's ends the
-            clip is mirrored there, edge sample not repeated ('reflect'), as a centred spectrogram needs it; a clip of
-            one sample repeats it.
-        """
-        if self.resident:
-            clips, starts = clips.to(self.device).unsqueeze(1), starts.to(self.device).unsqueeze(1)
-            place = _mirror(starts + torch.arange(frames, device=self.device), self.lengths[clips])
-            window = self.flat[self.starts[clips] + place]
-        else:
-            cuts = zip(clips.tolist(), starts.tolist(), strict=True)
-            window = torch.stack([self._cut(clip, start, frames) for clip, start in cuts]).to(self.device)
-        return window.float() / self.full_scale
-
-    def _cut(self, clip: int, start: int, frames: int) -> Tensor:
-        first, length = int(self.starts[clip]), int(self.lengths[clip])
-        if start >= 0 and start + frames <= length:
-            return self.flat[first + start : first + start + frames]
-        return self.flat[first + _mirror(torch.arange(start, start + frames), torch.tensor(length))]
-
-
-def _mirror(place: Tensor, length: Tensor) -> Tensor:
-    """Reflect positions outside 0..length-1 at the ends: a triangle wave of period 2·(length - 1)."""
-    last = length - 1
-    return last - (place.remainder((2 * last).clamp(min=1)) - last).abs()
-
-
-class JoinedStore:
-    """Several stores as one, in order: the clips of the second follow those of the first. No audio is copied."""
-
-    def __init__(self, stores: Sequence[AudioStore]) -> None:
-        self.stores, self.device = tuple(stores), stores[0].device
-        self._ends = torch.tensor([len(store.packed) for store in stores]).cumsum(0)
-
-    def windows(self, clips: Tensor, starts: Tensor, frames: int) -> Tensor:
-        """As ``AudioStore.windows``; ``clips`` counts through all stores."""
-        if len(self.stores) == 1:
-            return self.stores[0].windows(clips, starts, frames)
-        of_store = torch.bucketize(clips, self._ends, right=True)
-        result = torch.empty(len(clips), frames, self.stores[0].packed.channels, device=self.device)
-        for number in of_store.unique().tolist():
-            here = torch.nonzero(of_store == number).flatten()
-            first = int(self._ends[number - 1]) if number else 0
-            result[here.to(self.device)] = self.stores[number].windows(clips[here] - first, starts[here], frames)
-        return result
+def waveform(samples: Tensor) -> Tensor:
+    """Stored samples as floating point in -1..1: int16 as float32 in units of full scale, floating point as it is."""
+    return samples.float() / FULL_SCALE if samples.dtype == torch.int16 else samples
 
 
 def preemphasis(wave: Tensor, coefficient: float = 0.97, scale: float = 32000.0) -> Tensor:

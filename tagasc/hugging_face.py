@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 from torchaudio.transforms import Resample
 
-from tagasc.audio import AudioStore, PackedAudio
+from tagasc.audio import PackedAudio
 from tagasc.console import log, progress
 from tagasc.errors import UserError
+from tagasc.store import AudioStore
 from tagasc.tagger.clips import of_one_length, refuse_empty
 
 _INSTALL = "pip install --constraint constraints.txt transformers (into the Python that runs the recipe)"

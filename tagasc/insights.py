@@ -9,7 +9,7 @@ from tagasc.backend import Codes
 from tagasc.console import log
 from tagasc.errors import UserError
 from tagasc.report import markdown
-from tagasc.scene import load_network
+from tagasc.scene.training import load_network
 from tagasc.study import Study
 from tagasc.tag_study import attention_maps, dependence, effective_filters, mean_by_scene, telling_events
 from tagasc.tags import TagVectors, scaled

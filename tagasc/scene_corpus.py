@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tagasc.audio import AudioStore, PackedAudio
+from tagasc.audio import PackedAudio
 from tagasc.controls import altered
 from tagasc.errors import UserError
-from tagasc.scene import SceneClips
+from tagasc.scene.clips import SceneClips
+from tagasc.store import AudioStore, DataOn
 from tagasc.tags import TagScale, TagVectors, scaled
 
 
@@ -27,10 +28,12 @@ class Tagging:
 class SceneCorpus:
     """The splits of a scene corpus; each is opened once, when it is first asked for."""
 
-    def __init__(self, audio: Path, name: str, tags: Path | None, device: torch.device) -> None:
-        """Args: folder of packed audio (stage 2), name of the corpus, folder of tag vectors (stage 4), device."""
+    def __init__(
+        self, audio: Path, name: str, tags: Path | None, device: torch.device, data_on: DataOn = "auto"
+    ) -> None:
+        """Args: folder of packed audio (stage 2), corpus, folder of tag vectors (stage 4), device, the audio's home."""
         self._audio, self._name, self._tags, self._device = audio, name, tags, device
-        self._store = cache(lambda split: AudioStore(PackedAudio(self.index(split).parent), device))
+        self._store = cache(lambda split: AudioStore(PackedAudio(self.index(split).parent), device, data_on))
         self._vectors = cache(lambda split: TagVectors.read(self.tag_file(split)))
 
     @cached_property

@@ -18,7 +18,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -33,6 +33,7 @@ from tagasc.files import whole_file, write_json
 WEIGHTS = "model.safetensors"
 HISTORY = "history.json"
 CHECKPOINT = "checkpoint.pt"
+Compiled = Literal["auto", "always", "never"]
 
 
 class Trainable(Protocol):
@@ -172,9 +173,19 @@ def choose_device(name: str, deterministic: bool = False) -> torch.device:
     return torch.device(name)
 
 
+def compiles(asked: Compiled, device: torch.device) -> bool:
+    """Whether torch.compile makes the networks; ``auto``: on a GPU, if there is the C compiler that it needs."""
+    if asked != "auto" or device.type != "cuda":
+        return asked == "always"
+    if any(shutil.which(name) for name in (os.environ.get("CC", "cc"), "gcc", "clang")):
+        return True
+    log.warning("there is no C compiler, which torch.compile needs: training is several times slower; install gcc")
+    return False
+
+
 def autocast(device: torch.device) -> torch.autocast:
-    """bfloat16 on the GPU, float32 on the CPU."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
+    """bfloat16 on the GPU, float32 on the CPU. Nothing is kept of a pass, so that a CUDA graph may record it."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda", cache_enabled=False)
 
 
 def mean_of(losses: Iterable[Tensor]) -> float:

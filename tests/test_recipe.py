@@ -34,7 +34,7 @@ class Recipe:
     folder: Path
 
     def command(self, *options):
-        return [str(ROOT / "run.sh"), "--recipe", str(self.folder), "--nj", "2", *map(str, options)]
+        return [str(ROOT / "run.sh"), "--recipe", str(self.folder), "--nj", "2", "--ngpu", "1", *map(str, options)]
 
     def run(self, *options):
         environment = {**os.environ, "TAGASC_PYTHON": sys.executable}

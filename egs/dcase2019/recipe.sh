@@ -33,5 +33,6 @@ fetch() { # SCRIPT FOLDER NAME: fetch a corpus unless its folder is there
     [[ ${folder##*/} == "$3" ]] || die "$2 does not exist; a corpus kept elsewhere must be there, one to be fetched is called $3"
     step "${1%.sh}" "$here/local/$1" "$(dirname "$folder")"
 }
+workload() { echo --work.seconds "$scene_seconds"; } # as published; for --estimate
 scene_manifest_options() { echo --seconds "$scene_seconds" --allow-partial "$allow_partial"; }
 tagging_manifest_options() { echo --allow-partial "$allow_partial"; }

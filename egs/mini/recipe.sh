@@ -41,5 +41,10 @@ compose_corpora() {
         ${events:+--events "$events"} ${beds:+--beds "$beds"} --group "$group" "${again[@]}"
 }
 download() { compose_corpora; }
+workload() { # for --estimate; about 15 % of the training clips are held out, and a tagging clip lasts about 1.8 s
+    echo --work.train $((10 * scene_train)) --work.validation $((15 * scene_train / 10)) --work.test $((10 * scene_test)) \
+        --work.unused 30 --work.seconds "$scene_seconds" --work.sampling_rate "$scene_rate" --work.curated "$tagging_train" \
+        --work.noisy "$tagging_train" --work.tagging_test 204 --work.tagging_rate "$tagging_rate" --work.tagging_seconds 1.8
+}
 scene_manifest_options() { echo --sampling-rate "$scene_rate" --seconds "$scene_seconds" --allow-partial; }
 tagging_manifest_options() { echo --sampling-rate "$tagging_rate" --allow-partial; }

@@ -42,7 +42,11 @@ class SceneNetwork(nn.Module):
         Returns:
             code (batch, code size, or code size + c for *codecat* without transform), logits (batch, scenes).
         """
-        feature_map = self.fusion.to_feature_map(self.trunk(wave), tags)
+        return self.head(self.trunk(wave), tags)
+
+    def head(self, feature_map: Tensor, tags: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """As ``forward``, from the trunk's feature map, (batch, filters, time), on."""
+        feature_map = self.fusion.to_feature_map(feature_map, tags)
         pooled = torch.cat([feature_map.mean(dim=2), feature_map.amax(dim=2)], dim=1)
         code = self.fusion.to_code(self.code(self.fusion.to_pooled(pooled, tags)), tags)
         return code, self.output(code)

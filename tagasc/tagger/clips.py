@@ -6,9 +6,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tagasc.audio import AudioStore, PackedAudio
+from tagasc.audio import PackedAudio
 from tagasc.errors import UserError
 from tagasc.features import MelConfig, MelPower
+from tagasc.store import AudioStore
 
 _RUNG = 32  # whole clips are padded to a multiple of so many spectrogram frames
 

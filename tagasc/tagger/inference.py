@@ -15,13 +15,14 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchaudio.transforms import Resample
 
-from tagasc.audio import AudioStore, PackedAudio
+from tagasc.audio import PackedAudio
 from tagasc.command import from_values
 from tagasc.console import progress
 from tagasc.errors import SettingError, UserError
 from tagasc.features import MelConfig, MelPower, normalise, reflect, to_decibels
 from tagasc.files import digest, read_json, write_json
 from tagasc.models.tagger import Tagger, TaggerConfig
+from tagasc.store import AudioStore
 from tagasc.tagger.clips import TaggedClips, by_length, crop, of_one_length, refuse_empty, rung
 from tagasc.training import autocast, read_weights
 

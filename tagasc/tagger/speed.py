@@ -19,34 +19,37 @@ from tagasc.tagger.inference import Ensemble
 from tagasc.tagger.settings import TaggerTraining
 from tagasc.tagger.training import Fold, TaggerTask
 
+STEP = "our training step, from packed audio, separate passes"
+TAGS = "tags of 10-s 48-kHz stereo clips, one model, one pad"
 _CLASSES = [f"class{n:02d}" for n in range(80)]
 
 
-def speeds(folder: Path, batch: int, compiled: bool, device: torch.device, seconds: float) -> Iterator[Speed]:
-    """Measure the published tagger (ResNet-34, 128 mels × 512 frames, two streams of ``batch`` clips).
+def speeds(
+    folder: Path, model: TaggerConfig, mel: MelConfig, batch: int, compiled: bool, device: torch.device, seconds: float
+) -> Iterator[Speed]:
+    """Measure a tagger (two streams of ``batch`` clips); beside the published one, what plain PyTorch makes of it.
 
     Args:
         folder: an empty folder, for the noise.
+        model: shape of the network.
+        mel: the spectrogram.
         batch: clips of each stream.
         compiled: measure the training step as torch.compile makes it, too.
         device: where.
         seconds: for each measurement.
     """
-    plain = _plain(batch, device)
-    yield measure("training step, plain PyTorch in float32, ready spectrograms", plain, 2 * batch, device, seconds)
+    if model == TaggerConfig():
+        plain = _plain(batch, device)
+        yield measure("training step, plain PyTorch in float32, ready spectrograms", plain, 2 * batch, device, seconds)
     for also in (False, True)[: 1 + compiled]:
-        task = _task(folder / f"compiled{also}", batch, also, device)
+        task = _task(folder / f"compiled{also}", model, mel, batch, also, device)
         streams, draws = task.streams(Draws(1, 1)), Draws(1, 1)
         step = lambda task=task, streams=streams, draws=draws: task.step(streams, 0, draws)
-        how = "compiled, " if also else ""
-        yield measure(f"our training step, {how}from packed audio, separate passes", step, 2 * batch, device, seconds)
-    yield measure("log-mel of 10-s clips alone", _log_mel(batch, device), batch, device, seconds)
+        yield measure(STEP + ", compiled" * also, step, 2 * batch, device, seconds)
+    yield measure("log-mel of 10-s clips alone", _log_mel(mel, batch, device), batch, device, seconds)
     scenes = PackedAudio(noise_folder(folder / "scenes", batch, 10.0, 48000, 2, _CLASSES))
-    ensemble = Ensemble([Tagger(TaggerConfig(), 80).to(device).eval()], MelConfig(), _CLASSES, (0,))
-    yield measure(
-        "tags of 10-s 48-kHz stereo clips, one model, one pad",
-        lambda: ensemble.tag_scenes(scenes, device, batch), batch, device, seconds,
-    )  # fmt: skip
+    ensemble = Ensemble([Tagger(model, 80).to(device).eval()], mel, _CLASSES, (0,))
+    yield measure(TAGS, lambda: ensemble.tag_scenes(scenes, device, batch), batch, device, seconds)
 
 
 class _Plain(nn.Module):
@@ -77,17 +80,17 @@ def _plain(batch: int, device: torch.device) -> Callable[[], None]:
     return step
 
 
-def _task(folder: Path, batch: int, compiled: bool, device: torch.device) -> TaggerTask:
-    mel = MelConfig()
+def _task(
+    folder: Path, model: TaggerConfig, mel: MelConfig, batch: int, compiled: bool, device: torch.device
+) -> TaggerTask:
     clips = [
         TaggedClips(noise_folder(folder / name, 2 * batch, 6.0, mel.sampling_rate, 1, _CLASSES), _CLASSES, mel, device)
         for name in ("curated", "noisy")
     ]
     config = replace(TaggerTraining(), batch=batch, folds=2)
-    return TaggerTask(Fold(0, *clips, config, TaggerConfig(), mel, 1, folder, device, compiled))
+    return TaggerTask(Fold(0, *clips, config, model, mel, 1, folder, device, compiled))
 
 
-def _log_mel(batch: int, device: torch.device) -> Callable[[], Tensor]:
-    mel = MelConfig()
+def _log_mel(mel: MelConfig, batch: int, device: torch.device) -> Callable[[], Tensor]:
     power, wave = MelPower(mel).to(device), torch.randn(batch, 10 * mel.sampling_rate, device=device)
     return torch.inference_mode()(lambda: normalise(to_decibels(power(reflect(wave, mel)))))

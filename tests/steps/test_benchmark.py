@@ -1,15 +1,39 @@
+import re
+
+import pytest
+import yaml
+
 from tagasc.files import read_json
 from tests.conftest import run, succeed
 
+TINY = ["--trunk.stem_filters", 8, "--trunk.block_filters", "[8, 8]", "--scene.crop_seconds", 0.5]
+WORK = ["--work.seconds", 1, "--work.sampling_rate", 4000, "--work.train", 60, "--work.validation", 20]
+WORK += ["--work.test", 20, "--work.unused", 10]
+TAGGER = {
+    "model": {"depths": [1, 1], "width": 8, "hidden": 16},
+    "mel": {"sampling_rate": 8000, "n_fft": 256, "hop": 128, "mels": 32, "low": 20, "high": 4000},
+}
 
-def test_the_taggers_speeds_are_measured_in_one_run(tmp_path):
-    said = succeed("steps/benchmark.py", "tagger", "--batch", 2, "--seconds", 0, "--json", tmp_path / "speeds.json")
-    found = read_json(tmp_path / "speeds.json", "")
-    assert [speed["what"].split(",")[0] for speed in found["speeds"]] == [
+
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("benchmark")
+    (folder / "tagger.yaml").write_text(yaml.safe_dump(TAGGER))
+    options = ["--batch", 2, "--seconds", 0, "--json", folder / "speeds.json", "--config", folder / "tagger.yaml"]
+    said = succeed(
+        "steps/benchmark.py", "all", *options, *TINY, *WORK, "--systems", "table2 @shuffled", "--seeds", "1 2"
+    )
+    return said, read_json(folder / "speeds.json", "")
+
+
+def test_every_part_is_measured_in_one_run(everything):
+    said, found = everything
+    assert list(dict.fromkeys(speed["part"] for speed in found["speeds"])) == ["scene", "tagger", "pack", "svm"]
+    assert [s["what"].split(",")[0] for s in found["speeds"] if s["part"] == "scene"] == [
         "training step",
         "our training step",
-        "log-mel of 10-s clips alone",
-        "tags of 10-s 48-kHz stereo clips",
+        "our training step",
+        "codes of whole clips",
     ]
     for speed in found["speeds"]:
         assert speed["clips_per_second"] > 0
@@ -18,6 +42,23 @@ def test_the_taggers_speeds_are_measured_in_one_run(tmp_path):
     assert found["made_from"]["versions"]["torch"]
 
 
+def test_ratios_are_to_the_parts_first_speed(everything):
+    said, found = everything
+    scene = [speed["clips_per_second"] for speed in found["speeds"] if speed["part"] == "scene"]
+    shown = [float(value) for value in re.findall(r"^scene .*? ([\d.]+) +2$", said, re.MULTILINE)]
+    assert shown == pytest.approx([value / scene[0] for value in scene], abs=0.006)
+
+
+def test_the_estimate_follows_from_the_speeds(everything):
+    said, found = everything
+    codes = next(s["clips_per_second"] for s in found["speeds"] if s["what"].startswith("codes"))
+    assert found["estimate"]["codes"] == pytest.approx(9 * 2 * 90 / codes)  # nine systems, two seeds
+    assert found["estimate"]["download"] is None
+    assert "not estimated" in said
+    assert "together" in said
+
+
 def test_what_cannot_be_measured_is_one_clear_line():
     assert run("steps/benchmark.py", "heater").status == 2
     assert "--batch at least 2" in run("steps/benchmark.py", "tagger", "--batch", 1).error
+    assert "needs a GPU" in run("steps/benchmark.py", "scene", "--data-on", "gpu", "--device", "cpu").error

@@ -9,7 +9,7 @@ import skops.io
 
 from tagasc.backend import Codes
 from tagasc.controls import CONTROLS
-from tagasc.scene import SceneTask
+from tagasc.scene.training import SceneTask
 from tagasc.systems import read_systems, select
 from tests.conftest import ROOT, run, scene_options, succeed
 

@@ -6,8 +6,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tagasc.audio import AudioStore, PackedAudio, preemphasis
+from tagasc.audio import PackedAudio, preemphasis
 from tagasc.errors import UserError
+from tagasc.store import AudioStore
 
 
 def write_packed(folder, waves, dtype=np.int16, channels=1):

@@ -5,7 +5,7 @@ from tagasc.command import _spelt_out, from_values
 from tagasc.errors import UserError
 from tagasc.features import MelConfig
 from tagasc.models.tagger import TaggerConfig
-from tagasc.scene import SceneTraining
+from tagasc.scene.settings import SceneTraining
 from tagasc.systems import read_systems, runs
 from tagasc.tagger.settings import TaggerTraining
 from tests.conftest import ROOT, run

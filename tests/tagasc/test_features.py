@@ -3,8 +3,8 @@ import pytest
 import torch
 from torchaudio.transforms import MelSpectrogram
 
-from tagasc.audio import AudioStore
 from tagasc.features import MelConfig, MelPower, normalise, reflect, to_decibels
+from tagasc.store import AudioStore
 from tagasc.tagger.clips import by_length, crop
 from tests.tagasc.test_audio import write_packed
 

@@ -4,20 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from tagasc.audio import AudioStore, PackedAudio, preemphasis
-from tagasc.augment import Draws
+from tagasc.audio import PackedAudio, preemphasis
 from tagasc.models.fusion import System
 from tagasc.models.scene import SceneNetwork, folded
 from tagasc.models.trunk import TrunkConfig
-from tagasc.scene import (
-    SceneClips,
-    SceneTask,
-    SceneTraining,
-    Windows,
-    centre_loss,
-    codes_and_logits,
-    load_network,
-)
+from tagasc.scene.clips import SceneClips, Windows
+from tagasc.scene.inference import codes_and_logits
+from tagasc.scene.settings import SceneTraining
+from tagasc.scene.step import centre_loss
+from tagasc.scene.training import SceneTask, load_network
+from tagasc.store import AudioStore
 from tagasc.training import fit
 
 TRUNK = TrunkConfig(8, (8, 8), code_size=4)
@@ -57,38 +53,22 @@ def task(clips, **settings):
     return SceneTask(training, TRUNK, System("before_code", 1), clips, clips, seed=1)
 
 
-def test_mixup_mixes_wave_tags_and_label_with_one_weight(clips):
-    """Pre-emphasis of a constant c is 0.03 · c · 32000, so the mixture can be read off the wave."""
-    wave, tags, target = task(clips)._batch(torch.arange(6), Draws(1, 2), 2)
-    assert wave.shape == (6, 300, 2)
-    level = wave[:, 0, 0] / (0.03 * 32000) - 1
-    torch.testing.assert_close(tags[:, 0] * 10, level, rtol=1e-3, atol=1e-3)
-    assert not torch.allclose(level, torch.arange(6.0))
-    # With c = n + 1 and one partner m: level = λ n + (1 - λ) m, and the label gives λ wherever the scenes differ.
-    pure = target.amax(dim=1) == 1
-    for n in torch.nonzero(~pure).flatten().tolist():
-        own = float(target[n, n % 3])
-        partner = (float(level[n]) - own * n) / (1 - own)
-        assert partner == pytest.approx(round(partner), abs=0.01)
-        assert target[n, round(partner) % 3] == pytest.approx(1 - own)
-    weights = {round(float(target[n, n % 3]), 5) for n in torch.nonzero(~pure).flatten().tolist()}
-    assert len(weights) == 1
-
-
-def test_mixup_begins_at_its_epoch(clips):
-    _, tags, target = task(clips)._batch(torch.arange(6), Draws(1, 1), 1)
-    assert tags[:, 0].tolist() == pytest.approx([0, 0.1, 0.2, 0.3, 0.4, 0.5])
-    assert (target.amax(dim=1) == 1).all()
-
-
-def test_learning_rate_schedules(clips):
-    for schedule, rates in (("constant", [0.1, 0.1, 0.1]), ("cosine", [0.1, 0.05, 0.0])):
-        it = task(clips, schedule=schedule, learning_rate=0.1)
-        found = []
-        for done in (0, 0.5, 1):
-            it._set_learning_rate(done)
-            found.append(it.optimizer.param_groups[0]["lr"])
-        assert found == pytest.approx(rates)
+def test_an_epochs_plan_takes_each_clip_once_and_mixes_from_its_epoch_on(clips):
+    it = task(clips, batch=2, schedule="cosine", learning_rate=0.1)
+    before, after = it.plan(1), it.plan(2)
+    for plan in (before, after):
+        assert sorted(plan.clips.flatten().tolist()) == list(range(6))
+        assert plan.starts.min() >= 0
+        assert plan.starts.max() <= FRAMES - it.frames
+        assert [sorted(row) for row in plan.order.tolist()] == [[0, 1]] * 3
+    assert (before.weight == 1).all()
+    assert (after.weight < 1).all()
+    rates = torch.cat([before.learning_rate, after.learning_rate])[:, 0]
+    assert rates.tolist() == pytest.approx([0.05 * (1 + np.cos(np.pi * n / 6)) for n in range(6)])
+    assert task(clips).plan(1).learning_rate.tolist() == [[1e-4]]
+    again = task(clips, batch=2).plan(2)
+    assert torch.equal(again.clips, after.clips)
+    assert torch.equal(again.weight, after.weight)
 
 
 def test_saved_weights_give_the_codes_of_whole_clips(clips, tmp_path):
@@ -128,8 +108,9 @@ def test_folding_batch_normalisation_changes_nothing(clips):
 def test_clips_of_several_stores_follow_one_another(clips):
     both = SceneClips([clips.store.stores[0]] * 2)
     starts = torch.tensor([0, 3, 1, 2])
-    found = both.store.windows(torch.tensor([6, 1, 11, 5]), starts, 5)
+    found = both.store.samples(torch.tensor([6, 1, 11, 5]), starts, 5)
     assert found[:, 0, 0].tolist() == [1, 2, 6, 6]
+    assert torch.equal(both.store._gathered(torch.tensor([6, 1, 11, 5]), starts, 5), found)  # as on a GPU
     assert torch.equal(both.scenes, torch.cat([clips.scenes, clips.scenes]))
 
 

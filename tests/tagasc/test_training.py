@@ -8,7 +8,8 @@ from tagasc import provenance
 from tagasc.errors import UserError
 from tagasc.files import read_json
 from tagasc.models.trunk import TrunkConfig
-from tagasc.scene import SceneTask, SceneTraining
+from tagasc.scene.settings import SceneTraining
+from tagasc.scene.training import SceneTask
 from tagasc.scene_corpus import SceneCorpus, Tagging
 from tagasc.systems import read_systems, select
 from tagasc.training import fit, prepare, read_weights, save_weights

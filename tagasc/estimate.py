@@ -1,0 +1,150 @@
+"""What a recipe will take on this machine, stage by stage, from speeds that were measured on it."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from tagasc.pack_speed import PACKED
+from tagasc.scene.settings import SceneTraining
+from tagasc.scene.speed import CODES, WHOLE
+from tagasc.speed import Speed
+from tagasc.svm_speed import CHOSEN, SCORED
+from tagasc.tagger.settings import SemiTraining, TaggerTraining
+from tagasc.tagger.speed import STEP, TAGS
+
+
+@dataclass(frozen=True)
+class Work:
+    """How much there is to do; the defaults are the paper's experiment.
+
+    Args:
+        train: training clips of the scene corpus, those of validation among them.
+        validation: those held out of ``train``.
+        test: official test clips.
+        unused: clips that are in neither.
+        seconds: length of a scene clip.
+        sampling_rate: of the scene clips, in Hz.
+        curated: curated tagging clips.
+        noisy: noisy tagging clips.
+        tagging_test: test clips of the tagging corpus.
+        tagging_rate: sampling rate of the tagging clips, in Hz.
+        tagging_seconds: their mean length; FSDKaggle2019 lasts 103 hours in all.
+        epoch_scores: whether the paper's protocol scores each epoch.
+        gpus: that share the tagger's folds and the scene networks.
+    """
+
+    train: int = 9185
+    validation: int = 1378
+    test: int = 4185
+    unused: int = 1030
+    seconds: float = 10.0
+    sampling_rate: int = 48000
+    curated: int = 4970
+    noisy: int = 19815
+    tagging_test: int = 4481
+    tagging_rate: int = 44100
+    tagging_seconds: float = 12.7
+    epoch_scores: bool = True
+    gpus: int = 1
+
+    @property
+    def scene_clips(self) -> int:
+        """All of them."""
+        return self.train + self.test + self.unused
+
+
+@dataclass(frozen=True)
+class Tagger:
+    """The tagger's settings that its cost depends on; ``pads`` counts its passes at inference."""
+
+    training: TaggerTraining = TaggerTraining()
+    semi: SemiTraining = SemiTraining()
+    folds: int = 5
+    stages: int = 2
+    pads: int = 2
+
+    def snapshots(self, stage: int) -> int:
+        """Networks that a fold keeps of a stage."""
+        return math.ceil((self.training.epochs if stage == 1 else self.semi.epochs) / self.training.cycle)
+
+
+@dataclass(frozen=True)
+class Speeds:
+    """Clips a second.
+
+    Attributes:
+        packed: 10-s stereo clips at 48 kHz, packed.
+        step: clips of all streams in the tagger's training.
+        tags: 10-s clips tagged by one model with one pad.
+        whole: crops in the scene network's training, data path included.
+        codes: whole scene clips coded.
+        chosen: training clips of choosing an SVM.
+        scored: training clips of scoring an epoch in the paper's way.
+    """
+
+    packed: float
+    step: float
+    tags: float
+    whole: float
+    codes: float
+    chosen: float
+    scored: float
+
+    @classmethod
+    def of(cls, measured: Iterable[Speed]) -> "Speeds":
+        """Take from what the benchmark measured."""
+        found = {speed.what: speed.clips_per_second for speed in measured}
+        names = (PACKED, STEP, TAGS, WHOLE, CODES, CHOSEN, SCORED)
+        return cls(*(next(value for what, value in found.items() if what.startswith(name)) for name in names))
+
+
+def stages(work: Work, networks: int, speeds: Speeds, scene: SceneTraining, tagger: Tagger) -> dict[str, float | None]:
+    """Seconds of each stage of run.sh, by its name, for so many scene networks; None for what is not estimated.
+
+    Left out of the others: starting programs, checkpoints, the tagger's validation, and whatever waits.
+    """
+    last = tagger.snapshots(tagger.stages)
+    return {
+        "download": None,
+        "manifests": None,
+        "pack": _ten_seconds(work) / speeds.packed,
+        "tagger": _tagger(work, speeds, tagger) / min(work.gpus, tagger.folds),
+        "tags": work.scene_clips * work.seconds / 10 * tagger.folds * last * tagger.pads / speeds.tags,
+        "scenes": networks * _network(work, speeds, scene) / work.gpus,
+        "codes": networks * work.scene_clips / speeds.codes,
+        "svm": 2 * networks * (work.train - work.validation) / speeds.chosen,  # unscaled and standardised
+        "report": None,
+    }
+
+
+def epoch_scores(work: Work, networks: int, speeds: Speeds, scene: SceneTraining) -> float:
+    """Seconds of the SVMs of the paper's protocol, which run on the CPU beside stage 5."""
+    epochs = networks * scene.epochs if work.epoch_scores else 0
+    return epochs * (work.train - work.validation) / speeds.scored
+
+
+def _ten_seconds(work: Work) -> float:
+    """All audio, in clips of 10 s at 48 kHz with two channels."""
+    scenes = work.scene_clips * work.seconds * work.sampling_rate * 2
+    tagging = (work.curated + work.noisy + work.tagging_test) * work.tagging_seconds * work.tagging_rate
+    return (scenes + tagging) / (10 * 48000 * 2)
+
+
+def _tagger(work: Work, speeds: Speeds, tagger: Tagger) -> float:
+    """Every fold: stage 1, soft labels, stage 2, and scores on held-out and test clips."""
+    training = tagger.training
+    clips = work.curated * (training.folds - 1) // training.folds // training.batch * training.batch  # of an epoch
+    trained, tagged = training.epochs * clips * (2 if work.noisy else 1), 0
+    if tagger.stages == 2:
+        trained += tagger.semi.epochs * clips * 3
+        tagged += work.noisy * tagger.snapshots(1)
+    tagged += (work.tagging_test + work.curated // training.folds) * tagger.snapshots(tagger.stages)
+    return tagger.folds * (trained / speeds.step + tagged * work.tagging_seconds / 10 * tagger.pads / speeds.tags)
+
+
+def _network(work: Work, speeds: Speeds, training: SceneTraining) -> float:
+    """Every epoch of a network: training, codes of validation and, for the paper's protocol, of all others."""
+    trained = work.train - work.validation
+    crops = trained // training.batch * training.batch
+    coded = work.validation + (trained + work.test + work.unused if work.epoch_scores else 0)
+    return training.epochs * (crops / speeds.whole + coded / speeds.codes)

@@ -1,0 +1,55 @@
+"""What a scene network says of clips: codes for the SVM, and its own scene scores."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tagasc.models.scene import SceneNetwork, folded
+from tagasc.models.trunk import STRIDE
+from tagasc.scene.clips import SceneClips, Windows
+from tagasc.scene.step import compiled_feature_map, feature_map
+from tagasc.training import autocast
+
+CACHED_VALUES = 1_500_000  # of one layer's output; measured on 1 MB of L2 a core and 32 MB of L3
+
+
+@torch.inference_mode()
+def codes_and_logits(
+    network: SceneNetwork, clips: SceneClips, windows: Windows | None = None, compiled: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Run a network over clips.
+
+    Args:
+        network: in any mode; it is left as it is.
+        clips: what to run over.
+        windows: which part of which clips; None is every clip, whole.
+        compiled: let torch.compile make the network.
+
+    Returns:
+        codes (clips, code size) and logits (clips, scenes), float32, of clips or windows in order.
+    """
+    evaluated, to_map = folded(network), compiled_feature_map() if compiled else feature_map
+    windows = windows or Windows(torch.arange(len(clips)), torch.zeros(len(clips), dtype=torch.int64), clips.frames)
+    rows = _whole_batches(len(windows.clips), _batch(network, windows.frames, clips.device))
+    which = windows.clips[rows]
+    found = []
+    batches = clips.store.batches(which, windows.starts[rows], windows.frames)
+    for clip, samples in zip(which.to(clips.device), batches, strict=True):
+        with autocast(clips.device):
+            found.append(evaluated.head(to_map(evaluated.trunk, samples), clips.tags_of(clip)))
+    count = len(windows.clips)
+    return tuple(torch.cat(part)[:count].float().cpu().numpy() for part in zip(*found, strict=True))
+
+
+def _whole_batches(count: int, batch: int) -> Tensor:
+    """0..count-1 as (batches, batch); the last one is filled up with its last, since what is compiled has one shape."""
+    batch = min(batch, count)
+    return torch.arange(-(-count // batch) * batch).clamp(max=count - 1).reshape(-1, batch)
+
+
+def _batch(network: SceneNetwork, frames: int, device: torch.device) -> int:
+    """Clips at a time: many on a GPU; on a CPU so few that a layer's output, some megabytes, stays in its cache."""
+    if device.type == "cuda":
+        return 128
+    values = frames // STRIDE * network.trunk.stem.out_features
+    return max(1, min(32, CACHED_VALUES // values))

@@ -1,0 +1,213 @@
+"""One training step of a scene network, from stored samples to the optimiser's step, without waiting for the CPU.
+
+All that is random or scheduled in an epoch is drawn before it and lies on the device, a row a step. On a GPU the
+network is compiled, and the whole step (gather, crop, scaling, pre-emphasis, mixup of wave, tags and label, network,
+loss, gradients, Adam) is recorded once as a CUDA graph and replayed, since at 24 clips a step launching its kernels one
+by one takes longer than running them.
+"""
+
+from dataclasses import dataclass, fields
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tagasc.audio import preemphasis, waveform
+from tagasc.augment import mix
+from tagasc.capture import Captured
+from tagasc.console import progress
+from tagasc.models.scene import SceneNetwork
+from tagasc.models.trunk import Trunk
+from tagasc.scene.clips import SceneClips
+from tagasc.scene.settings import SceneTraining
+from tagasc.training import autocast
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an epoch draws and sets; one row a step.
+
+    Attributes:
+        clips: int64 (steps, batch), positions of the clips.
+        starts: int64 (steps, batch), first frame of each clip's crop.
+        order: int64 (steps, batch), the clip of the batch that each is mixed with.
+        weight: float32 (steps, 1), λ of mixup; 1 mixes nothing.
+        learning_rate: float64 (steps, 1).
+    """
+
+    clips: Tensor
+    starts: Tensor
+    order: Tensor
+    weight: Tensor
+    learning_rate: Tensor
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def columns(self) -> list[Tensor]:
+        """The tensors, in the order of the attributes."""
+        return [getattr(self, field.name) for field in fields(self)]
+
+
+class SceneStep:
+    """Takes the steps of a plan.
+
+    Attributes:
+        optimizer: Adam with amsgrad.
+        centres: (scenes, code size), what the centre loss draws codes to.
+    """
+
+    def __init__(
+        self, network: SceneNetwork, clips: SceneClips, settings: SceneTraining, frames: int, compiled: bool
+    ) -> None:
+        """Prepare for a network and its training clips, which are on one device.
+
+        Args:
+            network: what is trained.
+            clips: the training clips.
+            settings: of the training.
+            frames: length of a crop.
+            compiled: compile the network; on a GPU also capture the step.
+        """
+        self.network, self.clips, self.settings, self.frames = network, clips, settings, frames
+        self.centres = torch.randn(len(clips.names), network.output.in_features).to(clips.device)
+        self._gpu = clips.device.type == "cuda"
+        self._captures = self._gpu and compiled
+        # One that is captured reads its learning rate and its own count of steps from the device.
+        self._rate = torch.zeros((), device=clips.device) if self._gpu else settings.learning_rate
+        self.optimizer = torch.optim.Adam(
+            network.parameters(),
+            settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            amsgrad=True,
+            **self._on_gpu(),
+        )
+        self._feature_map = compiled_feature_map() if compiled else feature_map
+        self._run = Captured(self._step) if self._captures else self._step
+        self._targets = F.one_hot(clips.scenes, len(clips.names)).float().to(clips.device)
+        self._at = torch.zeros(1, dtype=torch.int64, device=clips.device)
+        self._loss = torch.zeros((), dtype=torch.float64, device=clips.device)
+        self._columns: list[Tensor] = []
+        self._samples: Tensor | None = None
+
+    def epoch(self, plan: Plan, title: str) -> float:
+        """Take every step of a plan, all plans having equally many; returns the mean loss."""
+        self._begin(plan)
+        if self.clips.store.resident:
+            for _ in progress(range(len(plan)), title, total=len(plan)):
+                self._run()
+        else:
+            batches = self.clips.store.batches(plan.clips, plan.starts, self.frames)
+            for samples in progress(batches, title, total=len(plan)):
+                self._samples = self._staged(samples)
+                self._run()
+        return float(self._loss) / len(plan)
+
+    def loss(
+        self, samples: Tensor, tags: Tensor | None, target: Tensor, mixing: tuple[Tensor, Tensor] | None
+    ) -> Tensor:
+        """The loss of one batch.
+
+        Args:
+            samples: (batch, frames, channels) as stored.
+            tags: (batch, c), or None.
+            target: (batch, scenes), rows sum to 1.
+            mixing: order (batch,) and λ (1,) of mixup, which mixes wave, tags and label alike; None mixes nothing.
+        """
+        if mixing is not None:
+            target = mix(target, *mixing)
+            tags = None if tags is None else mix(tags, *mixing)
+        with autocast(self.clips.device):
+            code, logits = self.network.head(self._feature_map(self.network.trunk, samples, mixing), tags)
+        loss = F.cross_entropy(logits.to(target.dtype), target)
+        if self.settings.centre_loss:
+            loss = loss + self.settings.centre_loss * centre_loss(code.to(target.dtype), target, self.centres)
+        return loss
+
+    def _step(self) -> None:
+        clips, starts, order, weight, rate = (column.index_select(0, self._at)[0] for column in self._columns)
+        samples = self._samples
+        if samples is None:
+            samples = self.clips.store.samples(clips, starts, self.frames)
+        tags = None if self.clips.tags is None else self.clips.tags.index_select(0, clips)
+        mixing = (order, weight) if self._mixes else None
+        self._set_learning_rate(rate)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = self.loss(samples, tags, self._targets.index_select(0, clips), mixing)
+        loss.backward()
+        self.optimizer.step()
+        self._loss += loss.detach()
+        self._at += 1
+
+    def _begin(self, plan: Plan) -> None:
+        columns = plan.columns()
+        if self._columns:
+            for mine, new in zip(self._columns, columns, strict=True):
+                mine.copy_(new)
+        else:
+            self._columns = [column.to(self.clips.device, copy=True) for column in columns]
+            self._settle_optimizer()
+        self._loss.zero_()
+        self._at.zero_()
+        # What is captured does the same in every epoch; λ = 1 mixes nothing, at little cost.
+        self._mixes = self.settings.mixup_alpha > 0 and (self._captures or bool((plan.weight < 1).any()))
+
+    def _staged(self, samples: Tensor) -> Tensor:
+        """A captured step reads its samples from one place."""
+        if not self._captures:
+            return samples
+        return samples.clone() if self._samples is None else self._samples.copy_(samples)
+
+    def _set_learning_rate(self, rate: Tensor) -> None:
+        if self._gpu:
+            self._rate.copy_(rate[0])
+            return
+        for group in self.optimizer.param_groups:
+            group["lr"] = float(rate)
+
+    def _settle_optimizer(self) -> None:
+        """A state that was read from a checkpoint, perhaps from another kind of device, works on this one."""
+        for group in self.optimizer.param_groups:
+            group.update({"lr": self._rate, "fused": None, "capturable": False} | self._on_gpu())
+        for parameter, state in self.optimizer.state.items():
+            state["step"] = state["step"].to(parameter.device if self._gpu else "cpu")
+
+    def _on_gpu(self) -> dict[str, bool]:
+        return {"fused": True, "capturable": True} if self._gpu else {}
+
+
+def feature_map(trunk: Trunk, samples: Tensor, mixing: tuple[Tensor, Tensor] | None = None) -> Tensor:
+    """Stored samples to feature map; in one function, so that a compiler joins what reads the wave.
+
+    Args:
+        trunk: in any mode.
+        samples: (batch, frames, channels) as stored.
+        mixing: order and λ of mixup, or None.
+
+    Returns:
+        (batch, filters, time).
+    """
+    wave = preemphasis(waveform(samples))
+    return trunk(wave if mixing is None else mix(wave, *mixing))
+
+
+@cache
+def compiled_feature_map():
+    """``feature_map`` as torch.compile makes it: once a process for every system, since all have the same trunk.
+
+    The trunk is an argument, so systems share what was compiled; torch keeps it on disk for the next process.
+    """
+    return torch.compile(feature_map, dynamic=False)
+
+
+def centre_loss(code: Tensor, target: Tensor, centres: Tensor) -> Tensor:
+    """Mean over the batch of the squared distance to the scene's centre; a mixed label weighs its scenes' distances.
+
+    Args:
+        code: (batch, code size).
+        target: (batch, scenes), rows sum to 1.
+        centres: (scenes, code size), fixed.
+    """
+    distances = (code.unsqueeze(1) - centres).square().sum(dim=2)
+    return (target * distances).sum(dim=1).mean()

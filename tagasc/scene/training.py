@@ -1,0 +1,135 @@
+"""Trains a scene network (paper, section 2.1; settings of the released code of [21] where the paper is silent)."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tagasc.augment import Draws
+from tagasc.command import from_values, plain
+from tagasc.errors import UserError
+from tagasc.models.fusion import System
+from tagasc.models.scene import SceneNetwork
+from tagasc.models.trunk import TrunkConfig
+from tagasc.scene.clips import SceneClips, crop_frames
+from tagasc.scene.inference import codes_and_logits
+from tagasc.scene.settings import SceneTraining
+from tagasc.scene.step import Plan, SceneStep
+from tagasc.training import read_weights
+
+
+class SceneTask:
+    """One system in training; see ``tagasc.training.Trainable``."""
+
+    def __init__(
+        self,
+        config: SceneTraining,
+        trunk: TrunkConfig,
+        system: System,
+        train: SceneClips,
+        validation: SceneClips | None,
+        seed: int,
+        compiled: bool = False,
+    ) -> None:
+        """Build the network from ``seed``; without ``validation`` the last epoch is the one kept.
+
+        With ``compiled``, torch.compile makes the network; see ``tagasc.scene.step``.
+
+        Raises:
+            UserError: fewer clips than a batch, too short clips, an unknown scene, or an impossible system.
+        """
+        self.config, self.trunk, self.system = config, trunk, system
+        self.clips, self.validation, self.seed = train, validation, seed
+        self.steps = len(train) // config.batch
+        if self.steps == 0:
+            raise UserError(
+                f"{train.packed.folder} has {len(train)} clips, fewer than batch: {config.batch}; lower batch"
+            )
+        if validation is not None and (validation.scenes < 0).any():
+            raise UserError(f"{validation.packed.folder} holds a scene that no training clip has; mend the split")
+        rate, self.frames = train.packed.sampling_rate, crop_frames(config.crop_seconds, train)
+        shortest = self.frames if validation is None else min(self.frames, validation.frames)
+        if shortest - 1 < trunk.least_frames():
+            raise UserError(
+                f"{self.frames / rate:g} s at {rate} Hz are too short for {len(trunk.block_filters)} blocks, which need"
+                f" {(trunk.least_frames() + 1) / rate:.2f} s; raise crop_seconds or shorten block_filters"
+            )
+        torch.manual_seed(seed)
+        tags = 0 if train.tags is None else train.tags.shape[1]
+        self.network = _network(trunk, system, len(train.names), tags, train.packed.channels).to(train.device)
+        self.compiled = compiled
+        self.step = SceneStep(self.network, train, config, self.frames, compiled)
+        self.optimizer = self.step.optimizer
+
+    def train(self, epoch: int) -> dict[str, float]:
+        """One epoch over shuffled crops."""
+        self.network.train()
+        return {"loss": self.step.epoch(self.plan(epoch), f"epoch {epoch}")}
+
+    def plan(self, epoch: int) -> Plan:
+        """Draw an epoch: its clips, where their crops begin, what is mixed with what, and the learning rates."""
+        draws, batch = Draws(self.seed, epoch), self.config.batch
+        clips = draws.permutation(len(self.clips))[: self.steps * batch].reshape(self.steps, batch)
+        mixed = self.config.mixup_alpha > 0 and epoch >= self.config.mixup_from_epoch
+        starts, order, weight = [], [], []
+        for _ in range(self.steps):
+            starts.append(draws.integers(torch.full((batch,), self.clips.frames - self.frames + 1)))
+            weight.append(draws.beta(self.config.mixup_alpha, 1) if mixed else torch.ones(1))
+            order.append(draws.permutation(batch) if mixed else torch.arange(batch))
+        done = [(epoch - 1 + step / self.steps) / self.config.epochs for step in range(self.steps)]
+        rates = torch.tensor([[self._learning_rate(share)] for share in done], dtype=torch.float64)
+        return Plan(clips, torch.stack(starts), torch.stack(order), torch.stack(weight), rates)
+
+    def validate(self) -> dict[str, float]:
+        """The network's own (softmax) accuracy on whole validation clips, if there are any."""
+        if self.validation is None:
+            return {}
+        _, logits = codes_and_logits(self.network, self.validation, compiled=self.compiled)
+        accuracy = float((torch.from_numpy(logits).argmax(1) == self.validation.scenes).float().mean())
+        return {"validation_accuracy": accuracy, "score": accuracy}
+
+    def about(self) -> dict[str, Any]:
+        """What is stored with the weights."""
+        return plain(
+            {
+                "trunk": self.trunk,
+                "system": self.system,
+                "scenes": self.clips.names,
+                "channels": self.clips.packed.channels,
+                "tags": 0 if self.clips.tags is None else self.clips.tags.shape[1],
+                "tag_scale": self.config.tag_scale,
+                "crop_seconds": self.config.crop_seconds,
+                "sampling_rate": self.clips.packed.sampling_rate,
+            }
+        )
+
+    def _learning_rate(self, done: float) -> float:
+        share = 1.0 if self.config.schedule == "constant" else 0.5 * (1 + math.cos(math.pi * done))
+        return self.config.learning_rate * share
+
+
+def load_network(path: Path) -> tuple[SceneNetwork, dict[str, Any]]:
+    """Build a trained scene network from its weights file alone.
+
+    Returns:
+        the network in evaluation mode, and what is stored about it (see ``SceneTask.about``).
+    """
+    state, about = read_weights(path, "stage 5 (scenes)")
+    try:
+        trunk = from_values(TrunkConfig, about["trunk"], str(path))
+        system = from_values(System, about["system"], str(path))
+        network = _network(trunk, system, len(about["scenes"]), about["tags"], about["channels"])
+        network.load_state_dict(state)
+    except (KeyError, RuntimeError) as error:
+        raise UserError(
+            f"{path} does not hold the network that it describes ({str(error)[:80]}); train it again"
+        ) from None
+    return network.eval(), about
+
+
+def _network(trunk: TrunkConfig, system: System, scenes: int, tags: int, channels: int) -> SceneNetwork:
+    try:
+        return SceneNetwork(trunk, system, scenes, tags, channels)
+    except ValueError as error:
+        raise UserError(f"this system cannot be built on this trunk: {error}") from None

@@ -1,0 +1,205 @@
+"""The step that trains, against the network as the paper draws it."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from tagasc.augment import mix
+from tagasc.models.fusion import System
+from tagasc.models.plain import PlainNetwork, as_convolution
+from tagasc.models.scene import SceneNetwork
+from tagasc.models.trunk import Trunk, TrunkConfig
+from tagasc.scene.clips import SceneClips
+from tagasc.scene.settings import SceneTraining
+from tagasc.scene.step import Plan, SceneStep, compiled_feature_map, feature_map
+from tagasc.scene.training import SceneTask
+from tagasc.store import AudioStore
+from tests.tagasc.test_audio import write_packed
+
+TRUNKS = {
+    "table1": TrunkConfig(16, (16, 16, 16), code_size=6),
+    "released": TrunkConfig(16, (8, 16), shortcut_convolution=True, extra_convolution=True, output_bias=False),
+}
+SYSTEM = System("before_code", 2, 4, 2, shared=True)
+BATCH, FRAMES = 6, 12 * 27 * 3 + 1
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    draw = np.random.default_rng(0)
+    waves = [draw.integers(-20000, 20000, 2 * 1400) for _ in range(12)]
+    packed = write_packed(tmp_path_factory.mktemp("step") / "p", [wave.reshape(-1, 2) for wave in waves], channels=2)
+    clips = SceneClips([AudioStore(packed, CPU)], ["x"])
+    clips.names, clips.scenes = ["a", "b", "c"], torch.arange(12) % 3
+    return clips.tagged(draw.random((12, 5), dtype=np.float32))
+
+
+def batch(clips, dtype):
+    torch.manual_seed(3)
+    samples = torch.randn(BATCH, FRAMES, 2, dtype=dtype).clamp(-1, 1)
+    return samples, torch.rand(BATCH, 5, dtype=dtype), F.one_hot(torch.arange(BATCH) % 3, 3).to(dtype)
+
+
+def by_the_paper(plain, samples, tags, target, mixing):
+    """Pre-emphasis, mixup, network and loss, written out."""
+    wave = (samples[:, 1:] - 0.97 * samples[:, :-1]) * 32000
+    order, weight = mixing
+    wave, tags, target = (weight * x + (1 - weight) * x[order] for x in (wave, tags, target))
+    return -(target * plain(wave, tags)[1].log_softmax(1)).sum(1).mean()
+
+
+def built(clips, trunk, dtype, **settings):
+    torch.manual_seed(1)
+    network = SceneNetwork(TRUNKS[trunk], SYSTEM, 3, tags=5).to(dtype)
+    plain = PlainNetwork(network)
+    return SceneStep(network, clips, SceneTraining(mixup_alpha=1.0, **settings), FRAMES, compiled=False), plain
+
+
+def gradients(step, plain):
+    """Pairs of gradients by name, ours in the plain network's shape."""
+    named = dict(step.network.named_parameters())
+    for name, value in plain.named_parameters():
+        ours = named.get(name, named.get(f"trunk.{name}")).grad
+        ours = as_convolution(ours, 2) if name == "stem.weight" else ours
+        yield name, ours.squeeze(2) if ours.dim() == 4 else ours, value.grad
+
+
+@pytest.mark.parametrize("trunk", TRUNKS)
+def test_forward_and_gradients_are_the_plain_networks(clips, trunk):
+    step, plain = built(clips, trunk, torch.float64)
+    values, mixing = (
+        batch(clips, torch.float64),
+        (torch.arange(BATCH).roll(2), torch.tensor([0.7], dtype=torch.float64)),
+    )
+    ours, theirs = step.loss(*values, mixing), by_the_paper(plain, *values, mixing)
+    assert ours.item() == pytest.approx(theirs.item(), rel=1e-12)
+    ours.backward()
+    theirs.backward()
+    compared = 0
+    for name, mine, wanted in gradients(step, plain):
+        # A bias before batch normalisation shifts nothing; its gradient is rounding.
+        silent = name.endswith("bias") and name.split(".")[-2] in ("stem", "conv1", "conv2", "extra", "shortcut")
+        error = (mine - wanted).norm()
+        assert error <= (1e-9 if silent and wanted.norm() < 1e-6 else 1e-9 * wanted.norm()), name
+        compared += 1
+    assert compared == len(list(step.network.parameters()))
+
+
+@pytest.mark.parametrize("trunk", TRUNKS)
+def test_float32_forward_is_the_plain_networks(clips, trunk):
+    step, plain = built(clips, trunk, torch.float32)
+    samples, tags, _ = batch(clips, torch.float32)
+    wave = (samples[:, 1:] - 0.97 * samples[:, :-1]) * 32000
+    code, _ = step.network.head(feature_map(step.network.trunk, samples), tags)
+    wanted, _ = plain(wave, tags)
+    assert (code - wanted).norm() <= 1e-5 * wanted.norm()
+
+
+def test_bfloat16_stays_near(clips):
+    step, plain = built(clips, "table1", torch.float32)
+    samples, tags, target = batch(clips, torch.float32)
+    mixing = (torch.arange(BATCH).roll(2), torch.tensor([0.7]))
+    wave, mixed_tags = mix((samples[:, 1:] - 0.97 * samples[:, :-1]) * 32000, *mixing), mix(tags, *mixing)
+    with torch.autocast("cpu", torch.bfloat16):
+        code, _ = step.network.head(feature_map(step.network.trunk, samples, mixing), mixed_tags)
+        loss = step.loss(samples, tags, target, mixing)
+    wanted, _ = plain(wave, mixed_tags)
+    assert (code.float() - wanted).norm() <= 3e-2 * wanted.norm()
+    loss.backward()
+    by_the_paper(plain, samples, tags, target, mixing).backward()
+    mine, theirs = (torch.cat([pair[side].flatten() for pair in gradients(step, plain)]) for side in (1, 2))
+    assert F.cosine_similarity(mine, theirs, dim=0) >= 0.9
+
+
+def test_an_epoch_takes_the_plans_crops_mixtures_and_rates(clips):
+    """Against a loop with the plain network and Adam, from the stored samples on."""
+    step, plain = built(clips, "table1", torch.float32, weight_decay=1e-3)
+    plan = Plan(
+        torch.randperm(12).reshape(2, BATCH),
+        torch.randint(0, 400, (2, BATCH)),
+        torch.stack([torch.arange(BATCH).roll(1), torch.arange(BATCH).roll(3)]),
+        torch.tensor([[0.6], [0.9]]),
+        torch.tensor([[1e-3], [5e-4]], dtype=torch.float64),
+    )
+    optimizer = torch.optim.Adam(plain.parameters(), weight_decay=1e-3, amsgrad=True)
+    audio = np.asarray(clips.packed.samples, np.float32).reshape(12, 1400, 2) / 32768
+    losses = []
+    for number in range(2):
+        cuts = zip(plan.clips[number], plan.starts[number], strict=True)
+        samples = torch.from_numpy(np.stack([audio[clip, start : start + FRAMES] for clip, start in cuts]))
+        target = F.one_hot(plan.clips[number] % 3, 3).float()
+        optimizer.param_groups[0]["lr"] = float(plan.learning_rate[number])
+        optimizer.zero_grad()
+        loss = by_the_paper(
+            plain, samples, clips.tags[plan.clips[number]], target, (plan.order[number], plan.weight[number])
+        )
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss))
+    assert step.epoch(plan, "") == pytest.approx(np.mean(losses), rel=1e-4)
+    for ours, wanted in ((step.network.code, plain.code), (step.network.output, plain.output)):
+        torch.testing.assert_close(ours.weight, wanted.weight, rtol=1e-3, atol=1e-5)
+
+
+def test_the_step_of_a_gpu_never_waits_for_the_cpu(clips, monkeypatch):
+    """On fake CUDA tensors: whatever depends on a value, or mixes devices, is an error there."""
+    monkeypatch.setattr(Trunk, "to", lambda trunk, **_: trunk)  # fake parameters cannot be converted
+    with FakeTensorMode(allow_non_fake_inputs=False) as mode:
+        cuda = torch.device("cuda")
+        fake = SceneClips.__new__(SceneClips)
+        fake.names, fake.device, fake.scenes = clips.names, cuda, torch.zeros(12, dtype=torch.int64)
+        fake.tags = torch.zeros(12, 5, device=cuda)
+        fake.store = FakeStore(cuda)
+        with cuda:
+            network = SceneNetwork(TRUNKS["table1"], SYSTEM, 3, tags=5)
+        step = SceneStep(network, fake, SceneTraining(mixup_alpha=1.0, centre_loss=0.1), FRAMES, compiled=False)
+        shape = (2, BATCH)
+        whole = [torch.zeros(shape, dtype=torch.int64) for _ in range(3)]
+        step._captures = True
+        step._begin(Plan(*whole, torch.ones(2, 1), torch.ones(2, 1, dtype=torch.float64)))
+
+        step.optimizer.param_groups[0]["fused"] = None  # the fused kernel is not known to fake tensors
+
+        def gradients(loss):  # the engine of autograd wants a real GPU
+            for value in network.parameters():
+                value.grad = torch.zeros_like(value)
+
+        monkeypatch.setattr(torch.Tensor, "backward", gradients)
+        for _ in range(2):
+            step._step()
+        assert step.network.trunk.stem.weight.grad.device.type == "cuda"
+        assert step._loss.device.type == "cuda"
+        with pytest.raises(Exception, match=r"(?i)data.?dependent|_local_scalar_dense"):
+            float(step._loss)  # this test can tell
+    assert mode is not None
+
+
+class FakeStore:
+    resident = True
+
+    def __init__(self, device):
+        self.flat = torch.zeros(12 * 1400, 2, dtype=torch.int16, device=device)
+
+    def samples(self, clips, starts, frames):
+        return self.flat[(clips * 1400 + starts).unsqueeze(1) + torch.arange(frames, device=self.flat.device)]
+
+
+def test_systems_share_what_was_compiled(clips):
+    """Compiled once for two systems, and equal to the plain step but for rounding."""
+    compiled_feature_map.cache_clear()
+    torch._dynamo.reset()
+    counts = torch._dynamo.utils.counters
+    counts.clear()
+    losses = {}
+    for compiled in (False, True):
+        for name, system in {"baseline": System(), "attention": System(heads=4)}.items():
+            settings = SceneTraining(epochs=1, batch=BATCH, crop_seconds=9.7, mixup_alpha=0.0, learning_rate=1e-3)
+            of_system = clips if system.uses_tags else clips.tagged(None)
+            task = SceneTask(settings, TRUNKS["table1"], system, of_system, None, 1, compiled)
+            losses[name, compiled] = task.train(1)["loss"]
+    for name in ("baseline", "attention"):
+        assert losses[name, True] == pytest.approx(losses[name, False], rel=1e-4)
+    assert counts["stats"]["unique_graphs"] == 1

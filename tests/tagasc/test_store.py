@@ -1,0 +1,81 @@
+import numpy as np
+import pytest
+import torch
+
+from tagasc import store as module
+from tagasc.errors import UserError
+from tagasc.prefetch import Slot, prefetched
+from tagasc.store import AudioStore, JoinedStore
+from tests.tagasc.test_audio import write_packed
+
+CPU = torch.device("cpu")
+
+
+def slots(count):
+    return [Slot((2, 3), torch.float32, CPU, staged=False) for _ in range(count)]
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 7])
+def test_prefetched_batches_come_in_order_each_whole(count):
+    found = [batch.clone() for batch in prefetched(lambda number, out: out.fill_(number), count, slots(3))]
+    assert [batch.unique().tolist() for batch in found] == [[number] for number in range(count)]
+
+
+def test_a_batch_that_is_used_is_not_overwritten():
+    for number, batch in enumerate(prefetched(lambda number, out: out.fill_(number), 20, slots(2))):
+        for _ in range(3):
+            assert (batch == number).all()
+
+
+def test_an_error_while_prefetching_reaches_who_waits():
+    def fill(number, out):
+        if number == 4:
+            raise OSError("gone")
+
+    with pytest.raises(OSError, match="gone"):
+        list(prefetched(fill, 9, slots(3)))
+
+
+def test_batches_are_the_samples_of_their_clips(tmp_path):
+    waves = [np.arange(40) + 100 * clip for clip in range(6)]
+    parts = write_packed(tmp_path / "a", waves[:4]), write_packed(tmp_path / "b", waves[4:])
+    store = JoinedStore([AudioStore(part, CPU) for part in parts])
+    clips, starts = torch.tensor([[5, 0], [3, 4]]), torch.tensor([[7, 0], [30, 1]])
+    expected = [[[waves[c][s : s + 10] for c, s in zip(*row, strict=True)]] for row in zip(clips, starts, strict=True)]
+    for batch, wanted in zip(store.batches(clips, starts, 10), expected, strict=True):
+        assert batch.dtype == torch.int16
+        np.testing.assert_array_equal(batch[:, :, 0], wanted[0])
+    out = torch.empty(2, 10, 1, dtype=torch.int16)
+    store._copy(clips[1], starts[1], out)  # as a batch on its way to a GPU
+    np.testing.assert_array_equal(out[:, :, 0], expected[1][0])
+
+
+@pytest.mark.parametrize(
+    ("gpu", "memory", "asked", "home"),
+    [
+        (100, 100, "auto", "gpu"),
+        (15, 100, "auto", "pinned"),
+        (15, 15, "auto", "disk"),
+        (15, 15, "gpu", "gpu"),
+        (100, 15, "pinned", "pinned"),
+        (100, 100, "disk", "disk"),
+    ],
+)
+def test_audio_lies_where_there_is_room(monkeypatch, gpu, memory, asked, home):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (gpu, gpu))
+    monkeypatch.setattr(module, "_available_memory", lambda: memory)
+    assert module._home(10, torch.device("cuda"), asked)[0] == home
+
+
+def test_audio_that_cannot_lie_where_it_is_wanted_is_one_clear_line(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (9, 9))
+    monkeypatch.setattr(module, "_available_memory", lambda: 9)
+    for place in ("gpu", "pinned"):
+        with pytest.raises(UserError, match="--data-on auto"):
+            module._home(10, torch.device("cuda"), place)
+        with pytest.raises(UserError, match="needs a GPU"):
+            module._home(10, CPU, place)
+
+
+def test_available_memory_is_read_from_the_system():
+    assert module._available_memory() > 50e6
