@@ -3,8 +3,7 @@
 import json
 import os
 import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -18,7 +17,7 @@ from tagasc.audio import FORMAT, FULL_SCALE, Clip
 from tagasc.console import log, progress
 from tagasc.errors import UserError
 from tagasc.files import put_folder, write_json
-from tagasc.processes import workers
+from tagasc.processes import mapping
 
 Sample = Literal["int16", "float32"]
 _PER_JOB = 16
@@ -64,7 +63,7 @@ def pack(sources: Sequence[Source], folder: Path, record: dict, sample: Sample =
     done = _take_up(partial, record, sources, starts, sample)
     todo = [number for number in range(len(sources)) if number not in done]
     chunks = [todo[at : at + _PER_JOB] for at in range(0, len(todo), _PER_JOB)]
-    with _workers(jobs) as run, (partial / "done.jsonl").open("a", encoding="utf-8") as journal:
+    with mapping(jobs) as run, (partial / "done.jsonl").open("a", encoding="utf-8") as journal:
         work = ((str(partial / "audio.npy"), [(sources[n], starts[n], n) for n in chunk]) for chunk in chunks)
         for finished in progress(run(_decode_chunk, work), f"packing {folder.name}", total=len(chunks)):
             for number, crc32, error_energy, energy in finished:
@@ -169,20 +168,6 @@ def _store(source: Source, wave: np.ndarray, sample: np.dtype, file: BinaryIO) -
         crc32 = zlib.crc32(stored, crc32)
         file.write(stored)
     return crc32, error / wave.size, energy / wave.size
-
-
-@contextmanager
-def _workers(jobs: int) -> Iterator:
-    """A lazy map over ``jobs`` processes, or in this one."""
-    if jobs <= 1:
-        yield map
-        return
-    with workers(jobs) as pool:
-        try:
-            yield pool.map
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
 
 
 def _clip(source: Source, start: int, crc32: int) -> Clip:
