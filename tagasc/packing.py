@@ -1,4 +1,4 @@
-"""Decodes audio files once into packed audio (the format is in ``tagasc.audio``), in parallel and resumably."""
+"""Decodes audio files once into packed audio (``tagasc.packed``), in parallel and resumably."""
 
 import json
 import os
@@ -13,10 +13,10 @@ import soundfile
 from numpy.lib.format import open_memmap
 
 from tagasc import provenance
-from tagasc.audio import FORMAT, FULL_SCALE, Clip
 from tagasc.console import log, progress
 from tagasc.errors import UserError
 from tagasc.files import put_folder, write_json
+from tagasc.packed import FORMAT, FULL_SCALE, Clip
 from tagasc.processes import mapping
 
 Sample = Literal["int16", "float32"]

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tagasc.audio import AudioStore, Clip, JoinedStore, preemphasis
+from tagasc.audio import AudioStore, JoinedStore, preemphasis
 from tagasc.augment import Draws, mix
 from tagasc.command import from_values, plain
 from tagasc.console import progress
@@ -20,6 +20,7 @@ from tagasc.errors import SettingError, UserError
 from tagasc.models.fusion import System
 from tagasc.models.scene import SceneNetwork, folded
 from tagasc.models.trunk import STRIDE, TrunkConfig
+from tagasc.packed import Clip
 from tagasc.tags import TagScale
 from tagasc.training import autocast, mean_of, read_weights
 
