@@ -77,7 +77,7 @@ def main(
         sampling_rate: that the clips have, in Hz.
         longest: longest clip allowed, in seconds.
         allow_partial: take a corpus that lacks clips or whole parts.
-        nj: number of threads.
+        nj: number of processes.
         force: write them again even if they are there.
     """
     if not corpus.is_dir():

@@ -5,8 +5,8 @@ import hashlib
 import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,10 @@ from tagasc import provenance
 from tagasc.console import log, progress
 from tagasc.errors import UserError
 from tagasc.files import whole_folder
+from tagasc.processes import mapping
 
+KINDS = ("recordings", "supervisions", "cuts")
+_PER_PART = 512  # clips
 PARTIAL = "fetch what is missing, or give --allow-partial to use what is there"
 
 
@@ -168,46 +171,61 @@ def write(
         sampling_rate: that every file must have.
         channels: that every file must have.
         seconds: shortest and longest duration allowed.
-        jobs: number of threads that read headers.
+        jobs: number of processes.
 
     Raises:
         UserError: a file is unreadable, or of another rate, number of channels or duration.
     """
-    import lhotse  # here, since it takes long to import
-
+    import_module("lhotse")  # here, since it takes long; and before the processes fork, which all need it
     empty = [split for split, entries in splits.items() if not entries]
     if empty:
         raise UserError(f"{corpus} has no clip for the split {empty[0]}; fetch more of it")
-
-    def header(entry: Entry) -> lhotse.Recording:
-        return _recording(entry, sampling_rate, channels, seconds)
-
-    with whole_folder(out) as folder, ThreadPoolExecutor(jobs) as pool:
+    with whole_folder(out) as folder, mapping(jobs) as run:
         for split, entries in splits.items():
-            read = progress(pool.map(header, entries), f"headers {split}", total=len(entries))
-            recordings = lhotse.RecordingSet.from_recordings(list(read))
-            supervisions = lhotse.SupervisionSet.from_segments(_supervision(e, recordings[e.id]) for e in entries)
-            lhotse.validate_recordings_and_supervisions(recordings, supervisions)
-            cuts = lhotse.CutSet.from_manifests(recordings, supervisions)
-            for kind, manifest in (("recordings", recordings), ("supervisions", supervisions), ("cuts", cuts)):
-                manifest.to_file(folder / f"{corpus}_{kind}_{split}.jsonl.gz")
-            hours = sum(recording.duration for recording in recordings) / 3600
-            log.info("%s %s: %d clips, %.2f hours", corpus, split, len(entries), hours)
+            starts = range(0, len(entries), _PER_PART)
+            parts = [
+                (folder / str(at), entries[at : at + _PER_PART], sampling_rate, channels, seconds) for at in starts
+            ]
+            seconds_of = list(progress(run(_write_part, parts), f"headers {split}", total=len(parts)))
+            for kind in KINDS:
+                _join([part / f"{kind}.jsonl.gz" for part, *_ in parts], folder / f"{corpus}_{kind}_{split}.jsonl.gz")
+            for part, *_ in parts:
+                part.rmdir()
+            log.info("%s %s: %d clips, %.2f hours", corpus, split, len(entries), sum(seconds_of) / 3600)
         provenance.write(folder, record)
 
 
-def _supervision(entry: Entry, recording: Any) -> Any:
+def _write_part(part: tuple) -> float:
+    """Read the headers of some clips and write their manifests into a folder of their own; returns their seconds."""
+    from lhotse import CutSet, RecordingSet, SupervisionSet, validate_recordings_and_supervisions
+
+    folder, entries, *expected = part
+    recordings = [_recording(entry, *expected) for entry in entries]
+    cuts = [_cut(entry, recording) for entry, recording in zip(entries, recordings, strict=True)]
+    supervisions = [cut.supervisions[0] for cut in cuts]
+    sets = RecordingSet.from_items(recordings), SupervisionSet.from_items(supervisions), CutSet.from_items(cuts)
+    validate_recordings_and_supervisions(*sets[:2])
+    folder.mkdir()
+    for kind, manifest in zip(KINDS, sets, strict=True):
+        manifest.to_file(folder / f"{kind}.jsonl.gz")
+    return sum(recording.duration for recording in recordings)
+
+
+def _join(parts: Sequence[Path], whole: Path) -> None:
+    """Make one file of several; gzipped files after one another are a gzipped file."""
+    with whole.open("wb") as file:
+        for part in parts:
+            file.write(part.read_bytes())
+            part.unlink()
+
+
+def _cut(entry: Entry, recording: Any) -> Any:
     from lhotse import SupervisionSegment
 
-    channels = recording.channel_ids
-    return SupervisionSegment(
-        id=entry.id,
-        recording_id=entry.id,
-        start=0.0,
-        duration=recording.duration,
-        channel=channels if len(channels) > 1 else channels[0],
-        custom={"labels": list(entry.labels), **entry.custom},
-    )
+    cut = recording.to_cut()
+    custom = {"labels": list(entry.labels), **entry.custom}
+    cut.supervisions = [SupervisionSegment(entry.id, entry.id, 0.0, cut.duration, cut.channel, custom=custom)]
+    return cut
 
 
 def _recording(entry: Entry, sampling_rate: int, channels: int, seconds: tuple[float, float]) -> Any:

@@ -40,7 +40,7 @@ def main(
         test_share: of all clips, where the table has no splits.
         validation_share: of the training clips, where the table has no validation clips.
         seed: of both.
-        nj: number of threads.
+        nj: number of processes.
         force: write them again even if they are there.
     """
     if not (0 < test_share < 1 and 0 < validation_share < 1):

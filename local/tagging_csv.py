@@ -25,7 +25,7 @@ def main(table: Path, out: Path, nj: int = 4, force: bool = False) -> None:
     Args:
         table: CSV with the columns file, labels and, if known, split.
         out: folder for the manifests.
-        nj: number of threads.
+        nj: number of processes.
         force: write them again even if they are there.
     """
     splits: dict[str, list[Entry]] = {name: [] for name in SPLITS}

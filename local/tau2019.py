@@ -60,7 +60,7 @@ def main(
         validation_share: of the training clips.
         seed: of the validation split.
         allow_partial: take a corpus that lacks clips.
-        nj: number of threads.
+        nj: number of processes.
         force: write them again even if they are there.
     """
     if not corpus.is_dir():
@@ -122,7 +122,8 @@ def _official(corpus: Path, allow_partial: bool) -> dict[str, list[Entry]]:
         raise UserError(
             f"{corpus}: location {min(shared)} is in both train and test of fold 1; fetch the metadata again"
         )
-    fold["unused"] = [entry for entry in entries if entry.id not in train | test]
+    used = train | test
+    fold["unused"] = [entry for entry in entries if entry.id not in used]
     fold = dict(zip(fold, _present(list(fold.values()), allow_partial), strict=True))
     counts = Counter(f"{split} {entry.labels[0]}" for split, entries in fold.items() for entry in entries)
     check_counts(counts, PUBLISHED, corpus, allow_partial)

@@ -9,7 +9,7 @@ import torch
 
 from tagasc import command, provenance
 from tagasc.augment import Draws
-from tagasc.backend import Codes
+from tagasc.codes import Codes
 from tagasc.console import log
 from tagasc.errors import UserError
 from tagasc.files import digest

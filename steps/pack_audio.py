@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Stage 2: decode every clip of a corpus once into packed audio (the format is in ``tagasc/audio.py``)."""
+"""Stage 2: decode every clip of a corpus once into packed audio (``tagasc/packed.py`` says what that is)."""
 
 import gzip
 import hashlib

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import skops.io
 
 from tagasc import command, provenance
-from tagasc.backend import Chosen, Codes, SvmConfig, choose_svm, fit_svm
+from tagasc.backend import Chosen, SvmConfig, choose_svm, fit_svm
+from tagasc.codes import Codes
 from tagasc.console import log
 from tagasc.errors import UserError
 from tagasc.files import read_json, whole_folder, write_json
@@ -98,6 +98,8 @@ def _code_files(source: Path) -> dict[str, Path]:
 
 def _score(title: str, codes: dict[str, Codes], machines: dict[str, Chosen], folder: Path, record: dict) -> None:
     """Predict the test clips, and the unused ones, once; write everything or nothing."""
+    import skops.io  # here, since it takes long to import
+
     tests = {"test": codes["test"]}
     if "unused" in codes:
         # The paper's other test set: every clip that is not in the fold's training list.

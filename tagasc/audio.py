@@ -1,14 +1,5 @@
-"""Packed audio: every clip of a data set, decoded once, in one flat array that training reads without copying.
+"""Reads packed audio (``tagasc.packed``) without copying it, and makes waveforms of its samples."""
 
-A packed folder holds ``audio.npy``, an array of shape (frames, channels), interleaved as in a WAV file, and
-``index.json``: sampling rate and, for each clip in order, its id, first frame, number of frames, labels, location
-and a checksum of its samples. The index therefore stands for the audio wherever a hash of the audio is needed.
-
-int16 samples are ``round(x · 32768)``, ties to even, clipped to ±full scale, for x in -1..1; 24-bit audio is thus
-rounded to 16 bits, not cut off (``steps/pack_audio.py`` logs the ratio of signal to rounding error).
-"""
-
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -18,22 +9,7 @@ from torch import Tensor
 
 from tagasc.errors import UserError
 from tagasc.files import read_json
-
-FORMAT = 1
-FULL_SCALE = 32768
-
-
-@dataclass(frozen=True)
-class Clip:
-    """One clip of a packed folder; ``start`` and ``frames`` count sample frames of ``audio.npy``."""
-
-    id: str
-    start: int
-    frames: int
-    labels: tuple[str, ...]
-    location: str
-    usage: str
-    crc32: int
+from tagasc.packed import FORMAT, FULL_SCALE, Clip
 
 
 class PackedAudio:

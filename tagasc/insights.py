@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from tagasc import scene_pictures
-from tagasc.backend import Codes
+from tagasc.codes import Codes
 from tagasc.console import log
 from tagasc.errors import UserError
 from tagasc.report import markdown

@@ -1,27 +1,27 @@
-"""Decodes audio files once into packed audio (the format is in ``tagasc.audio``), in parallel and resumably."""
+"""Decodes audio files once into packed audio (``tagasc.packed``), in parallel and resumably."""
 
 import json
 import os
 import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import numpy as np
 import soundfile
 from numpy.lib.format import open_memmap
 
 from tagasc import provenance
-from tagasc.audio import FORMAT, FULL_SCALE, Clip
 from tagasc.console import log, progress
 from tagasc.errors import UserError
 from tagasc.files import put_folder, write_json
-from tagasc.processes import workers
+from tagasc.packed import FORMAT, FULL_SCALE, Clip
+from tagasc.processes import mapping
 
 Sample = Literal["int16", "float32"]
 _PER_JOB = 16
+_BLOCK = 2**15  # frames
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,11 @@ def pack(sources: Sequence[Source], folder: Path, record: dict, sample: Sample =
     if len({(source.sampling_rate, source.channels) for source in sources}) != 1:
         raise UserError(f"{folder}: its clips differ in sampling rate or channels; give manifests of one kind")
     partial = folder.with_name(f".partial.{folder.name}")
-    done = _take_up(partial, record, sources, sample)
     starts = np.concatenate([[0], np.cumsum([source.frames for source in sources])]).tolist()
+    done = _take_up(partial, record, sources, starts, sample)
     todo = [number for number in range(len(sources)) if number not in done]
     chunks = [todo[at : at + _PER_JOB] for at in range(0, len(todo), _PER_JOB)]
-    with _workers(jobs) as run, (partial / "done.jsonl").open("a", encoding="utf-8") as journal:
+    with mapping(jobs) as run, (partial / "done.jsonl").open("a", encoding="utf-8") as journal:
         work = ((str(partial / "audio.npy"), [(sources[n], starts[n], n) for n in chunk]) for chunk in chunks)
         for finished in progress(run(_decode_chunk, work), f"packing {folder.name}", total=len(chunks)):
             for number, crc32, error_energy, energy in finished:
@@ -80,16 +80,22 @@ def pack(sources: Sequence[Source], folder: Path, record: dict, sample: Sample =
 
 def quantise(wave: np.ndarray) -> np.ndarray:
     """float in -1..1 to int16: round(x · 32768), ties to even, clipped. Exact for 16-bit audio."""
-    scaled = np.multiply(wave, FULL_SCALE, dtype=np.float64 if wave.dtype == np.float64 else np.float32)
-    return np.clip(np.rint(scaled), -FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
+    scaled = wave * wave.dtype.type(FULL_SCALE)
+    np.rint(scaled, out=scaled)
+    np.clip(scaled, -FULL_SCALE, FULL_SCALE - 1, out=scaled)
+    return scaled.astype(np.int16)
 
 
-def read(source: Source) -> np.ndarray:
-    """Decode one source: float32 (frames, channels); float32 holds 24-bit samples exactly.
+def read(source: Source, buffer: np.ndarray) -> np.ndarray:
+    """Decode one source into ``buffer``: float32 (frames, channels), which holds 24-bit samples exactly.
+
+    Returns:
+        The part of ``buffer``, which has as many frames or more, that the clip takes.
 
     Raises:
         UserError: see ``pack``.
     """
+    wanted = min(source.available, source.frames)
     try:
         with soundfile.SoundFile(source.path) as file:
             found = (file.samplerate, file.channels)
@@ -99,33 +105,34 @@ def read(source: Source) -> np.ndarray:
                     f" {source.sampling_rate} Hz and {source.channels}; run stage 1 (manifests) again"
                 )
             file.seek(source.first)
-            wave = file.read(min(source.available, source.frames), dtype="float32", always_2d=True)
+            decoded = len(file.read(out=buffer[:wanted]))
     except (soundfile.LibsndfileError, RuntimeError) as error:
         if not Path(source.path).exists():
             raise UserError(f"{source.path} does not exist; run stages 0 and 1 again") from None
         raise UserError(f"{source.path} cannot be read as audio ({error}); fetch the file again") from None
-    if len(wave) < min(source.available, source.frames):
-        raise UserError(f"{source.path} ends after {len(wave)} frames; it is truncated, fetch the file again")
-    if not np.isfinite(wave).all():
-        raise UserError(f"{source.path} holds samples that are not numbers; fetch the file again or leave it out")
-    return np.pad(wave, ((0, source.frames - len(wave)), (0, 0)))
+    if decoded < wanted:
+        raise UserError(f"{source.path} ends after {decoded} frames; it is truncated, fetch the file again")
+    buffer[wanted : source.frames] = 0
+    return buffer[: source.frames]
 
 
-def _take_up(partial: Path, record: dict, sources: Sequence[Source], sample: Sample) -> dict[int, tuple]:
+def _take_up(partial: Path, record: dict, sources: Sequence[Source], starts: list[int], sample: Sample) -> dict:
     """Prepare the partial folder; return what an earlier run of the same record has finished, by clip number."""
     old = provenance.read(partial)
     if old is not None and provenance.difference(old, record) is None and (partial / "audio.npy").exists():
         lines = (partial / "done.jsonl").read_text(encoding="utf-8").split("\n")[:-1]
-        rows = [json.loads(line) for line in lines]
-        if rows:
-            log.info("%s: going on after %d of %d clips", partial.name, len(rows), len(sources))
-        return {number: tuple(rest) for number, *rest in rows}
+        samples = np.load(partial / "audio.npy", mmap_mode="r", allow_pickle=False)
+        done = {number: tuple(rest) for number, *rest in map(json.loads, lines)}
+        # The journal may have reached the disk before the samples did, if the machine itself went down.
+        kept = {n: row for n, row in done.items() if zlib.crc32(samples[starts[n] : starts[n + 1]]) == row[0]}
+        if kept:
+            log.info("%s: going on after %d of %d clips", partial.name, len(kept), len(sources))
+        return kept
     partial.mkdir(parents=True, exist_ok=True)
     (partial / provenance.NAME).unlink(missing_ok=True)
-    frames = sum(source.frames for source in sources)
-    shape = (frames, sources[0].channels)
+    shape = (starts[-1], sources[0].channels)
     open_memmap(partial / "audio.npy", mode="w+", dtype=np.dtype(sample).newbyteorder("<"), shape=shape).flush()
-    with (partial / "audio.npy").open("r+b") as file:  # take the space now: a write to a mapped page cannot fail well
+    with (partial / "audio.npy").open("r+b") as file:  # take the space now, so that a full disk shows at once
         os.posix_fallocate(file.fileno(), 0, (partial / "audio.npy").stat().st_size)
     (partial / "done.jsonl").write_text("", encoding="utf-8")
     provenance.write(partial, record)
@@ -135,32 +142,32 @@ def _take_up(partial: Path, record: dict, sources: Sequence[Source], sample: Sam
 def _decode_chunk(work: tuple[str, list[tuple[Source, int, int]]]) -> list[tuple[int, int, float, float]]:
     """Decode some clips into the array; for each: its number, checksum, energy of rounding error and of signal."""
     path, clips = work
-    samples = np.load(path, mmap_mode="r+", allow_pickle=False)
+    samples = np.load(path, mmap_mode="r", allow_pickle=False)
+    buffer = np.empty((max(source.frames for source, _, _ in clips), samples.shape[1]), np.float32)
     finished = []
-    for source, start, number in clips:
-        wave = read(source)
-        stored = quantise(wave) if samples.dtype == np.int16 else wave
-        samples[start : start + source.frames] = stored
-        back = stored / np.float32(FULL_SCALE) if samples.dtype == np.int16 else stored
-        energy = float(np.square(wave, dtype=np.float64).mean())
-        error = float(np.square(wave - back, dtype=np.float64).mean())
-        finished.append((number, zlib.crc32(np.ascontiguousarray(stored)), error, energy))
-    samples.flush()
+    with open(path, "r+b") as file:  # not through the mapping, where each new page costs a fault
+        for source, start, number in clips:
+            file.seek(samples.offset + start * samples.strides[0])
+            finished.append((number, *_store(source, read(source, buffer), samples.dtype, file)))
     return finished
 
 
-@contextmanager
-def _workers(jobs: int) -> Iterator:
-    """A lazy map over ``jobs`` processes, or in this one."""
-    if jobs <= 1:
-        yield map
-        return
-    with workers(jobs) as pool:
-        try:
-            yield pool.map
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+def _store(source: Source, wave: np.ndarray, sample: np.dtype, file: BinaryIO) -> tuple[int, float, float]:
+    """Write a clip in blocks that the cache holds: its checksum, energy of rounding error and of signal."""
+    crc32, error, energy = 0, 0.0, 0.0
+    for start in range(0, len(wave), _BLOCK):
+        block = wave[start : start + _BLOCK]
+        energy += float(np.vdot(block, block))
+        if not np.isfinite(energy):
+            raise UserError(f"{source.path} holds samples that are not numbers; fetch the file again or leave it out")
+        stored = block
+        if sample == np.int16:
+            stored = quantise(block)
+            block -= stored / np.float32(FULL_SCALE)
+            error += float(np.vdot(block, block))
+        crc32 = zlib.crc32(stored, crc32)
+        file.write(stored)
+    return crc32, error / wave.size, energy / wave.size
 
 
 def _clip(source: Source, start: int, crc32: int) -> Clip:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tagasc.audio import FORMAT
+from tagasc.packed import FORMAT
 
 
 @dataclass(frozen=True)

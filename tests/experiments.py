@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tagasc.backend import Codes
+from tagasc.codes import Codes
 from tagasc.command import plain
 from tagasc.controls import CONTROLS
 from tagasc.metrics import class_averaged

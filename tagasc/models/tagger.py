@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock
 
 from tagasc.errors import SettingError
 
@@ -83,6 +82,8 @@ class Tagger(nn.Module):
 
 
 def _stage(inputs: int, filters: int, depth: int, stride: int) -> nn.Sequential:
+    from torchvision.models.resnet import BasicBlock  # here, since it takes long to import
+
     shortcut = None
     if stride != 1 or inputs != filters:
         shortcut = nn.Sequential(nn.Conv2d(inputs, filters, 1, stride=stride, bias=False), nn.BatchNorm2d(filters))

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tagasc.audio import Clip
 from tagasc.errors import UserError
+from tagasc.packed import Clip
 from tagasc.store import AudioStore, JoinedStore
 
 

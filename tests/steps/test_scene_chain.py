@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import skops.io
 
-from tagasc.backend import Codes
+from tagasc.codes import Codes
 from tagasc.controls import CONTROLS
 from tagasc.scene.training import SceneTask
 from tagasc.systems import read_systems, select

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from sklearn.svm import SVC
 
-from tagasc.backend import Codes, SvmConfig, choose_svm
+from tagasc.backend import SvmConfig, choose_svm
+from tagasc.codes import Codes
 from tagasc.errors import UserError
 
 
