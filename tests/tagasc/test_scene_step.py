@@ -1,5 +1,7 @@
 """The step that trains, against the network as the paper draws it."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,7 @@ from tagasc.models.plain import PlainNetwork, as_convolution
 from tagasc.models.scene import SceneNetwork
 from tagasc.models.trunk import Trunk, TrunkConfig
 from tagasc.scene.clips import SceneClips
+from tagasc.scene.inference import codes_and_logits
 from tagasc.scene.settings import SceneTraining
 from tagasc.scene.step import Plan, SceneStep, compiled_feature_map, feature_map
 from tagasc.scene.training import SceneTask
@@ -187,19 +190,22 @@ class FakeStore:
         return self.flat[(clips * 1400 + starts).unsqueeze(1) + torch.arange(frames, device=self.flat.device)]
 
 
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler on the CPU")
 def test_systems_share_what_was_compiled(clips):
-    """Compiled once for two systems, and equal to the plain step but for rounding."""
+    """Compiled once for two systems, for training and for codes, and equal to the plain network but for rounding."""
     compiled_feature_map.cache_clear()
     torch._dynamo.reset()
     counts = torch._dynamo.utils.counters
     counts.clear()
-    losses = {}
-    for compiled in (False, True):
-        for name, system in {"baseline": System(), "attention": System(heads=4)}.items():
-            settings = SceneTraining(epochs=1, batch=BATCH, crop_seconds=9.7, mixup_alpha=0.0, learning_rate=1e-3)
+    trunk = TrunkConfig(8, (8,), code_size=4)
+    settings = SceneTraining(epochs=1, batch=BATCH, crop_seconds=9.7, mixup_alpha=0.0, learning_rate=1e-3)
+    for system in (System(), System(heads=4)):
+        found = []
+        for compiled in (False, True):
             of_system = clips if system.uses_tags else clips.tagged(None)
-            task = SceneTask(settings, TRUNKS["table1"], system, of_system, None, 1, compiled)
-            losses[name, compiled] = task.train(1)["loss"]
-    for name in ("baseline", "attention"):
-        assert losses[name, True] == pytest.approx(losses[name, False], rel=1e-4)
-    assert counts["stats"]["unique_graphs"] == 1
+            task = SceneTask(settings, trunk, system, of_system, None, 1, compiled)
+            found.append((task.train(1)["loss"], codes_and_logits(task.network, of_system, compiled=compiled)[0]))
+        (plain_loss, plain_codes), (loss, codes) = found
+        assert loss == pytest.approx(plain_loss, rel=1e-4)
+        assert np.abs(codes - plain_codes).max() <= 1e-3 * np.abs(plain_codes).max()
+    assert counts["stats"]["unique_graphs"] == 2
