@@ -176,10 +176,10 @@ def write(
     Raises:
         UserError: a file is unreadable, or of another rate, number of channels or duration.
     """
-    import_module("lhotse")  # here, since it takes long; and before the processes fork, which all need it
     empty = [split for split, entries in splits.items() if not entries]
     if empty:
         raise UserError(f"{corpus} has no clip for the split {empty[0]}; fetch more of it")
+    import_module("lhotse")  # here, since it takes long; and before the processes fork, which all need it
     with whole_folder(out) as folder, mapping(jobs) as run:
         for split, entries in splits.items():
             starts = range(0, len(entries), _PER_PART)
