@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from joblib import Parallel, delayed
 
 from tagasc import command, provenance
-from tagasc.backend import Chosen, SvmConfig, choose_svm, fit_svm
+from tagasc.backend import Chosen, SvmConfig, choose_svm, fit_svm, predict
 from tagasc.codes import Codes
 from tagasc.console import log
 from tagasc.errors import UserError
@@ -41,7 +42,7 @@ def main(
         systems_file: the records of the systems.
         svm: what the machine is chosen from.
         chosen_by: take kernel and C as chosen in that experiment, and fit on training and validation codes together.
-        nj: machines to fit at a time.
+        nj: threads, which fit a machine each or share the clips to predict.
         force: score again even what is there.
     """
     if nj < 1:
@@ -67,18 +68,8 @@ def main(
         if old and not force:
             log.info("%s seed %d: outdated (%s), scoring again", name, seed, why)
         codes = {split: Codes.read(path) for split, path in files.items()}
-        if chosen_by is None:
-            machines = {
-                machine: choose_svm(svm, codes["train"], codes["validation"], standardise, nj)
-                for machine, standardise in MACHINES.items()
-            }
-        else:
-            together = codes["train"].joined(codes["validation"])
-            machines = {
-                machine: Chosen(fit_svm(together, one["kernel"], one["C"], MACHINES[machine]), one, [])
-                for machine, one in settings.items()
-            }
-        _score(f"{name} seed {seed}", codes, machines, folder, record)
+        machines = _chosen(svm, codes, nj) if chosen_by is None else _refitted(settings, codes, nj)
+        _score(f"{name} seed {seed}", codes, machines, folder, record, nj)
         return True
 
     sweep([f"{name}.seed{seed}" for name, seed, _ in mine], work, out / "log" / "svm")
@@ -96,7 +87,27 @@ def _code_files(source: Path) -> dict[str, Path]:
     return files
 
 
-def _score(title: str, codes: dict[str, Codes], machines: dict[str, Chosen], folder: Path, record: dict) -> None:
+def _chosen(svm: SvmConfig, codes: dict[str, Codes], nj: int) -> dict[str, Chosen]:
+    """The machines, both at a time where that can be."""
+    found = Parallel(min(nj, 2), prefer="threads")(
+        delayed(choose_svm)(svm, codes["train"], codes["validation"], standardise, (nj + 1) // 2)
+        for standardise in MACHINES.values()
+    )
+    return dict(zip(MACHINES, found, strict=True))
+
+
+def _refitted(settings: dict[str, dict], codes: dict[str, Codes], nj: int) -> dict[str, Chosen]:
+    """The machines with kernel and C as given, fitted on training and validation codes together."""
+    together = codes["train"].joined(codes["validation"])
+    fitted = Parallel(min(nj, 2), prefer="threads")(
+        delayed(fit_svm)(together, one["kernel"], one["C"], MACHINES[name]) for name, one in settings.items()
+    )
+    return {name: Chosen(svm, one, []) for (name, one), svm in zip(settings.items(), fitted, strict=True)}
+
+
+def _score(
+    title: str, codes: dict[str, Codes], machines: dict[str, Chosen], folder: Path, record: dict, nj: int
+) -> None:
     """Predict the test clips, and the unused ones, once; write everything or nothing."""
     import skops.io  # here, since it takes long to import
 
@@ -105,7 +116,7 @@ def _score(title: str, codes: dict[str, Codes], machines: dict[str, Chosen], fol
         # The paper's other test set: every clip that is not in the fold's training list.
         tests["test+unused"] = codes["test"].joined(codes["unused"])
     every = list(tests.values())[-1]
-    predicted = {name: one.machine.predict(every.codes) for name, one in machines.items()}
+    predicted = {name: predict(one.machine, every, nj) for name, one in machines.items()}
     if every.logits.shape[1]:
         # The network's own answer; its scenes are in alphabetical order, as numpy sorts them.
         predicted["softmax"] = np.unique(codes["train"].scenes)[every.logits.argmax(axis=1)]

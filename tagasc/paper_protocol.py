@@ -10,6 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from sklearn.svm import SVC
@@ -100,20 +101,25 @@ class EpochScoring:
             self._pool.shutdown(wait=kind is None, cancel_futures=True)
 
 
-def _score(path: Path) -> None:
-    """Fit an SVM with each kernel on one epoch's training codes, keep its accuracies, and remove the codes."""
-    parts = ("train", "test", "unused")
-    with np.load(path, allow_pickle=False) as file:
-        here = [part for part in parts if f"{part}_codes" in file.files]
-    names = tuple(f"{part}_{kind}" for part in here for kind in ("codes", "scenes"))
-    arrays = read_npz(path, names, "stage 5 (scenes)")
+def score_epoch(codes: dict[str, Labelled]) -> list[dict[str, Any]]:
+    """Fit an SVM with each kernel on the clips of ``train``; its accuracies on ``test`` and ``test+unused``."""
     rows = []
     for kernel in KERNELS:
-        svm = SVC(kernel=kernel, C=COST, gamma="scale").fit(arrays["train_codes"], arrays["train_scenes"])
-        right = {part: svm.predict(arrays[f"{part}_codes"]) == arrays[f"{part}_scenes"] for part in here[1:]}
-        row = {"epoch": int(path.stem), "kernel": kernel, "test": float(right["test"].mean())}
+        svm = SVC(kernel=kernel, C=COST, gamma="scale").fit(codes["train"].codes, codes["train"].scenes)
+        right = {part: svm.predict(of.codes) == of.scenes for part, of in codes.items() if part != "train"}
+        row = {"kernel": kernel, "test": float(right["test"].mean())}
         if "unused" in right:
             row["test+unused"] = float(np.concatenate([right["test"], right["unused"]]).mean())
         rows.append(row)
-    write_json(path.with_suffix(".json"), rows)
+    return rows
+
+
+def _score(path: Path) -> None:
+    """Score one epoch's codes, keep the accuracies, and remove the codes."""
+    with np.load(path, allow_pickle=False) as file:
+        parts = [part for part in ("train", "test", "unused") if f"{part}_codes" in file.files]
+    names = tuple(f"{part}_{kind}" for part in parts for kind in ("codes", "scenes"))
+    arrays = read_npz(path, names, "stage 5 (scenes)")
+    rows = score_epoch({part: Labelled(arrays[f"{part}_codes"], arrays[f"{part}_scenes"]) for part in parts})
+    write_json(path.with_suffix(".json"), [{"epoch": int(path.stem)} | row for row in rows])
     path.unlink()

@@ -45,7 +45,7 @@ def speeds(
         task = _task(folder / f"compiled{also}", model, mel, batch, also, device)
         streams, draws = task.streams(Draws(1, 1)), Draws(1, 1)
         step = lambda task=task, streams=streams, draws=draws: task.step(streams, 0, draws)
-        yield measure(STEP + ", compiled" * also, step, 2 * batch, device, seconds)
+        yield measure("compiled: " * also + STEP, step, 2 * batch, device, seconds)
     yield measure("log-mel of 10-s clips alone", _log_mel(mel, batch, device), batch, device, seconds)
     scenes = PackedAudio(noise_folder(folder / "scenes", batch, 10.0, 48000, 2, _CLASSES))
     ensemble = Ensemble([Tagger(model, 80).to(device).eval()], mel, _CLASSES, (0,))

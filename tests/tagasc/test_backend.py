@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.svm import SVC
 
-from tagasc.backend import SvmConfig, choose_svm
+from tagasc.backend import SvmConfig, choose_svm, fit_svm, predict
 from tagasc.codes import Codes
 from tagasc.errors import UserError
 
@@ -38,6 +38,13 @@ def test_jobs_change_nothing():
     train, validation = codes(random, 60, 0.6), codes(random, 60, 0.6)
     one, two = (choose_svm(SvmConfig(), train, validation, jobs=jobs) for jobs in (1, 2))
     assert one.tried == two.tried
+
+
+@pytest.mark.parametrize("standardise", [False, True])
+def test_threads_name_the_scenes_of_clips_in_their_order(standardise):
+    random = np.random.default_rng(0)
+    machine, clips = fit_svm(codes(random, 60, 0.6), "rbf", 1.0, standardise), codes(random, 601, 0.6)
+    assert (predict(machine, clips, jobs=3) == machine.predict(clips.codes)).all()
 
 
 def test_standardised_codes_do_not_depend_on_their_scales():
