@@ -25,7 +25,7 @@ from tagasc.store import AudioStore, DataOn
 SYSTEM = System("before_code", 3, 4, 3, shared=True)  # shared_h4_l3, the paper's best
 PLAIN = "training step, plain PyTorch, ready waves"
 READY = "our training step, ready samples"
-WHOLE = "our training step, from packed audio"
+WHOLE = "our training step, data path included"
 CODES = "codes of whole clips"
 _SCENES = [f"scene{n}" for n in range(10)]
 _TAGS = 80
