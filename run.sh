@@ -295,6 +295,18 @@ trap 'stopped 143' TERM
     }
 }
 
+# shellcheck disable=SC2086,SC2154,SC2206,SC2207  # gpu_cmd and what the recipe echoes are words; variables of the recipe
+how_long() { # measure this machine, and estimate each stage from that
+    declare -F workload >/dev/null || die "recipe $name has no function workload in its recipe.sh, to say how much there is to do"
+    local scores=true command
+    [[ $protocol != ours ]] || scores=false
+    command=($gpu_cmd "$PYTHON" "$here"/steps/benchmark.py all --seconds 5 --trunk "$dir/conf/trunk_$trunk.yaml"
+        --scene "$dir/conf/scene.yaml" --config "$tagger_config" --systems "$systems $controls" "${which[@]}" --nj "$nj"
+        --device "$device" "${fast[@]}" --work.gpus "$((ngpu > 1 ? ngpu : 1))" --work.epoch_scores "$scores"
+        ${tagger_folds:+--folds "$tagger_folds"} ${tagger_stages:+--stages "$tagger_stages"} $(workload))
+    if $dry_run; then printf '%q ' "${command[@]}"; echo; else "${command[@]}"; fi
+}
+
 # shellcheck disable=SC2046,SC2086,SC2154  # cpu_cmd and gpu_cmd are words; variables of the recipe
 run_stage() {
     case ${names[now]} in
@@ -343,14 +355,7 @@ run_stage() {
     esac
 }
 
-if $estimate; then
-    declare -F workload >/dev/null || die "recipe $name has no function workload in its recipe.sh, which says how much there is to do"
-    # shellcheck disable=SC2046,SC2086,SC2154  # words
-    exec $gpu_cmd "$PYTHON" "$here"/steps/benchmark.py all --seconds 5 --trunk "$dir/conf/trunk_$trunk.yaml" \
-        --scene "$dir/conf/scene.yaml" --config "$tagger_config" --systems "$systems $controls" "${which[@]}" --nj "$nj" \
-        --device "$device" "${fast[@]}" --work.gpus $((ngpu > 1 ? ngpu : 1)) --work.epoch_scores "$([[ $protocol == ours ]] && echo false || echo true)" \
-        ${tagger_folds:+--folds "$tagger_folds"} ${tagger_stages:+--stages "$tagger_stages"} $(workload)
-fi
+if $estimate; then how_long; exit; fi
 
 for ((now = stage; now <= stop_stage; now++)); do
     $dry_run || say "stage $now (${names[now]})"
