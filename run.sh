@@ -172,7 +172,7 @@ on_gpus() { # NAME COMMAND…: run a program once a GPU; the processes share its
     IFS=, read -ra gpus <<<"${CUDA_VISIBLE_DEVICES:-$(seq -s, 0 $((ngpu - 1)))}"
     ((${#gpus[@]} >= ngpu)) || die "--ngpu $ngpu, but CUDA_VISIBLE_DEVICES=$CUDA_VISIBLE_DEVICES names ${#gpus[@]}"
     for ((number = 0; number < ngpu; number++)); do
-        worker "$1.$number" CUDA_VISIBLE_DEVICES="${gpus[number]}" $gpu_cmd "${@:2}"
+        CUDA_VISIBLE_DEVICES=${gpus[number]} worker "$1.$number" $gpu_cmd "${@:2}"
     done
     wait_for_workers "$1"
 }
@@ -185,7 +185,7 @@ on_cores() { # NAME COMMAND…: run a program once a core, or once a network if 
     if [[ ! " $systems" =~ \ (all|table) ]] && ((networks < nj)); then processes=$networks; fi
     if ((processes <= 1)) || $dry_run; then step "$1" $gpu_cmd "${@:2}"; return; fi
     for ((number = 0; number < processes; number++)); do
-        worker "$1.$number" OMP_NUM_THREADS=$((nj / processes)) $gpu_cmd "${@:2}"
+        OMP_NUM_THREADS=$((nj / processes)) worker "$1.$number" $gpu_cmd "${@:2}"
     done
     wait_for_workers "$1"
 }
@@ -194,14 +194,18 @@ shared() { # NAME COMMAND…: run a program that goes through a list of networks
     if ((ngpu == 0)); then on_cores "$@"; else on_gpus "$@"; fi
 }
 
-worker() { # NAME VARIABLE=VALUE COMMAND…: a step in the background
+worker() { # NAME COMMAND…: a step in the background
     (
         trap 'end_children; exit 143' INT TERM
-        export "${2?}"
-        step "$1" "${@:3}"
+        export TAGASC_SHARED_CONSOLE=true
+        step "$@"
         exit $((${#failures[@]} ? 3 : 0))
     ) &
     jobs+=($!)
+}
+
+beside() { # NAME COMMAND…: a step beside the next one, where there are cores for both
+    if ((nj == 1)) || $dry_run; then step "$@"; else worker "$@"; fi
 }
 
 wait_for_workers() { # NAME
@@ -312,15 +316,17 @@ run_stage() {
     case ${names[now]} in
         download) download ;;
         manifests)
-            [[ -z $scene_corpus ]] || step "$scene_corpus" $cpu_cmd "$PYTHON" "$here/local/$scene_corpus.py" "$scene_source" "$dir/data/$scene_corpus" \
+            [[ -z $scene_corpus ]] || beside "$scene_corpus" $cpu_cmd "$PYTHON" "$here/local/$scene_corpus.py" "$scene_source" "$dir/data/$scene_corpus" \
                 --nj "$nj" $(scene_manifest_options) "${again[@]}"
-            step "$tagging_corpus" $cpu_cmd "$PYTHON" "$here/local/$tagging_corpus.py" "$tagging_source" "$dir/data/$tagging_corpus" \
-                --nj "$nj" $(tagging_manifest_options) "${again[@]}" ;;
+            beside "$tagging_corpus" $cpu_cmd "$PYTHON" "$here/local/$tagging_corpus.py" "$tagging_source" "$dir/data/$tagging_corpus" \
+                --nj "$nj" $(tagging_manifest_options) "${again[@]}"
+            wait_for_workers manifests ;;
         pack)
-            [[ -z $scene_corpus ]] || step "$scene_corpus" $cpu_cmd "$PYTHON" "$here"/steps/pack_audio.py --manifests "$dir/data/$scene_corpus" \
+            [[ -z $scene_corpus ]] || beside "$scene_corpus" $cpu_cmd "$PYTHON" "$here"/steps/pack_audio.py --manifests "$dir/data/$scene_corpus" \
                 --out "$dir/dump/audio" ${scene_seconds:+--seconds "$scene_seconds"} --nj "$nj" --sample "$sample" "${again[@]}"
-            step "$tagging_corpus" $cpu_cmd "$PYTHON" "$here"/steps/pack_audio.py --manifests "$dir/data/$tagging_corpus" \
-                --out "$dir/dump/audio" --nj "$nj" --sample "$sample" "${again[@]}" ;;
+            beside "$tagging_corpus" $cpu_cmd "$PYTHON" "$here"/steps/pack_audio.py --manifests "$dir/data/$tagging_corpus" \
+                --out "$dir/dump/audio" --nj "$nj" --sample "$sample" "${again[@]}"
+            wait_for_workers pack ;;
         tagger)
             if [[ $tag_source != "$dir/exp/tagger/$tagger" ]]; then $dry_run || say "stage 3 (tagger): $tagger is trained elsewhere"; return; fi
             local part parts=all log=tagger

@@ -1,7 +1,8 @@
 """What a person sees while waiting: log lines with time and stage, and progress bars on a terminal.
 
 ``run.sh`` sends a step's standard error to its log file and hands over the terminal as the file descriptor
-``TAGASC_CONSOLE_FD``; a step started by hand has both in one place.
+``TAGASC_CONSOLE_FD``; a step started by hand has both in one place. Steps that run side by side
+(``TAGASC_SHARED_CONSOLE``) draw no bars, which would overwrite each other.
 """
 
 import logging
@@ -48,8 +49,8 @@ def start_logging() -> None:
 
 
 def progress(items: Iterable[Item], what: str, total: int | None = None) -> Iterator[Item]:
-    """Iterate with a progress bar that disappears when done; without a terminal, just iterate."""
-    if not console.is_terminal:
+    """Iterate with a progress bar that disappears when done; without a terminal of one's own, just iterate."""
+    if not console.is_terminal or "TAGASC_SHARED_CONSOLE" in os.environ:
         yield from items
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
