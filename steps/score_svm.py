@@ -88,7 +88,7 @@ def _code_files(source: Path) -> dict[str, Path]:
 
 
 def _chosen(svm: SvmConfig, codes: dict[str, Codes], nj: int) -> dict[str, Chosen]:
-    """The machines, both at a time where that can be."""
+    """The machines, each by half the threads; of an odd number one more."""
     found = Parallel(min(nj, 2), prefer="threads")(
         delayed(choose_svm)(svm, codes["train"], codes["validation"], standardise, (nj + 1) // 2)
         for standardise in MACHINES.values()
