@@ -172,7 +172,8 @@ on_gpus() { # NAME COMMAND…: run a program once a GPU; the processes share its
     IFS=, read -ra gpus <<<"${CUDA_VISIBLE_DEVICES:-$(seq -s, 0 $((ngpu - 1)))}"
     ((${#gpus[@]} >= ngpu)) || die "--ngpu $ngpu, but CUDA_VISIBLE_DEVICES=$CUDA_VISIBLE_DEVICES names ${#gpus[@]}"
     for ((number = 0; number < ngpu; number++)); do
-        CUDA_VISIBLE_DEVICES=${gpus[number]} worker "$1.$number" $gpu_cmd "${@:2}"
+        CUDA_VISIBLE_DEVICES=${gpus[number]} TAGASC_PROCESSES=$ngpu TORCHINDUCTOR_COMPILE_THREADS=$(((nj + ngpu - 1) / ngpu)) \
+            worker "$1.$number" $gpu_cmd "${@:2}"
     done
     wait_for_workers "$1"
 }

@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from tagasc.pack_speed import speeds as pack_speeds
-from tagasc.svm_speed import speeds as svm_speeds
 
 from tagasc import command, estimate, provenance
 from tagasc.console import console, log
@@ -23,12 +21,14 @@ from tagasc.features import MelConfig
 from tagasc.files import write_json
 from tagasc.models.tagger import TaggerConfig
 from tagasc.models.trunk import TrunkConfig
+from tagasc.pack_speed import speeds as pack_speeds
 from tagasc.report import aligned
 from tagasc.scene.settings import SceneTraining
 from tagasc.scene.speed import Scenes
 from tagasc.scene.speed import speeds as scene_speeds
 from tagasc.speed import Speed
 from tagasc.store import DataOn
+from tagasc.svm_speed import speeds as svm_speeds
 from tagasc.systems import read_systems, select
 from tagasc.tagger.inference import Inference
 from tagasc.tagger.pseudo_labels import PseudoLabels

@@ -18,7 +18,7 @@ from tagasc.scene.inference import codes_and_logits
 from tagasc.scene.training import load_network
 from tagasc.scene_corpus import SceneCorpus, Tagging
 from tagasc.store import DataOn
-from tagasc.sweep import sweep
+from tagasc.sweep import clear_once, sweep
 from tagasc.systems import TAGS_ALONE, read_systems, runs, select
 from tagasc.tags import read_record
 from tagasc.training import WEIGHTS, Compiled, choose_device, compiles
@@ -81,7 +81,7 @@ def main(
             record = provenance.made_from(
                 "extract_codes", {"windows": windows}, {"network": weights} | scenes.files([split], uses_tags)
             )
-            if force or not _is_current(target / f"{split}.npz", record, f"{name} seed {seed}"):
+            if not _is_current(target / f"{split}.npz", record, f"{name} seed {seed}"):
                 clips = scenes.clips([split], tagging, about["scenes"])
                 _fits(about, clips)
                 window = _window(clips, split, about["crop_seconds"], seed) if windows == "released" else None
@@ -91,9 +91,12 @@ def main(
         log.info("%s seed %d: %s", name, seed, f"codes of {written} splits" if written else "up to date")
         return written > 0
 
+    logs = out / "log" / "codes"
+    if force:
+        clear_once([folder for _, _, folder in mine], logs)
     if any(variant.system.uses_tags for variant in chosen.values()):
         _tags_alone(out / "codes" / TAGS_ALONE / "seed0", scenes, splits)
-    sweep([f"{name}.seed{seed}" for name, seed, _ in mine], work, out / "log" / "codes")
+    sweep([f"{name}.seed{seed}" for name, seed, _ in mine], work, logs)
 
 
 def _check_tags(folder: Path, scenes: SceneCorpus, uses_tags: bool) -> None:

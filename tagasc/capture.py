@@ -1,39 +1,58 @@
 """CUDA graphs: work on a GPU that is recorded once and then replayed with a single launch."""
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
 
 import torch
 
 
 class Captured:
-    """Calls ``work`` plainly a few times, then records it, and from then on replays it.
+    """Does the same work again and again: plainly a few times, then it records it, and from then on replays it.
 
     The plain calls compile, choose algorithms and allocate; they are calls like any other, so nothing is to be undone.
     What is recorded must read what changes from tensors that stay where they are, and must not wait for the CPU.
     """
 
-    def __init__(self, work: Callable[[], None], plain_calls: int = 3) -> None:
-        self._work, self._plain_calls = work, plain_calls
+    def __init__(self, plain_calls: int = 3) -> None:
+        self._plain_calls = plain_calls
         self._graph: torch.cuda.CUDAGraph | None = None
-        self._stream: torch.cuda.Stream | None = None
 
-    def __call__(self) -> None:
-        """Do the work."""
+    def __call__(self, work: Callable[[], None]) -> None:
+        """Do ``work``, the same in every call; it is not kept, so that a finished training leaves no memory taken."""
         if self._plain_calls > 0:
             self._plain_calls -= 1
-            self._plain()
+            _plain(work)
             return
         if self._graph is None:
             self._graph = torch.cuda.CUDAGraph()
             # Other threads, such as one that prefetches, go on meanwhile.
-            with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
-                self._work()
+            with _no_collection(), torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
+                work()
         self._graph.replay()
 
-    def _plain(self) -> None:
-        """On a stream of its own, so that nothing of it ties the recording to the default stream."""
-        self._stream = self._stream or torch.cuda.Stream()
-        self._stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self._stream):
-            self._work()
-        torch.cuda.current_stream().wait_stream(self._stream)
+
+def _plain(work: Callable[[], None]) -> None:
+    """On a stream of its own, so that nothing of it ties the recording to the default stream."""
+    stream = _side_stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        work()
+    torch.cuda.current_stream().wait_stream(stream)
+
+
+@cache
+def _side_stream() -> torch.cuda.Stream:
+    return torch.cuda.Stream()
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Another training's graph, destroyed by the garbage collector while one is recorded, would spoil the recording."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()

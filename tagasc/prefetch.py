@@ -17,12 +17,13 @@ class Slot:
 
     def __init__(self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, staged: bool) -> None:
         """Args: of the buffer; ``staged`` if what fills it is not page-locked, and must be copied to where it is."""
-        self.samples = torch.empty(shape, dtype=dtype, device=device)
         self._gpu = device.type == "cuda"
+        with torch.inference_mode(False):  # the thread that fills them is not in that mode, whoever asks for batches
+            self.samples = torch.empty(shape, dtype=dtype, device=device)
+            self._staging = torch.empty(shape, dtype=dtype, pin_memory=self._gpu) if staged else None
         if self._gpu:
             self._stream, self._filled, self._used = torch.cuda.Stream(device), torch.cuda.Event(), torch.cuda.Event()
             self._stream.wait_stream(torch.cuda.current_stream(device))  # the buffer's memory may yet be in use there
-        self._staging = torch.empty(shape, dtype=dtype, pin_memory=self._gpu) if staged else None
 
     def fill(self, work: Callable[[Tensor], None]) -> "Slot":
         """Let ``work`` write into the buffer; returns before it is there."""

@@ -1,5 +1,6 @@
 """Packed audio where it is fastest read from: on the GPU, in page-locked memory, or memory-mapped on disk."""
 
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -118,8 +119,8 @@ class JoinedStore:
             frames: length of the windows.
         """
         if self.resident or self.device.type == "cpu":
-            for number in range(len(clips)):
-                yield self.samples(clips[number].to(self.device), starts[number].to(self.device), frames)
+            for row in zip(clips.to(self.device), starts.to(self.device), strict=True):
+                yield self.samples(*row, frames)
             return
         first = self.stores[0]
         shape = (clips.shape[1], frames, first.packed.channels)
@@ -156,7 +157,8 @@ def _home(size: int, device: torch.device, on: DataOn) -> tuple[str, str]:
         if on in ("gpu", "pinned"):
             raise UserError(f"--data-on {on} needs a GPU, and this runs on the CPU; take --data-on auto")
         return "disk", "on the CPU"
-    free, memory = torch.cuda.mem_get_info(device)[0], _available_memory()
+    sharing = int(os.environ.get("TAGASC_PROCESSES", "1"))  # processes of this run, each with a GPU of its own
+    free, memory = torch.cuda.mem_get_info(device)[0], _available_memory() // sharing
     room = {"gpu": free if on == "gpu" else GPU_SHARE * free, "disk": size}
     room["pinned"] = memory if on == "pinned" else MEMORY_SHARE * memory
     if on != "auto":

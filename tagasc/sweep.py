@@ -51,7 +51,9 @@ def sweep(names: Sequence[str], work: Callable[[int], bool], logs: Path) -> None
                 log.warning("%s failed: %s", name, _said(error))
                 if not isinstance(error, UserError):
                     traceback.print_exc(file=own_log)
-                failures.append((name, logs / f"{name}.log", error))
+                # Without what leads to the run's frames, which would keep its network and its data in memory.
+                error.__cause__ = error.__context__ = None
+                failures.append((name, logs / f"{name}.log", error.with_traceback(None)))
     if failures:
         raise _summary(failures, len(names))
 

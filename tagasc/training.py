@@ -15,6 +15,7 @@ import math
 import os
 import re
 import shutil
+import sysconfig
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -170,16 +171,20 @@ def choose_device(name: str, deterministic: bool = False) -> torch.device:
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # asked for by torch.use_deterministic_algorithms
     torch.use_deterministic_algorithms(deterministic)
-    return torch.device(name)
+    device = torch.device(name)
+    if device.index is not None:
+        torch.cuda.set_device(device)  # streams and graphs are of the current device
+    return device
 
 
 def compiles(asked: Compiled, device: torch.device) -> bool:
-    """Whether torch.compile makes the networks; ``auto``: on a GPU, if there is the C compiler that it needs."""
+    """Whether torch.compile makes the networks; ``auto``: on a GPU, if there is what it needs to compile."""
     if asked != "auto" or device.type != "cuda":
         return asked == "always"
-    if any(shutil.which(name) for name in (os.environ.get("CC", "cc"), "gcc", "clang")):
+    compiler = any(shutil.which(name) for name in (os.environ.get("CC", "gcc"), "gcc", "clang"))
+    if compiler and (Path(sysconfig.get_path("include")) / "Python.h").exists():
         return True
-    log.warning("there is no C compiler, which torch.compile needs: training is several times slower; install gcc")
+    log.warning("torch.compile needs a C compiler and Python's headers (Debian: gcc, python3-dev): training is slower")
     return False
 
 

@@ -84,7 +84,7 @@ class SceneStep:
             **self._on_gpu(),
         )
         self._feature_map = compiled_feature_map() if compiled else feature_map
-        self._run = Captured(self._step) if self._captures else self._step
+        self._captured = Captured()
         self._targets = F.one_hot(clips.scenes, len(clips.names)).float().to(clips.device)
         self._at = torch.zeros(1, dtype=torch.int64, device=clips.device)
         self._loss = torch.zeros((), dtype=torch.float64, device=clips.device)
@@ -103,6 +103,12 @@ class SceneStep:
                 self._samples = self._staged(samples)
                 self._run()
         return float(self._loss) / len(plan)
+
+    def _run(self) -> None:
+        if self._captures:
+            self._captured(self._step)
+        else:
+            self._step()
 
     def loss(
         self, samples: Tensor, tags: Tensor | None, target: Tensor, mixing: tuple[Tensor, Tensor] | None

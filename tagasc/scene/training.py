@@ -46,8 +46,12 @@ class SceneTask:
             raise UserError(
                 f"{train.packed.folder} has {len(train)} clips, fewer than batch: {config.batch}; lower batch"
             )
-        if validation is not None and (validation.scenes < 0).any():
-            raise UserError(f"{validation.packed.folder} holds a scene that no training clip has; mend the split")
+        for clips in filter(None, (train, validation)):  # training clips may be validation's too
+            if (clips.scenes < 0).any():
+                unknown = clips.labels[int((clips.scenes < 0).nonzero()[0])]
+                raise UserError(
+                    f"{clips.packed.folder.parent}: no clip of train has the scene {unknown}; mend the split"
+                )
         rate, self.frames = train.packed.sampling_rate, crop_frames(config.crop_seconds, train)
         shortest = self.frames if validation is None else min(self.frames, validation.frames)
         if shortest - 1 < trunk.least_frames():

@@ -1,8 +1,10 @@
+import gc
 from contextlib import contextmanager, nullcontext
 
 import pytest
 import torch
 
+from tagasc import capture
 from tagasc.capture import Captured
 
 
@@ -29,6 +31,7 @@ def recorder(monkeypatch):
         @contextmanager
         def graph(self, graph, capture_error_mode):
             assert capture_error_mode == "thread_local"
+            assert not gc.isenabled()  # no other graph may die meanwhile
             self.recording = graph
             yield
             self.recording = None
@@ -37,13 +40,15 @@ def recorder(monkeypatch):
         def wait_stream(self, other):
             assert isinstance(other, Stream)
 
+    capture._side_stream.cache_clear()
     recorder = Recorder()
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
     monkeypatch.setattr(torch.cuda, "graph", recorder.graph)
     monkeypatch.setattr(torch.cuda, "Stream", Stream)
     monkeypatch.setattr(torch.cuda, "stream", nullcontext)
     monkeypatch.setattr(torch.cuda, "current_stream", Stream)
-    return recorder
+    yield recorder
+    capture._side_stream.cache_clear()
 
 
 def test_every_call_does_the_work_once(recorder):
@@ -53,8 +58,9 @@ def test_every_call_does_the_work_once(recorder):
         passes.append(recorder.recording is not None)
         recorder.do(lambda: seen.append(len(seen)))
 
-    captured = Captured(work, plain_calls=3)
+    captured = Captured(plain_calls=3)
     for count in range(1, 9):
-        captured()
+        captured(work)
         assert len(seen) == count
     assert passes == [False, False, False, True]  # three plain calls, one that records; the others replay
+    assert gc.isenabled()

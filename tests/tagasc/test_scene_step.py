@@ -141,7 +141,7 @@ def test_an_epoch_takes_the_plans_crops_mixtures_and_rates(clips):
         )
         loss.backward()
         optimizer.step()
-        losses.append(float(loss))
+        losses.append(loss.item())
     assert step.epoch(plan, "") == pytest.approx(np.mean(losses), rel=1e-4)
     for ours, wanted in ((step.network.code, plain.code), (step.network.output, plain.output)):
         torch.testing.assert_close(ours.weight, wanted.weight, rtol=1e-3, atol=1e-5)

@@ -27,6 +27,14 @@ def test_a_batch_that_is_used_is_not_overwritten():
             assert (batch == number).all()
 
 
+def test_batches_come_in_inference_mode_too():
+    with torch.inference_mode():
+        staged = [Slot((2, 3), torch.float32, CPU, staged=True) for _ in range(2)]
+        for of in (slots(2), staged):
+            found = [batch.clone() for batch in prefetched(lambda number, out: out.fill_(number), 5, of)]
+            assert len(found) == 5
+
+
 def test_an_error_while_prefetching_reaches_who_waits():
     def fill(number, out):
         if number == 4:
