@@ -185,17 +185,15 @@ def _interval(axes: plt.Axes, row: int, result: SystemResult, value: float, boun
 
 
 def _focus(axes: plt.Axes, results: Sequence[SystemResult], gains: Mapping[str, Difference]) -> None:
-    """Limits that hold every ranked system; an arrow and a figure where a control lies beyond them."""
+    """Limits that hold every ranked system and the controls near them; an arrow and a figure where one lies beyond."""
+    every = [gains[result.name] for result in results if result.name in gains]
     ranked = [gains[result.name] for result in results if result.is_ranked and result.name in gains]
-    edges = [
-        100 * edge for one in ranked or gains.values() for edge in (one.mean, *one.by_location) if not np.isnan(edge)
-    ]
-    low, high = min(0, *edges), max(0, *edges)
-    margin = 0.15 * (high - low) + 0.5
-    axes.set_xlim(low - margin, high + margin)
+    low, high = _limits(ranked or every)
+    low, high = _limits([one for one in every if low < 100 * one.mean < high])
+    axes.set_xlim(low, high)
     for row, result in enumerate(results):
         mean = 100 * gains[result.name].mean if result.name in gains else 0
-        if not low - margin < mean < high + margin:
+        if not low < mean < high:
             edge, text = (0.99, f"{mean:+.0f} →") if mean > 0 else (0.01, f"← {mean:+.0f}")
             axes.annotate(
                 text,
@@ -207,6 +205,14 @@ def _focus(axes: plt.Axes, results: Sequence[SystemResult], gains: Mapping[str, 
                 color="0.25",
                 bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
             )
+
+
+def _limits(gains: Sequence[Difference]) -> tuple[float, float]:
+    """Around 0 and all intervals, in points."""
+    edges = [100 * edge for one in gains for edge in (one.mean, *one.by_location) if not np.isnan(edge)]
+    low, high = min(0, *edges), max(0, *edges)
+    margin = 0.15 * (high - low) + 0.5
+    return low - margin, high + margin
 
 
 def _mark_chance(axes: plt.Axes, chance: float) -> None:

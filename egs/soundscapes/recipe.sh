@@ -16,7 +16,7 @@ clips_per_location=6
 tagging_train=800
 group='^([0-9]+)-'     # ESC-10's fold stands before the first dash
 
-costs=("1 min, 0.7 GB" "10 s" "10 s, 0.6 GB" "2 min" "10 s" "not measured" "2 min" "20 s" "20 s")
+costs=("1 min, 0.7 GB" "10 s" "10 s, 0.6 GB" "3 min" "15 s" "20 min" "2 min" "10 s" "15 s")  # with --protocol ours
 
 download() {
     $dry_run || [[ -n $events && -n $beds ]] || die "this recipe needs recorded sounds: give --events DIR and --beds DIR"
