@@ -309,7 +309,7 @@ how_long() { # measure this machine, and estimate each stage from that
         --scene "$dir/conf/scene.yaml" --config "$tagger_config" --systems "$systems $controls" "${which[@]}" --nj "$nj"
         --device "$device" "${fast[@]}" --work.gpus "$((ngpu > 1 ? ngpu : 1))" --work.epoch_scores "$scores"
         ${tagger_folds:+--folds "$tagger_folds"} ${tagger_stages:+--stages "$tagger_stages"} $(workload))
-    if $dry_run; then printf '%q ' "${command[@]}"; echo; else "${command[@]}"; fi
+    if $dry_run; then printf '%q ' "${command[@]}"; echo; else env -u TAGASC_CONSOLE_FD "${command[@]}"; fi
 }
 
 # shellcheck disable=SC2046,SC2086,SC2154  # cpu_cmd and gpu_cmd are words; variables of the recipe

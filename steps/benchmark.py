@@ -178,13 +178,10 @@ def _print_estimate(stages: dict[str, float | None], scores: float) -> None:
 def _time(seconds: float | None) -> str:
     if seconds is None:
         return "not estimated"
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 100
-        else f"{seconds / 60:.0f} min"
-        if seconds < 6000
-        else f"{seconds / 3600:.1f} h"
-    )
+    for unit, length, most in (("s", 1, 100), ("min", 60, 6000), ("h", 3600, 48 * 3600)):
+        if seconds < most:
+            return f"{seconds / length:.{int(unit == 'h')}f} {unit}"
+    return f"{seconds / 86400:.0f} days"
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ events=                      # folder of recorded events, a subfolder per class;
 beds=                        # folder of recorded ambiences, with events
 group='^(.*?)(?:-[A-Z])?$'   # which event files may come from one recording: those alike in what this matches
 
-costs=("60 s, 0.4 GB" "10 s" "15 s, 0.3 GB" "80 s" "10 s" "4 min" "35 s" "10 s" "20 s")
+costs=("60 s, 0.4 GB" "5 s" "5 s, 0.3 GB" "50 s" "10 s" "3 min" "30 s" "10 s" "10 s")
 
 compose_corpora() {
     step soundscapes $cpu_cmd "$PYTHON" "$here/local/soundscapes.py" --out "$dir/corpora" --seed "$corpus_seed" --nj "$nj" \
