@@ -181,7 +181,7 @@ on_gpus() { # NAME COMMAND…: run a program once a GPU; the processes share its
 # shellcheck disable=SC2086  # gpu_cmd is words
 on_cores() { # NAME COMMAND…: run a program once a core, or once a network if those are fewer; they share its list
     local number processes=$nj networks
-    networks=$(wc -w <<<"$systems")
+    networks=$(wc -w <<<"$systems $controls") # at most; a process that finds nothing left to do ends
     networks=$((networks * $(wc -w <<<"$seeds")))
     if [[ ! " $systems" =~ \ (all|table) ]] && ((networks < nj)); then processes=$networks; fi
     if ((processes <= 1)) || $dry_run; then step "$1" $gpu_cmd "${@:2}"; return; fi
