@@ -118,6 +118,7 @@ def main(
     """
     if seconds < 0 or (batch is not None and batch < 2) or nj < 1:
         raise UserError("--seconds must not be negative, --batch at least 2, --nj at least 1")
+    networks = _systems(systems.split(), systems_file) * len(seeds.split())
     where = choose_device(device)
     name = torch.cuda.get_device_name(where) if where.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     log.info("%s, torch %s", name, torch.__version__)
@@ -133,7 +134,6 @@ def main(
     if what == "all":
         speeds = Speeds.of(one for _, one in found)
         count = training.folds if folds == "all" else len(folds.split())
-        networks = _systems(systems.split(), systems_file) * len(seeds.split())
         tagger = Tagger(training, semi, count, stages, len(inference.pads))
         result["estimate"] = estimate.stages(work, networks, speeds, scene, tagger)
         _print_estimate(result["estimate"], estimate.epoch_scores(work, networks, speeds, scene))

@@ -61,4 +61,7 @@ def test_the_estimate_follows_from_the_speeds(everything):
 def test_what_cannot_be_measured_is_one_clear_line():
     assert run("steps/benchmark.py", "heater").status == 2
     assert "--batch at least 2" in run("steps/benchmark.py", "tagger", "--batch", 1).error
+    outcome = run("steps/benchmark.py", "all", "--systems", "att_h3")
+    assert "there is no system 'att_h3'" in outcome.error
+    assert "clips/s" not in outcome.error  # told before minutes are spent on measuring
     assert "needs a GPU" in run("steps/benchmark.py", "scene", "--data-on", "gpu", "--device", "cpu").error
