@@ -6,6 +6,7 @@ one class: ``egs/dcase2019/conf/trunk_table1.yaml`` and ``trunk_released.yaml``.
 """
 
 from dataclasses import dataclass
+from functools import reduce
 from itertools import pairwise
 
 import torch
@@ -78,7 +79,20 @@ class Block(nn.Module):
         """(batch, inputs, 1, frames) → (batch, filters, 1, frames // 3)."""
         y = F.leaky_relu(self.norm1(self.conv1(x)), self.slope)
         y = self.norm2(self.conv2(y)) + self.shortcut(x)
-        return F.leaky_relu(F.max_pool2d(y, (1, POOL)), self.slope)
+        return F.leaky_relu(max_pool(y), self.slope)
+
+
+def max_pool(x: Tensor) -> Tensor:
+    """(batch, filters, 1, frames) → (batch, filters, 1, frames // 3); where values tie, the gradient is the first's.
+
+    For a compiler it is written as comparisons, which it joins with what stands before and behind, forward and
+    backward; the library's own would be compiled into a scatter of float32 gradients over a cleared tensor.
+    """
+    if not torch.compiler.is_compiling():
+        return F.max_pool2d(x, (1, POOL))
+    frames = x.shape[-1] // POOL
+    candidates = x[..., : frames * POOL].unflatten(-1, (frames, POOL)).unbind(-1)
+    return reduce(lambda largest, next_one: torch.where(next_one > largest, next_one, largest), candidates)
 
 
 class Trunk(nn.Module):

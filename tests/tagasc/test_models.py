@@ -10,7 +10,7 @@ from tagasc.command import from_values
 from tagasc.models.fusion import System, TagAttention, TagTransform
 from tagasc.models.scene import SceneNetwork
 from tagasc.models.tagger import Tagger, TaggerConfig
-from tagasc.models.trunk import Block, Trunk, TrunkConfig
+from tagasc.models.trunk import Block, Trunk, TrunkConfig, max_pool
 from tagasc.systems import read_systems, select
 from tagasc.training import parameters
 from tests.conftest import ROOT
@@ -74,6 +74,20 @@ def test_trunk_is_the_strided_convolution_and_blocks_of_table_1():
         y = norm(F.conv1d(y, block.conv2.weight[:, :, 0], block.conv2.bias, padding=1), block.norm2)
         x = F.max_pool1d(F.leaky_relu(y + x, 0.3), 3)
     torch.testing.assert_close(trunk(wave), x, rtol=1e-5, atol=1e-5)
+
+
+def test_pooling_as_a_compiler_gets_it_is_the_librarys(monkeypatch):
+    """With the same gradients too, where values tie and where frames are left over."""
+    torch.manual_seed(0)
+    x = torch.randint(-2, 3, (4, 8, 1, 92)).double().requires_grad_()
+    weight = torch.randn(4, 8, 1, 30, dtype=torch.float64)
+    results = []
+    for compiling in (False, True):
+        monkeypatch.setattr(torch.compiler, "is_compiling", lambda compiling=compiling: compiling)
+        pooled = max_pool(x)
+        results.append((pooled, *torch.autograd.grad((pooled * weight).sum(), x)))
+    for library, ours in zip(*results, strict=True):
+        assert torch.equal(library, ours)
 
 
 def test_shortcut_is_a_convolution_only_where_the_width_changes():
