@@ -18,7 +18,8 @@ import csv
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,6 +47,8 @@ class SceneSize:
         unused: clips of each scene that the official fold leaves out.
         clips_per_location: clips recorded at one location.
         published: take the published numbers of clips of each scene (14,400 in all) in place of the three above.
+        distinct: of each scene's training, test and unused clips so many differ; the others are these again under
+            other names (hard links), for a corpus that is large, yet soon made and small on disk. 0: all differ.
     """
 
     seconds: float = 10.0
@@ -55,11 +58,12 @@ class SceneSize:
     unused: int = 2
     clips_per_location: int = 4
     published: bool = False
+    distinct: int = 0
 
     def __post_init__(self) -> None:
         if (
             min(self.seconds, self.sampling_rate, self.train, self.test, self.clips_per_location) <= 0
-            or self.unused < 0
+            or min(self.unused, self.distinct) < 0
         ):
             raise SettingError("seconds, sampling_rate and numbers of clips must be positive")
 
@@ -86,6 +90,7 @@ class TaggingSize:
         second_event: probability that a clip holds a second class.
         wrong: probability that a noisy clip's label is another class's.
         missing: probability that a label of a noisy clip with two classes is not given.
+        distinct: of each part's clips so many differ; the others are these again under other names. 0: all differ.
     """
 
     sampling_rate: int = 44100
@@ -96,9 +101,10 @@ class TaggingSize:
     second_event: float = 0.16
     wrong: float = 0.3
     missing: float = 0.4
+    distinct: int = 0
 
     def __post_init__(self) -> None:
-        if min(self.sampling_rate, self.curated, self.noisy, self.test, self.longest) <= 0:
+        if min(self.sampling_rate, self.curated, self.noisy, self.test, self.longest) <= 0 or self.distinct < 0:
             raise SettingError("sampling_rate, longest and numbers of clips must be positive")
         if not all(0 <= share <= 1 for share in (self.second_event, self.wrong, self.missing)):
             raise SettingError("second_event, wrong and missing are probabilities, in 0..1")
@@ -201,9 +207,12 @@ def _make_scenes(folder: Path, size: SceneSize, sources: Sources, seed: int, nj:
     def make(plan: ClipPlan) -> list[tuple]:
         wave, heard = render(plan, rates[plan.scene], size.seconds, size.sampling_rate, sources, seed)
         soundfile.write(folder / "audio" / plan.name, wave, size.sampling_rate, subtype="PCM_24")
-        return [(f"audio/{plan.name}", *row) for row in heard]
+        return heard
 
-    heard = [row for rows in _in_parallel(make, plans, nj, "scenes") for row in rows]
+    first = _first_of([(plan.scene, plan.part) for plan in plans], size.distinct)
+    made = _made_once(make, plans, first, nj, "scenes")
+    _link([folder / "audio" / plan.name for plan in plans], first)
+    heard = [(f"audio/{plan.name}", *row) for plan, rows in zip(plans, made, strict=True) for row in rows]
     row = lambda plan: (f"audio/{plan.name}", plan.scene)
     part = lambda name: [row(plan) for plan in plans if plan.part == name]
     meta = [(*row(plan), plan.location.name, "a") for plan in plans]
@@ -240,16 +249,18 @@ def _make_tagging(folder: Path, size: TaggingSize, sources: Sources, seed: int, 
     for which, (part, count) in enumerate(parts.items()):
         audio = folder / f"FSDKaggle2019.audio_{part}"
         audio.mkdir()
+        files = [audio / f"{hashlib.sha256(f'{seed} {part} {n}'.encode()).hexdigest()[:8]}.wav" for n in range(count)]
 
-        def make(number: int, part: str = part, which: int = which, audio: Path = audio) -> tuple[str, list[str]]:
+        def make(number: int, part: str = part, which: int = which, files: list[Path] = files) -> list[str]:
             random = np.random.default_rng([seed, 8, which, number])
             wave, labels = _tagging_clip(part, number, size, sources, random)
-            name = hashlib.sha256(f"{seed} {part} {number}".encode()).hexdigest()[:8] + ".wav"
-            soundfile.write(audio / name, wave, size.sampling_rate, subtype="PCM_16")
-            return name, labels
+            soundfile.write(files[number], wave, size.sampling_rate, subtype="PCM_16")
+            return labels
 
-        rows = sorted(_in_parallel(make, range(count), nj, f"tagging {part}"))
-        _tagging_table(folder / "FSDKaggle2019.meta", part, rows)
+        first = _first_of([part] * count, size.distinct)
+        labels = _made_once(make, range(count), first, nj, f"tagging {part}")
+        _link(files, first)
+        _tagging_table(folder / "FSDKaggle2019.meta", part, sorted(zip([f.name for f in files], labels, strict=True)))
     vocabulary = folder / "FSDKaggle2019.meta" / "vocabulary.csv"
     _table(vocabulary, None, list(enumerate(names)), delimiter=",")
 
@@ -296,6 +307,31 @@ def _tagging_table(meta: Path, part: str, rows: list[tuple[str, list[str]]]) -> 
 
 
 # Both
+
+
+def _first_of(kinds: Iterable[Hashable], distinct: int) -> list[int]:
+    """For each clip, the number of the one whose sound it has: its own, or in turn one of its kind's first ones."""
+    seen: dict[Hashable, list[int]] = defaultdict(list)
+    found = []
+    for number, kind in enumerate(kinds):
+        of_kind = seen[kind]
+        of_kind.append(number)
+        found.append(of_kind[(len(of_kind) - 1) % distinct] if distinct else number)
+    return found
+
+
+def _made_once(make: Callable, clips: Sequence, first: list[int], nj: int, what: str) -> list:
+    """Call ``make`` for those clips that are the first of their sound; returns, for every clip, what that gave."""
+    numbers = sorted(set(first))
+    made = dict(zip(numbers, _in_parallel(make, [clips[n] for n in numbers], nj, what), strict=True))
+    return [made[n] for n in first]
+
+
+def _link(files: Sequence[Path], first: list[int]) -> None:
+    """Give a file that repeats an earlier one's sound its name."""
+    for file, of in zip(files, first, strict=True):
+        if file != files[of]:
+            file.hardlink_to(files[of])
 
 
 _work: Callable | None = None

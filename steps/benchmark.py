@@ -4,7 +4,6 @@
 No stage of a recipe needs it; ``run.sh --estimate`` calls it.
 """
 
-import resource
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -13,7 +12,7 @@ from typing import Literal
 
 import torch
 
-from tagasc import command, estimate, provenance
+from tagasc import command, estimate, memory, provenance
 from tagasc.console import console, log
 from tagasc.errors import UserError
 from tagasc.estimate import Speeds, Tagger, Work
@@ -147,10 +146,7 @@ def _measured(part: str, options: Options) -> Iterator[tuple[str, Speed]]:
         for one in MEASUREMENTS[part](options, Path(folder)):
             log.info("%s: %s: %.3g clips/s", part, one.what, one.clips_per_second)
             yield part, one
-    if options.device.type == "cuda":
-        log.info("%s: at most %.1f GB of the GPU's memory", part, torch.cuda.max_memory_allocated() / 1e9)
-    else:
-        log.info("%s: at most %.1f GB of memory", part, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6)
+    log.info("%s: at most %s", part, memory.peak())
 
 
 def _systems(names: list[str], path: Path) -> int:

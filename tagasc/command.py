@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from jsonargparse import ArgumentParser, auto_cli
 
+from tagasc import memory
 from tagasc.console import log, start_logging
 from tagasc.errors import UserError
 
@@ -44,6 +45,7 @@ def run(main: Callable[..., None], positional: bool = False) -> None:
         auto_cli(
             main, args=_spelt_out(main, sys.argv[1:]), as_positional=positional, exit_on_error=False, allow_abbrev=False
         )
+        log.debug("at most %s", memory.peak())
     except ArgumentError as error:
         _stop(f"{_one_line(error)}; see --help", 2)
     except UserError as error:

@@ -39,12 +39,12 @@ def start_logging() -> None:
     handlers: list[logging.Handler] = [_OnConsole()]
     if not console.stderr:
         # The file is the whole record; errors reach the terminal through run.sh, with the way to go on.
-        handlers[0].addFilter(lambda record: record.levelno < logging.ERROR)
+        handlers[0].addFilter(lambda record: logging.DEBUG < record.levelno < logging.ERROR)
         handlers.append(logging.StreamHandler(sys.stderr))
     for handler in handlers:
         handler.setFormatter(layout)
     log.handlers = handlers
-    log.setLevel(logging.INFO)
+    log.setLevel(logging.DEBUG if len(handlers) > 1 else logging.INFO)
     log.propagate = False
 
 

@@ -74,6 +74,31 @@ def test_the_same_seed_gives_the_same_files_whatever_the_processes(tmp_path):
     assert "was made with other options; --force makes it anew" in outcome.error
 
 
+def test_a_large_corpus_of_few_sounds(tmp_path):
+    """Clips past the distinct ones are links to one of the same scene and part, with its events or labels."""
+    out = tmp_path / "out"
+    succeed("local/soundscapes.py", "--out", out, "--scenes.seconds", 0.5, "--scenes.sampling_rate", 8000, "--scenes.train", 5,
+            "--scenes.test", 3, "--scenes.unused", 1, "--scenes.distinct", 2, "--tagging.sampling_rate", 8000,
+            "--tagging.curated", 40, "--tagging.noisy", 3, "--tagging.test", 4, "--tagging.distinct", 17)  # fmt: skip
+    scenes, tagging = (out / name for name in ("TAU-urban-acoustic-scenes-2019-development", "FSDKaggle2019"))
+    train = [
+        row["filename"] for row in table(scenes / "evaluation_setup/fold1_train.csv") if row["scene_label"] == "park"
+    ]
+    assert [(scenes / name).samefile(scenes / train[n % 2]) for n, name in enumerate(train)] == [True] * 5
+    assert len({path.stat().st_ino for path in (scenes / "audio").iterdir()}) == 10 * (2 + 2 + 1)
+    events = {name: [] for name in train}
+    for row in table(scenes / "soundscapes_events.csv"):
+        events.get(row.pop("filename"), []).append(row)
+    assert events[train[0]] == events[train[2]] == events[train[4]]
+    labels = {}
+    for row in table(tagging / "FSDKaggle2019.meta/train_curated_post_competition.csv", ","):
+        inode = (tagging / "FSDKaggle2019.audio_train_curated" / row["fname"]).stat().st_ino
+        labels.setdefault(inode, []).append(row["labels"])
+    assert len(labels) == 17
+    assert sorted(map(len, labels.values())) == [2] * 11 + [3] * 6
+    assert all(len(set(same)) == 1 for same in labels.values())
+
+
 def test_the_full_size_has_the_published_counts():
     size = SceneSize(published=True)
     found = Counter()

@@ -37,7 +37,7 @@ def values(path):
 
 
 def test_the_recipes_configurations_are_valid():
-    for recipe in ("mini", "dcase2019", "soundscapes", "template"):
+    for recipe in ("mini", "dcase2019", "rehearsal", "soundscapes", "template"):
         from_values(SceneTraining, values(f"egs/{recipe}/conf/scene.yaml"), recipe)
         tagger = values(f"egs/{recipe}/conf/tagger.yaml")
         for group, cls in (("model", TaggerConfig), ("mel", MelConfig), ("training", TaggerTraining)):

@@ -1,0 +1,34 @@
+# shellcheck shell=bash disable=SC2034,SC2086,SC2154  # read by run.sh
+# rehearsal: the paper's experiment with as many clips as the published corpora have, but few epochs and synthetic clips.
+# It shows whether a machine can carry the whole, and what it takes, before anything is downloaded: docs/performance.md.
+# Every variable is an option of ./run.sh.
+
+summary="the paper's numbers of clips, synthetic, two epochs: does this machine carry it? (without a GPU: --trunk narrow --tagger narrow)"
+note="Synthetic corpus: some hundreds of different clips, each many times, under the numbers of the published corpora. For time and memory only; the accuracies say nothing."
+
+systems="baseline shared_h4_l3"
+seeds=1
+trunk=table1       # table1, released, or narrow: conf/trunk_<trunk>.yaml
+tagger=resnet34    # trained from conf/tagger_<tagger>.yaml (narrow) or conf/tagger.yaml; or FILE.npz; or hf:NAME_OR_DIR
+noisy=true         # train the tagger's noisy head too
+
+scene_corpus=tau2019         # local/<scene_corpus>.py makes its manifests
+scene_source=$dir/corpora/TAU-urban-acoustic-scenes-2019-development
+scene_seconds=10             # length of a scene clip
+scene_distinct=20            # of each scene's training, test and unused clips so many differ
+events_table=                # table of the events that each scene clip holds; not wanted here
+
+tagging_corpus=fsdkaggle2019 # local/<tagging_corpus>.py makes its manifests
+tagging_source=$dir/corpora/FSDKaggle2019
+tagging_distinct=340         # of each part's clips so many differ; they last 2 s or so, FSDKaggle2019's 13
+
+costs=("3 min, 0.7 GB" "1 min" "not run, 33 GB" "not run" "not run" "not run" "not run" "not run" "not run")
+
+download() {
+    step soundscapes $cpu_cmd "$PYTHON" "$here/local/soundscapes.py" --out "$dir/corpora" --nj "$nj" \
+        --scenes.published true --scenes.seconds "$scene_seconds" --scenes.distinct "$scene_distinct" \
+        --tagging.curated 4970 --tagging.noisy 19815 --tagging.test 4481 --tagging.distinct "$tagging_distinct" "${again[@]}"
+}
+workload() { echo --work.seconds "$scene_seconds" --work.tagging_seconds 1.8; } # for --estimate
+scene_manifest_options() { echo --seconds "$scene_seconds"; }
+tagging_manifest_options() { echo --allow-partial; } # 17 classes
