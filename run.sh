@@ -287,6 +287,7 @@ trap 'stopped 143' TERM
         local scorers=$((ngpu == 0 ? 1 : (nj + ngpu - 1) / ngpu)) # nj in all, not each
         shared "$1" "$PYTHON" "$here"/steps/train_scene.py "${audio[@]}" --tags "$tags" --out "$2" \
             --corpus "$scene_corpus" --trunk "$dir/conf/trunk_$trunk.yaml" --training "$dir/conf/scene.yaml" --nj "$scorers" \
+            --windows "$code_windows" \
             "${which[@]}" "${gpu[@]}" "${fast[@]}" "${@:3}"
     }
     codes() { # NAME OUT OPTIONS…

@@ -2,18 +2,15 @@
 """Stage 6: run trained scene networks over the clips and keep their codes."""
 
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
-import torch
 
 from tagasc import command, provenance
-from tagasc.augment import Draws
 from tagasc.codes import Codes
 from tagasc.console import log
 from tagasc.errors import UserError
 from tagasc.files import digest
-from tagasc.scene.clips import SceneClips, Windows, crop_frames
+from tagasc.scene.clips import SceneClips, Taken, Windows, released_windows
 from tagasc.scene.inference import codes_and_logits
 from tagasc.scene.training import load_network
 from tagasc.scene_corpus import SceneCorpus, Tagging
@@ -22,9 +19,6 @@ from tagasc.sweep import clear_once, sweep
 from tagasc.systems import TAGS_ALONE, read_systems, runs, select
 from tagasc.tags import read_record
 from tagasc.training import WEIGHTS, Compiled, choose_device, compiles
-
-Taken = Literal["whole", "released"]
-_BATCH, _TEST_SHARE = 24, 479_520 / 480_000  # of the released code of [21]
 
 
 def main(
@@ -84,7 +78,9 @@ def main(
             if not _is_current(target / f"{split}.npz", record, f"{name} seed {seed}"):
                 clips = scenes.clips([split], tagging, about["scenes"])
                 _fits(about, clips)
-                window = _window(clips, split, about["crop_seconds"], seed) if windows == "released" else None
+                window = None
+                if windows == "released":
+                    window = released_windows(clips, split == "train", about["crop_seconds"], seed)
                 codes, logits = codes_and_logits(network.to(where), clips, window, compile_it)
                 _codes(clips, codes, logits, window).write(target / f"{split}.npz", record)
                 written += 1
@@ -114,17 +110,6 @@ def _is_current(path: Path, record: dict, title: str) -> bool:
     if why is not None:
         log.info("%s %s: outdated (%s), extracting again", title, path.stem, why)
     return why is None
-
-
-def _window(clips: SceneClips, split: str, crop_seconds: float | None, seed: int) -> Windows:
-    """What the released code takes of each clip."""
-    count = len(clips)
-    if split != "train":
-        return Windows(torch.arange(count), torch.zeros(count, dtype=torch.int64), int(_TEST_SHARE * clips.frames))
-    frames = crop_frames(crop_seconds, clips)
-    draws = Draws(seed, 0)
-    order = draws.permutation(count)[: max(1, count // _BATCH) * _BATCH]
-    return Windows(order, draws.integers(torch.full(order.shape, clips.frames - frames + 1)), frames)
 
 
 def _codes(clips: SceneClips, codes: np.ndarray, logits: np.ndarray, window: Windows | None = None) -> Codes:

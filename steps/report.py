@@ -150,6 +150,7 @@ def _outdated(
                 for split, path in codes.items():
                     check(f"{split} codes of {title}", read_record(path), network | inputs)
                 check(f"scores of {title}", provenance.read(root / "svm" / place), codes)
+            check(f"selected on test of {result.name}, seed {run.seed}", (run.paper or {}).get("made_from"), inputs)
     return found
 
 

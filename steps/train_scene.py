@@ -3,7 +3,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -12,7 +12,8 @@ from tagasc.console import log
 from tagasc.errors import UserError
 from tagasc.files import read_json
 from tagasc.models.trunk import TrunkConfig
-from tagasc.paper_protocol import EpochScoring, Labelled
+from tagasc.paper_protocol import COST, EpochScoring, Labelled
+from tagasc.scene.clips import SceneClips, Taken, released_windows
 from tagasc.scene.inference import codes_and_logits
 from tagasc.scene.settings import SceneTraining
 from tagasc.scene.training import SceneTask
@@ -38,6 +39,7 @@ def main(
     training: SceneTraining = SceneTraining(),
     protocol: Protocol = "ours",
     chosen_by: Path | None = None,
+    windows: Taken = "whole",
     nj: int = 1,
     data_on: DataOn = "auto",
     device: str = "auto",
@@ -62,6 +64,7 @@ def main(
             did; paper does that with a training on all training clips; final trains on all training clips, for as many
             epochs as chosen_by's run kept.
         chosen_by: for paper and final, the experiment whose validation chose.
+        windows: what the paper's protocol takes codes from: whole clips, or parts as the released code took them.
         nj: processes that score epochs beside the training.
         data_on: where the audio lies: auto, gpu, pinned (page-locked memory), or disk (memory-mapped).
         device: auto, cpu, cuda, or cuda:N.
@@ -81,7 +84,8 @@ def main(
     logs = out / "log" / "scene"
     if force:  # all of them now, so that a sweep that was cut goes on without --force
         clear_once([folder for _, _, folder in mine], logs)
-    with EpochScoring(nj if protocol in ("both", "paper") else 0) as scoring:
+    scores = protocol in ("both", "paper")
+    with EpochScoring(nj if scores else 0) as scoring:
 
         def work(number: int) -> bool:
             name, seed, folder = mine[number]
@@ -90,13 +94,13 @@ def main(
             config |= {"trunk": trunk, "training": training, "trained_on": TRAINED_ON[protocol]}
             files = scenes.files(("train", "validation"), chosen[name].system.uses_tags)
             to_train = prepare(folder, provenance.made_from("train_scene", config, files), force=False)
-            scoring.begin(folder, TRAINED_ON[protocol])
-            if not to_train:
-                return False
-            task, codes = _task(scenes, chosen[name], trunk, training, protocol, seed, compile_it)
-            log.info("%s, seed %d: %d parameters", name, seed, parameters(task.network))
-            fit(task, folder, epochs, task.about(), lambda epoch: scoring.add(epoch, codes))
-            return True
+            scored = _scored(scenes, protocol, windows, chosen[name].system.uses_tags) if scores else {}
+            with scoring.of(folder, epochs, scored) as score:
+                if to_train:
+                    task, codes = _task(scenes, chosen[name], trunk, training, protocol, seed, compile_it, windows)
+                    log.info("%s, seed %d: %d parameters", name, seed, parameters(task.network))
+                    fit(task, folder, epochs, task.about(), lambda epoch: score(epoch, codes))
+            return to_train
 
         sweep([f"{name}.seed{seed}" for name, seed, _ in mine], work, logs)
 
@@ -110,6 +114,17 @@ def _epochs(training: SceneTraining, protocol: Protocol, chosen_by: Path | None,
     return history["best_epoch"]
 
 
+def _scored(scenes: SceneCorpus, protocol: Protocol, windows: Taken, uses_tags: bool) -> dict[str, Any]:
+    """What the figure by the paper's protocol depends on, beside the network."""
+    config = {"trained_on": TRAINED_ON[protocol], "windows": windows, "C": COST}
+    splits = [*TRAINED_ON[protocol].split("+"), *_tests(scenes)]
+    return provenance.made_from("score_epochs", config, scenes.files(splits, uses_tags))
+
+
+def _tests(scenes: SceneCorpus) -> list[str]:
+    return [split for split in ("test", "unused") if split in scenes.splits]
+
+
 def _task(
     scenes: SceneCorpus,
     variant: Variant,
@@ -118,22 +133,28 @@ def _task(
     protocol: Protocol,
     seed: int,
     compiled: bool,
+    windows: Taken,
 ) -> tuple[SceneTask, Callable[[], dict[str, Labelled]]]:
     """A run ready to train, and a function that computes the codes that the paper's protocol scores."""
     tagging = Tagging(variant.control, training.tag_scale, seed) if variant.system.uses_tags else None
     train = scenes.clips(TRAINED_ON[protocol].split("+"), tagging)
     validation = scenes.clips(["validation"], tagging) if TRAINED_ON[protocol] == "train" else None
     task = SceneTask(training, trunk, variant.system, train, validation, seed, compiled)
-    tests = [split for split in ("test", "unused") if split in scenes.splits]
 
     def codes() -> dict[str, Labelled]:
-        scored = {"train": train} | {split: scenes.clips([split], tagging) for split in tests}
-        return {
-            split: Labelled(codes_and_logits(task.network, clips, compiled=compiled)[0], clips.scenes.numpy())
-            for split, clips in scored.items()
-        }
+        scored = {"train": train} | {split: scenes.clips([split], tagging) for split in _tests(scenes)}
+        return {split: _labelled(task, clips, split == "train", windows, compiled) for split, clips in scored.items()}
 
     return task, codes
+
+
+def _labelled(task: SceneTask, clips: SceneClips, training: bool, windows: Taken, compiled: bool) -> Labelled:
+    """Codes by the network as it is now, with the true scenes."""
+    taken = None
+    if windows == "released":
+        taken = released_windows(clips, training, task.config.crop_seconds, task.seed)
+    codes, _ = codes_and_logits(task.network, clips, taken, compiled)
+    return Labelled(codes, (clips.scenes if taken is None else clips.scenes[taken.clips]).numpy())
 
 
 if __name__ == "__main__":

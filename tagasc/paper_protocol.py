@@ -6,8 +6,9 @@ them on disk, in the run's ``epochs/``, where a run that was cut finds them; at 
 """
 
 import shutil
-from collections.abc import Callable
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from typing import Any
 import numpy as np
 from sklearn.svm import SVC
 
+from tagasc import provenance
+from tagasc.console import log
 from tagasc.errors import UserError
 from tagasc.files import read_json, write_json
 from tagasc.processes import workers
@@ -24,7 +27,6 @@ from tagasc.training import WEIGHTS
 PAPER = "paper.json"
 KERNELS = ("rbf", "sigmoid")
 COST = 1.0
-_QUEUE = "epochs"
 
 
 @dataclass(frozen=True)
@@ -35,28 +37,64 @@ class Labelled:
     scenes: np.ndarray
 
 
-class EpochScoring:
-    """Scores the epochs of one training after another.
+Add = Callable[[int, Callable[[], dict[str, Labelled]]], None]
 
-    ``begin`` a training, ``add`` its epochs, ``begin`` the next or ``finish``; then its folder holds ``paper.json``.
-    """
+
+class EpochScoring:
+    """Processes that score epochs of one training after another."""
 
     def __init__(self, jobs: int) -> None:
         """Fork ``jobs`` processes, before the first tensor is computed: a fork copies no threads; 0: score nothing."""
         self._pool = workers(jobs) if jobs else None
         if self._pool:
             self._pool.submit(int).result()
-        self._folder: Path | None = None
-        self._waiting: dict[int, Future] = {}
-        self._trained_on = ""
 
-    def begin(self, folder: Path, trained_on: str) -> None:
-        """Finish the training before; take up what a run that was cut has left in ``folder``."""
-        self.finish()
+    @contextmanager
+    def of(self, folder: Path, epochs: int, record: dict[str, Any]) -> Iterator[Add]:
+        """Score the epochs of one training, in the block; when it ends, the run's folder holds ``paper.json``.
+
+        It does not, and the log says so, if an epoch was trained without this.
+
+        Args:
+            folder: of the run, which has ended already or is trained in the block.
+            epochs: of the training.
+            record: from ``provenance.made_from``, of whatever the figure depends on beside the network.
+
+        Raises:
+            UserError: no SVM can be fitted on an epoch's codes.
+        """
+        if self._pool is None:
+            yield lambda epoch, codes: None
+            return
+        queue = _Queue(folder, self._pool, record)
+        try:
+            yield queue.add
+            queue.wait()
+        except Exception:
+            queue.stop()
+            raise
+        if (folder / WEIGHTS).exists():
+            queue.gather(epochs)
+
+    def __enter__(self) -> "EpochScoring":
+        return self
+
+    def __exit__(self, kind: type | None, *_: object) -> None:
         if self._pool:
-            self._folder, self._trained_on = folder, trained_on
-            for path in sorted((folder / _QUEUE).glob("[0-9]*.npz")):
-                self._waiting[int(path.stem)] = self._pool.submit(_score, path)
+            self._pool.shutdown(wait=kind is None, cancel_futures=True)
+
+
+class _Queue:
+    """One training's epochs: codes that wait, ``epochs/<epoch>.npz``, and what was found, ``epochs/<epoch>.json``."""
+
+    def __init__(self, run: Path, pool: ProcessPoolExecutor, record: dict[str, Any]) -> None:
+        """Take up what a run that was cut has left, unless it was made from something else."""
+        self._run, self._pool, self._record = run, pool, record
+        self._folder = run / "epochs"
+        old = provenance.read(self._folder)
+        if old is not None and provenance.difference(old, record) is not None:
+            shutil.rmtree(self._folder)
+        self._waiting = {int(path.stem): pool.submit(_score, path) for path in self._found("npz")}
 
     def add(self, epoch: int, codes: Callable[[], dict[str, Labelled]]) -> None:
         """Put an epoch's codes into the queue, unless it is known from before.
@@ -65,40 +103,47 @@ class EpochScoring:
             epoch: its number.
             codes: computes the codes of the training clips, ``train``, of ``test``, and of ``unused`` if there are any.
         """
-        if self._pool is None:
+        path = self._folder / f"{epoch:03}.npz"
+        if epoch in self._waiting or path.with_suffix(".json").exists():
             return
-        path = self._folder / _QUEUE / f"{epoch:03}.npz"
-        if epoch not in self._waiting and not path.with_suffix(".json").exists():
-            arrays = {f"{part}_{kind}": value for part, of in codes().items() for kind, value in vars(of).items()}
-            write_npz(path, {}, **arrays)
-            self._waiting[epoch] = self._pool.submit(_score, path)
+        if provenance.read(self._folder) is None:
+            provenance.write(self._folder, self._record)
+        arrays = {f"{part}_{kind}": value for part, of in codes().items() for kind, value in vars(of).items()}
+        write_npz(path, {}, **arrays)
+        self._waiting[epoch] = self._pool.submit(_score, path)
 
-    def finish(self) -> None:
-        """Wait for the training's last epochs and gather all of them into ``paper.json``."""
-        folder, waiting, self._folder, self._waiting = self._folder, self._waiting, None, {}
-        if folder is None:
-            return
-        for epoch, future in waiting.items():
+    def wait(self) -> None:
+        """Until every epoch in the queue is scored."""
+        for epoch, future in self._waiting.items():
             try:
                 future.result()
             except ValueError as error:
-                raise UserError(f"{folder}: no SVM could be fitted on the codes of epoch {epoch}: {error}") from None
-        if not (folder / WEIGHTS).exists():
-            return  # cut; what is scored waits for the training to go on
-        found = sorted((folder / _QUEUE).glob("[0-9]*.json"))
-        if found:
-            rows = [row for path in found for row in read_json(path, "stage 5 (scenes)")]
-            write_json(folder / PAPER, {"trained_on": self._trained_on, "C": COST, "epochs": rows})
-        shutil.rmtree(folder / _QUEUE, ignore_errors=True)
+                raise UserError(f"{self._run}: no SVM could be fitted on the codes of epoch {epoch}: {error}") from None
 
-    def __enter__(self) -> "EpochScoring":
-        return self
+    def stop(self) -> None:
+        """Leave what waits to a later run; returns when nothing is being scored any more."""
+        for future in self._waiting.values():
+            future.cancel()
+        wait(self._waiting.values())
 
-    def __exit__(self, kind: type | None, *_: object) -> None:
-        if kind is None:
-            self.finish()
-        if self._pool:
-            self._pool.shutdown(wait=kind is None, cancel_futures=True)
+    def gather(self, epochs: int) -> None:
+        """Make ``paper.json`` of a training that has ended, and remove the queue."""
+        rows = [row for path in self._found("json") for row in read_json(path, "stage 5 (scenes)")]
+        known = {row["epoch"] for row in rows}
+        if len(known) == epochs:
+            write_json(self._run / PAPER, {**self._record["config"], "epochs": rows, "made_from": self._record})
+        elif why := self._lacks(len(known), epochs):
+            log.warning("%s: no figure by the paper's protocol (%s); --force trains it anew for one", self._run, why)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _lacks(self, known: int, epochs: int) -> str | None:
+        if known or not (self._run / PAPER).exists():
+            return f"{epochs - known} of {epochs} epochs were trained without it"
+        old = read_json(self._run / PAPER, "stage 5 (scenes)").get("made_from", {})
+        return provenance.difference(old, self._record)
+
+    def _found(self, kind: str) -> list[Path]:
+        return sorted(self._folder.glob(f"[0-9]*.{kind}"))
 
 
 def score_epoch(codes: dict[str, Labelled]) -> list[dict[str, Any]]:
@@ -116,10 +161,12 @@ def score_epoch(codes: dict[str, Labelled]) -> list[dict[str, Any]]:
 
 def _score(path: Path) -> None:
     """Score one epoch's codes, keep the accuracies, and remove the codes."""
+    if not path.exists():
+        return  # a process that outlived its killed run for a moment has just done it
     with np.load(path, allow_pickle=False) as file:
         parts = [part for part in ("train", "test", "unused") if f"{part}_codes" in file.files]
     names = tuple(f"{part}_{kind}" for part in parts for kind in ("codes", "scenes"))
     arrays = read_npz(path, names, "stage 5 (scenes)")
     rows = score_epoch({part: Labelled(arrays[f"{part}_codes"], arrays[f"{part}_scenes"]) for part in parts})
     write_json(path.with_suffix(".json"), [{"epoch": int(path.stem)} | row for row in rows])
-    path.unlink()
+    path.unlink(missing_ok=True)

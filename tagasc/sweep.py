@@ -59,17 +59,19 @@ def sweep(names: Sequence[str], work: Callable[[int], bool], logs: Path) -> None
 
 
 def clear_once(folders: Sequence[Path], logs: Path) -> None:
-    """Remove results that are to be made anew; of the processes that one ``run.sh`` starts, only the first does."""
+    """Remove results that are to be made anew; each only once by all the processes that one ``run.sh`` starts."""
     started = os.environ.get("TAGASC_RUN", f"process {os.getpid()}")
     logs.mkdir(parents=True, exist_ok=True)
     with (logs / ".forced").open("a+", encoding="utf-8") as mark:
         fcntl.flock(mark, fcntl.LOCK_EX)
         mark.seek(0)
-        if mark.read() != started:
-            for folder in folders:
+        by, *cleared = mark.read().splitlines() or [""]
+        cleared = set(cleared) if by == started else set()
+        for folder in folders:
+            if str(folder) not in cleared:
                 shutil.rmtree(folder, ignore_errors=True)
-            mark.truncate(0)
-            mark.write(started)
+        mark.truncate(0)
+        mark.write("\n".join([started, *sorted(cleared | {str(folder) for folder in folders})]))
 
 
 @contextmanager

@@ -92,7 +92,7 @@ def max_pool(x: Tensor) -> Tensor:
         return F.max_pool2d(x, (1, POOL))
     frames = x.shape[-1] // POOL
     candidates = x[..., : frames * POOL].unflatten(-1, (frames, POOL)).unbind(-1)
-    return reduce(lambda largest, next_one: torch.where(next_one > largest, next_one, largest), candidates)
+    return reduce(lambda a, b: torch.where((b > a) | b.isnan(), b, a), candidates)
 
 
 class Trunk(nn.Module):

@@ -4,14 +4,19 @@ from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from tagasc.augment import Draws
 from tagasc.errors import UserError
 from tagasc.packed import Clip
 from tagasc.store import AudioStore, JoinedStore
+
+Taken = Literal["whole", "released"]
+_BATCH, _TEST_SHARE = 24, 479_520 / 480_000  # of the released code of [21]
 
 
 class SceneClips:
@@ -77,6 +82,20 @@ class Windows:
     clips: Tensor
     starts: Tensor
     frames: int
+
+
+def released_windows(clips: SceneClips, training: bool, crop_seconds: float | None, seed: int) -> Windows:
+    """What the released code of [21] takes codes from: one random crop of each training clip, else the first 99.9 %.
+
+    The training clips are shuffled, and their incomplete last batch is left out.
+    """
+    count = len(clips)
+    if not training:
+        return Windows(torch.arange(count), torch.zeros(count, dtype=torch.int64), int(_TEST_SHARE * clips.frames))
+    frames = crop_frames(crop_seconds, clips)
+    draws = Draws(seed, 0)
+    order = draws.permutation(count)[: max(1, count // _BATCH) * _BATCH]
+    return Windows(order, draws.integers(torch.full(order.shape, clips.frames - frames + 1)), frames)
 
 
 def _only_label(clip: Clip, folder: Path) -> str:

@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import skops.io
+from sklearn.svm import SVC
 
 from tagasc.codes import Codes
 from tagasc.controls import CONTROLS
@@ -134,8 +135,8 @@ def test_codes_of_a_cut_and_resumed_run_are_the_same(chain, audio, tags, tmp_pat
     for split in ("train", "test", "unused"):
         whole, cut = (Codes.read(out / f"codes/shared_h4_l3/seed1/{split}.npz") for out in (chain, tmp_path))
         assert (whole.codes == cut.codes).all()
-    papers = [(out / "scene/shared_h4_l3/seed1/paper.json").read_text() for out in (chain, tmp_path)]
-    assert papers[0] == papers[1]
+    papers = [json.loads((out / "scene/shared_h4_l3/seed1/paper.json").read_text()) for out in (chain, tmp_path)]
+    assert papers[0]["epochs"] == papers[1]["epochs"]
 
 
 def test_a_sweep_goes_on_past_a_failure(audio, tags, tmp_path):
@@ -150,6 +151,21 @@ def test_a_sweep_goes_on_past_a_failure(audio, tags, tmp_path):
         assert run(*step).status == 3
     assert sorted(path.name for path in (out / "svm").iterdir()) == ["one", "tags_alone", "two"]
     assert "already trained" in run(*train(audio, tags, out, *which)).said
+
+
+def test_a_failure_costs_no_other_run_its_figure_by_the_papers_protocol(audio, tags, tmp_path):
+    (tmp_path / "systems.yaml").write_text("mine:\n  bad: {heads: 5}\n  last: {}\n")
+    which = ("--systems", "all", "--systems-file", tmp_path / "systems.yaml", "--protocol", "both")
+    assert run(*train(audio, tags, tmp_path, *which)).status == 3
+    assert (tmp_path / "scene/last/seed1/paper.json").exists()
+
+
+def test_a_training_without_the_papers_protocol_has_no_figure_by_it_later(audio, tags, tmp_path):
+    succeed(*train(audio, tags, tmp_path, "--systems", "baseline"))
+    said = succeed(*train(audio, tags, tmp_path, "--systems", "baseline", "--protocol", "both"))
+    assert "baseline/seed1: no figure by the paper's protocol (2 of 2 epochs were trained without it)" in said
+    succeed(*train(audio, tags, tmp_path, "--systems", "baseline", "--protocol", "both", "--force"))
+    assert (tmp_path / "scene/baseline/seed1/paper.json").exists()
 
 
 def test_the_papers_own_training_takes_the_validation_clips_too(chain, audio, tags, tmp_path):
@@ -194,6 +210,19 @@ def test_the_released_way_to_take_codes(chain, audio, tags, tmp_path):
     assert released["train"].ids.tolist() != whole["train"].ids.tolist()[: len(released["train"].ids)]
     assert released["test"].ids.tolist() == whole["test"].ids.tolist()
     assert not np.array_equal(released["test"].codes, whole["test"].codes)
+
+
+def test_the_papers_protocol_may_take_codes_the_released_way_too(audio, tags, tmp_path):
+    """An SVM on stage 6's codes of the only epoch gives the same figure."""
+    options = ("--systems", "codecat", "--windows", "released")
+    succeed(*train(audio, tags, tmp_path, *options, "--protocol", "both", "--training.epochs", 1))
+    succeed(*codes(audio, tags, tmp_path, *options))
+    of = {split: Codes.read(tmp_path / f"codes/codecat/seed1/{split}.npz") for split in ("train", "test")}
+    paper = json.loads((tmp_path / "scene/codecat/seed1/paper.json").read_text())
+    assert paper["windows"] == "released"
+    for row in paper["epochs"]:
+        machine = SVC(kernel=row["kernel"], C=1.0, gamma="scale").fit(of["train"].codes, of["train"].scenes)
+        assert row["test"] == pytest.approx((machine.predict(of["test"].codes) == of["test"].scenes).mean())
 
 
 def test_tags_on_another_scale_reach_the_network(audio, tags, tmp_path):

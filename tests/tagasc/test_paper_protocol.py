@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from sklearn.svm import SVC
 
+from tagasc.errors import UserError
 from tagasc.paper_protocol import EpochScoring, Labelled
 from tagasc.tags import write_npz
 
@@ -23,20 +24,31 @@ def epochs():
     }
 
 
-def finished(folder):
-    """Say that the training has ended, as the weights do."""
-    folder.mkdir(exist_ok=True)
-    (folder / "model.safetensors").touch()
+RECORD = {"step": "score_epochs", "config": {"trained_on": "train", "C": 1.0}, "inputs": {"audio test": "a"}}
+OTHER = RECORD | {"inputs": {"audio test": "b"}}
+
+
+def must_not_be_called():
+    raise AssertionError("this epoch's codes are known")
+
+
+def score(folder, epochs, codes, record=RECORD, ends=True):
+    """Train for ``epochs`` epochs, of which those in ``codes`` are scored; then the training has ended or is cut."""
+    with EpochScoring(1) as scoring, scoring.of(folder, epochs, record) as add:
+        for epoch, of in codes.items():
+            add(epoch, of if callable(of) else lambda of=of: of)
+        if ends:
+            (folder / "model.safetensors").touch()
+
+
+def paper(folder):
+    return json.loads((folder / "paper.json").read_text())
 
 
 def test_every_epoch_and_kernel_is_scored_on_both_test_sets(tmp_path, epochs):
-    with EpochScoring(1) as scoring:
-        scoring.begin(tmp_path, "train")
-        for epoch, codes in epochs.items():
-            scoring.add(epoch, lambda codes=codes: codes)
-        finished(tmp_path)
-    found = json.loads((tmp_path / "paper.json").read_text())
-    assert (found["trained_on"], found["C"]) == ("train", 1.0)
+    score(tmp_path, 3, epochs)
+    found = paper(tmp_path)
+    assert (found["trained_on"], found["C"], found["made_from"]) == ("train", 1.0, RECORD)
     assert [(row["epoch"], row["kernel"]) for row in found["epochs"]] == [
         (epoch, kernel) for epoch in (1, 2, 3) for kernel in ("rbf", "sigmoid")
     ]
@@ -50,32 +62,49 @@ def test_every_epoch_and_kernel_is_scored_on_both_test_sets(tmp_path, epochs):
 
 
 def test_what_a_cut_run_left_is_taken_up_and_not_computed_again(tmp_path, epochs):
-    def must_not_be_called():
-        raise AssertionError("this epoch's codes are known")
-
-    with EpochScoring(1) as scoring:  # a training that is cut: no weights
-        scoring.begin(tmp_path, "train")
-        scoring.add(1, lambda: epochs[1])
+    score(tmp_path, 3, {1: epochs[1]}, ends=False)
     assert not (tmp_path / "paper.json").exists()
     assert (tmp_path / "epochs/001.json").exists()
     arrays = {f"{part}_{kind}": value for part, of in epochs[2].items() for kind, value in vars(of).items()}
     write_npz(tmp_path / "epochs/002.npz", {}, **arrays)  # cut before it was scored
-    with EpochScoring(1) as scoring:
-        scoring.begin(tmp_path, "train")
-        scoring.add(1, must_not_be_called)
-        scoring.add(2, must_not_be_called)
-        scoring.add(3, lambda: epochs[3])
-        finished(tmp_path)
-    rows = json.loads((tmp_path / "paper.json").read_text())["epochs"]
-    assert [row["epoch"] for row in rows] == [1, 1, 2, 2, 3, 3]
+    score(tmp_path, 3, {1: must_not_be_called, 2: must_not_be_called, 3: epochs[3]})
+    assert [row["epoch"] for row in paper(tmp_path)["epochs"]] == [1, 1, 2, 2, 3, 3]
 
 
-def test_one_trainings_codes_at_a_time_wait_on_disk(tmp_path, epochs):
+def test_what_was_left_by_other_clips_is_not_taken_up(tmp_path, epochs, caplog):
+    score(tmp_path, 3, {1: epochs[1]}, ends=False)
+    score(tmp_path, 3, {2: epochs[2], 3: epochs[3]}, record=OTHER)
+    assert not (tmp_path / "paper.json").exists()
+    assert "(1 of 3 epochs were trained without it); --force" in caplog.text
+
+
+def test_a_figure_of_some_epochs_is_none(tmp_path, epochs, caplog):
+    score(tmp_path, 3, {2: epochs[2], 3: epochs[3]})
+    assert "(1 of 3 epochs were trained without it); --force trains it anew for one" in caplog.text
+    caplog.clear()
+    score(tmp_path, 3, {})  # trained already
+    assert "(3 of 3 epochs were trained without it)" in caplog.text
+    assert not (tmp_path / "paper.json").exists()
+
+
+def test_a_figure_on_other_clips_is_told_of(tmp_path, epochs, caplog):
+    score(tmp_path, 1, {1: epochs[1]})
+    score(tmp_path, 1, {})
+    assert not caplog.text
+    score(tmp_path, 1, {}, record=OTHER)
+    assert "(its input audio test has changed since); --force" in caplog.text
+
+
+def test_one_trainings_trouble_is_its_own(tmp_path, epochs):
+    """Codes no SVM can be fitted on; the next training is scored all the same."""
+    bad = {part: Labelled(of.codes * np.nan, of.scenes) for part, of in epochs[1].items()}
     with EpochScoring(1) as scoring:
-        for name in ("one", "two"):
-            scoring.begin(tmp_path / name, "train")
-            assert not list(tmp_path.rglob("*.npz"))
-            scoring.add(1, lambda: epochs[1])
-            finished(tmp_path / name)
-    assert not list(tmp_path.rglob("*.npz"))
-    assert len(list(tmp_path.rglob("paper.json"))) == 2
+        with (
+            pytest.raises(UserError, match="bad: no SVM could be fitted on the codes of epoch 1"),
+            scoring.of(tmp_path / "bad", 1, RECORD) as add,
+        ):
+            add(1, lambda: bad)
+        with scoring.of(tmp_path / "good", 1, RECORD) as add:
+            add(1, lambda: epochs[1])
+            (tmp_path / "good/model.safetensors").touch()
+        assert paper(tmp_path / "good")

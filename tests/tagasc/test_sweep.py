@@ -64,10 +64,18 @@ def test_a_run_that_another_process_has_claimed_is_left_to_it(tmp_path):
     assert done == [0, 2]
 
 
-def test_force_clears_once_for_all_processes_of_one_start(tmp_path, monkeypatch):
-    result = tmp_path / "result"
-    for started, left in (("1 10", False), ("1 10", True), ("2 20", False)):
+def test_force_clears_each_result_once_for_all_processes_of_one_start(tmp_path, monkeypatch):
+    """The systems' results first, their controls' later, in the same folder of logs."""
+    system, control = tmp_path / "system", tmp_path / "control"
+    for started, cleared, left in (
+        ("1 10", [system], [False, True]),
+        ("1 10", [system], [True, True]),
+        ("1 10", [control], [True, False]),
+        ("1 10", [control], [True, True]),
+        ("2 20", [system, control], [False, False]),
+    ):
         monkeypatch.setenv("TAGASC_RUN", started)
-        result.mkdir(exist_ok=True)
-        clear_once([result], tmp_path / "log")
-        assert result.exists() == left
+        for folder in (system, control):
+            folder.mkdir(exist_ok=True)
+        clear_once(cleared, tmp_path / "log")
+        assert [system.exists(), control.exists()] == left
