@@ -31,8 +31,11 @@ def main(
     cuts = sorted(manifests.glob("*_cuts_*.jsonl.gz"))
     if not cuts:
         raise UserError(f"{manifests} holds no *_cuts_*.jsonl.gz; run stage 1 (manifests)")
-    for path in cuts:
-        corpus, split = path.name.removesuffix(".jsonl.gz").split("_cuts_")
+    named = [path.name.removesuffix(".jsonl.gz").rsplit("_cuts_", 1) for path in cuts]
+    for path, (_, split) in zip(cuts, named, strict=True):
+        if "_" in split or not split:
+            raise UserError(f"{path}: the split {split!r} must have a name without _; name it otherwise in stage 1")
+    for path, (corpus, split) in zip(cuts, named, strict=True):
         _pack(path, out / f"{corpus}_{split}", seconds, sample, nj, force)
 
 
