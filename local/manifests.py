@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import os
 import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -64,6 +65,21 @@ def read_table(path: Path, columns: Sequence[str], delimiter: str) -> list[dict[
     if not rows:
         raise UserError(f"{path} has no line but its header; fetch it again")
     return rows
+
+
+def listed_file(table: Path, name: str) -> tuple[str, Path]:
+    """A file as a table names it, relative to the table's folder: its clip's id, and its path.
+
+    Links in the name are not followed, since audio is often kept behind them.
+
+    Raises:
+        UserError: the name leads out of the table's folder, or is none.
+    """
+    folder = table.parent.resolve()
+    path = Path(os.path.normpath(folder / name))
+    if folder not in path.parents:
+        raise UserError(f"{table}: {name!r} does not lie in the table's folder; mend the line")
+    return str(path.relative_to(folder).with_suffix("")), path
 
 
 def check_unique(entries: Iterable[Entry], table: Path) -> None:
@@ -151,6 +167,18 @@ def state_of(tables: Sequence[Path], entries: Iterable[Entry]) -> dict[str, Path
     return {**{table.name: table for table in tables if table.exists()}, "audio": listing.hexdigest()}
 
 
+def header(path: Path) -> Any:
+    """What ``soundfile.info`` says of an audio file.
+
+    Raises:
+        UserError: it is no audio.
+    """
+    try:
+        return soundfile.info(path)
+    except (soundfile.LibsndfileError, OSError) as error:
+        raise UserError(f"{path} cannot be read as audio ({error}); fetch it again or replace it") from None
+
+
 def write(
     out: Path,
     corpus: str,
@@ -231,10 +259,7 @@ def _cut(entry: Entry, recording: Any) -> Any:
 def _recording(entry: Entry, sampling_rate: int, channels: int, seconds: tuple[float, float]) -> Any:
     from lhotse import AudioSource, Recording
 
-    try:
-        info = soundfile.info(entry.path)
-    except (soundfile.LibsndfileError, OSError) as error:
-        raise UserError(f"{entry.path} cannot be read as audio ({error}); fetch it again") from None
+    info = header(entry.path)
     if info.samplerate != sampling_rate:
         raise UserError(
             f"{entry.path} has {info.samplerate} Hz, not {sampling_rate}; fetch it again or give --sampling-rate"

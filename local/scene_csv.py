@@ -11,9 +11,17 @@ without validation clips, they are cut from the training clips by location.
 
 from pathlib import Path
 
-import soundfile
-
-from local.manifests import Entry, check_unique, present, read_table, split_by_location, state_of, write
+from local.manifests import (
+    Entry,
+    check_unique,
+    header,
+    listed_file,
+    present,
+    read_table,
+    split_by_location,
+    state_of,
+    write,
+)
 from tagasc import command, provenance
 from tagasc.console import log
 from tagasc.errors import UserError
@@ -55,19 +63,15 @@ def main(
         log.info("%s: manifests are up to date", out)
         return
     splits = _splits(table, rows, entries, test_share, validation_share, seed)
-    rate, channels = _format(entries[0].path)
+    first = header(entries[0].path)  # whose format all others must share
     limits = (0.0, float("inf")) if seconds is None else (0.9 * seconds, 1.1 * seconds)
-    write(out, "scene_csv", splits, record, rate, channels, limits, nj)
+    write(out, "scene_csv", splits, record, first.samplerate, first.channels, limits, nj)
 
 
 def _entry(table: Path, row: dict[str, str]) -> Entry:
-    folder = table.parent.resolve()
-    path = (folder / row["file"]).resolve()
-    if not row["file"] or not path.is_relative_to(folder):
-        raise UserError(f"{table}: {row['file']!r} does not lie in the table's folder; mend the line")
+    name, path = listed_file(table, row["file"])
     if not row["scene"]:
         raise UserError(f"{table}: {row['file']} has no scene; mend the line")
-    name = str(path.relative_to(folder).with_suffix(""))
     return Entry(name, path, (row["scene"],), {"location": row.get("location") or name})
 
 
@@ -98,15 +102,6 @@ def _splits(
     if not splits["validation"]:
         splits["train"], splits["validation"] = split_by_location(splits["train"], validation_share, seed)
     return {name: clips for name, clips in splits.items() if clips}
-
-
-def _format(path: Path) -> tuple[int, int]:
-    """Sampling rate and channels of the first file, which all others must share."""
-    try:
-        info = soundfile.info(path)
-    except (soundfile.LibsndfileError, OSError) as error:
-        raise UserError(f"{path} cannot be read as audio ({error}); replace it") from None
-    return info.samplerate, info.channels
 
 
 if __name__ == "__main__":

@@ -9,9 +9,7 @@ clips. Clips are mono.
 
 from pathlib import Path
 
-import soundfile
-
-from local.manifests import Entry, check_unique, present, read_table, state_of, write
+from local.manifests import Entry, check_unique, header, listed_file, present, read_table, state_of, write
 from tagasc import command, provenance
 from tagasc.console import log
 from tagasc.errors import UserError
@@ -48,23 +46,17 @@ def main(table: Path, out: Path, nj: int = 4, force: bool = False) -> None:
     if not force and provenance.difference(provenance.read(out) or {}, record) is None:
         log.info("%s: manifests are up to date", out)
         return
-    try:
-        rate = soundfile.info(splits["curated"][0].path).samplerate
-    except (soundfile.LibsndfileError, OSError) as error:
-        raise UserError(f"{splits['curated'][0].path} cannot be read as audio ({error}); replace it") from None
+    rate = header(splits["curated"][0].path).samplerate  # which all others must share
     kept = {name: clips for name, clips in splits.items() if clips}
     write(out, "tagging_csv", kept, record, rate, 1, (0.0, float("inf")), nj)
 
 
 def _entry(table: Path, row: dict[str, str]) -> Entry:
-    folder = table.parent.resolve()
-    path = (folder / row["file"]).resolve()
-    if not row["file"] or not path.is_relative_to(folder):
-        raise UserError(f"{table}: {row['file']!r} does not lie in the table's folder; mend the line")
+    name, path = listed_file(table, row["file"])
     labels = tuple(label.strip() for label in row["labels"].split(","))
     if not all(labels) or len(set(labels)) != len(labels):
         raise UserError(f"{table}: {row['file']} has no label, an empty one, or one twice; mend the line")
-    return Entry(str(path.relative_to(folder).with_suffix("")), path, labels, {})
+    return Entry(name, path, labels, {})
 
 
 if __name__ == "__main__":

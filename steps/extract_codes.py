@@ -70,6 +70,7 @@ def main(
         network, about = load_network(weights)
         _check_tags(weights.parent, scenes, uses_tags)
         tagging = Tagging(chosen[name].control, about["tag_scale"], seed) if uses_tags else None
+        _remove_dropped(target, splits)
         written = 0
         for split in splits:
             record = provenance.made_from(
@@ -118,7 +119,16 @@ def _codes(clips: SceneClips, codes: np.ndarray, logits: np.ndarray, window: Win
     return Codes(np.array(ids), codes, logits, np.array([clips.labels[n] for n in which]), np.array(locations))
 
 
+def _remove_dropped(folder: Path, splits: list[str]) -> None:
+    """Remove codes of splits that are no longer packed: stage 7 takes all that lie in the folder."""
+    for path in folder.glob("[!.]*.npz"):
+        if path.stem not in splits:
+            log.info("%s: removed, since its split is no longer packed", path)
+            path.unlink(missing_ok=True)  # processes that share the runs do this at once
+
+
 def _tags_alone(folder: Path, scenes: SceneCorpus, splits: list[str]) -> None:
+    _remove_dropped(folder, splits)
     for split in splits:
         record = provenance.made_from("extract_codes", {"system": TAGS_ALONE}, scenes.files([split], with_tags=True))
         if not _is_current(folder / f"{split}.npz", record, TAGS_ALONE):

@@ -13,6 +13,7 @@ from tagasc.console import log
 from tagasc.errors import UserError
 from tagasc.files import write_json
 from tagasc.metrics import lwlrap
+from tagasc.packed import packed_splits
 from tagasc.tag_sources import Activation, open_source
 from tagasc.tags import TagVectors, read_record, write_npz
 from tagasc.training import choose_device
@@ -44,13 +45,13 @@ def main(
         force: tag again even what is there.
     """
     where = choose_device(device)
-    folders = sorted(audio.glob(f"{corpus}_*/"))
+    folders = packed_splits(audio, corpus)
     if not folders:
         raise UserError(f"{audio} holds no packed {corpus}; run stage 2 (pack)")
     source = open_source(tagger, where, batch, activation)
     heard = None if truth is None else _events(truth, source.classes)
     scores, made_from = {}, source.made_from()
-    for folder in folders:
+    for split, folder in folders.items():
         path = out / f"{folder.name}.npz"
         inputs = {**made_from, "audio": folder / "index.json"}
         record = provenance.made_from("extract_tags", {"clips": "whole"}, inputs)
@@ -66,7 +67,7 @@ def main(
             write_npz(path, record, ids=np.array(packed.ids), classes=np.array(source.classes), values=values)
             log.info("%s: %d clips, %d tags", path.name, *values.shape)
         if heard is not None:
-            scores[folder.name.removeprefix(f"{corpus}_")] = _score(TagVectors.read(path), heard)
+            scores[split] = _score(TagVectors.read(path), heard)
     if heard is None:
         (out / "scores.json").unlink(missing_ok=True)
     else:

@@ -10,6 +10,7 @@ from pathlib import Path
 from tagasc import command, provenance
 from tagasc.console import log
 from tagasc.errors import UserError
+from tagasc.packed import packed_splits
 from tagasc.packing import Sample, Source, pack
 
 
@@ -17,6 +18,8 @@ def main(
     manifests: Path, out: Path, seconds: float | None = None, sample: Sample = "int16", nj: int = 1, force: bool = False
 ) -> None:
     """Pack the clips of every ``<corpus>_cuts_<split>.jsonl.gz`` into ``<out>/<corpus>_<split>``.
+
+    Packed splits of the same corpus without such a file are removed.
 
     Args:
         manifests: folder of Lhotse manifests (stage 1).
@@ -31,9 +34,22 @@ def main(
     cuts = sorted(manifests.glob("*_cuts_*.jsonl.gz"))
     if not cuts:
         raise UserError(f"{manifests} holds no *_cuts_*.jsonl.gz; run stage 1 (manifests)")
-    for path in cuts:
-        corpus, split = path.name.removesuffix(".jsonl.gz").split("_cuts_")
+    named = [path.name.removesuffix(".jsonl.gz").rsplit("_cuts_", 1) for path in cuts]
+    for path, (_, split) in zip(cuts, named, strict=True):
+        if "_" in split or not split:
+            raise UserError(f"{path}: the split {split!r} must have a name without _; name it otherwise in stage 1")
+    for corpus in {corpus for corpus, _ in named}:
+        _remove_dropped(out, corpus, {split for name, split in named if name == corpus})
+    for path, (corpus, split) in zip(cuts, named, strict=True):
         _pack(path, out / f"{corpus}_{split}", seconds, sample, nj, force)
+
+
+def _remove_dropped(out: Path, corpus: str, splits: set[str]) -> None:
+    """Remove packed splits without a manifest: their clips may be in another split now, and stages 4 to 8 take all."""
+    for split, folder in packed_splits(out, corpus).items():
+        if split not in splits:
+            log.warning("%s: removed, since its manifest is gone", folder.name)
+            folder.unlink() if folder.is_symlink() else shutil.rmtree(folder)
 
 
 def _pack(path: Path, folder: Path, seconds: float | None, sample: Sample, nj: int, force: bool) -> None:

@@ -10,6 +10,7 @@ from tagasc.console import console, log
 from tagasc.errors import UserError
 from tagasc.files import digest, write_text
 from tagasc.insights import insight_sections
+from tagasc.packed import packed_splits
 from tagasc.page import html_page
 from tagasc.results import SystemResult, gather
 from tagasc.study import Study
@@ -120,10 +121,9 @@ def _outdated(
 ) -> list[tuple[str, str]]:
     """Results whose inputs are no longer what they were made from, each with the first such input."""
     corpus, tagging = corpora
-    splits = [folder.name.removeprefix(f"{corpus}_") for folder in sorted(audio.glob(f"{corpus}_*/"))]
-    packed = {split: audio / f"{corpus}_{split}" / "index.json" for split in splits}
-    vectors = {split: tags / f"{corpus}_{split}.npz" for split in splits}
-    inputs = {f"audio {s}": packed[s] for s in splits} | {f"tags {s}": vectors[s] for s in splits}
+    packed = {split: folder / "index.json" for split, folder in packed_splits(audio, corpus).items()}
+    vectors = {split: tags / f"{corpus}_{split}.npz" for split in packed}
+    inputs = {f"audio {s}": packed[s] for s in packed} | {f"tags {s}": vectors[s] for s in packed}
     found = []
 
     def check(title: str, record: dict | None, files: dict[str, Path]) -> None:
@@ -134,7 +134,7 @@ def _outdated(
     if (tagger / TAGGER).exists():
         parts = ("curated", "noisy", "test")
         check("tagger", provenance.read(tagger), {part: audio / f"{tagging}_{part}" / "index.json" for part in parts})
-    for split in splits:
+    for split in packed:
         check(
             f"tag vectors of {split}", read_record(vectors[split]), {"tagger": tagger / TAGGER, "audio": packed[split]}
         )
@@ -145,7 +145,7 @@ def _outdated(
                 place = f"{result.name}/seed{run.seed}"
                 title = f"{result.name}, seed {run.seed}" + (f" ({fit})" if fit else "")
                 check(f"network of {title}", provenance.read(root / "scene" / place), inputs)
-                codes = {split: root / "codes" / place / f"{split}.npz" for split in splits}
+                codes = {split: root / "codes" / place / f"{split}.npz" for split in packed}
                 network = {"network": root / "scene" / place / WEIGHTS}
                 for split, path in codes.items():
                     check(f"{split} codes of {title}", read_record(path), network | inputs)

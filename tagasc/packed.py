@@ -11,6 +11,7 @@ rounded to 16 bits, not cut off (``steps/pack_audio.py`` logs the ratio of signa
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 FORMAT = 1
 FULL_SCALE = 32768
@@ -27,3 +28,13 @@ class Clip:
     location: str
     usage: str
     crc32: int
+
+
+def packed_splits(audio: Path, corpus: str) -> dict[str, Path]:
+    """A corpus's packed folders in ``audio``, ``<corpus>_<split>``, by their splits in alphabetical order.
+
+    No split has ``_`` in its name (stage 2 sees to it): ``cafe_events_test`` is of ``cafe_events``, not of ``cafe``.
+    """
+    folders = sorted(index.parent for index in audio.glob("*_*/index.json"))
+    named = ((*folder.name.rsplit("_", 1), folder) for folder in folders)
+    return {split: folder for name, split, folder in named if name == corpus}

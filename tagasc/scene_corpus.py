@@ -11,6 +11,7 @@ import torch
 from tagasc.audio import PackedAudio
 from tagasc.controls import altered
 from tagasc.errors import UserError
+from tagasc.packed import packed_splits
 from tagasc.scene.clips import SceneClips
 from tagasc.store import AudioStore, DataOn
 from tagasc.tags import TagScale, TagVectors, scaled
@@ -43,10 +44,10 @@ class SceneCorpus:
         Raises:
             UserError: there is none.
         """
-        folders = sorted(self._audio.glob(f"{self._name}_*/"))
-        if not folders:
+        splits = list(packed_splits(self._audio, self._name))
+        if not splits:
             raise UserError(f"{self._audio} holds no packed {self._name}; run stage 2 (pack)")
-        return [folder.name.removeprefix(f"{self._name}_") for folder in folders]
+        return splits
 
     def index(self, split: str) -> Path:
         """The file that stands for a split's audio."""

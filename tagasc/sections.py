@@ -132,13 +132,11 @@ def controls_section(study: Study) -> list[str]:
 
 
 def _controlled(study: Study) -> SystemResult | None:
-    """The system that has controls; without any, the one with tags that is best on validation."""
-    for result in study.results:
-        system = study.by_name.get(result.name.partition("@")[0])
-        if "@" in result.name and system is not None:
-            return system
+    """Of the systems that have controls the one that is best on validation; without any, of those with tags."""
     with_tags = [result for result in study.results if result.is_ranked and result is not study.baseline]
-    return max(with_tags, key=lambda result: result.validation().mean(), default=None)
+    names = {result.name.partition("@")[0] for result in study.results if "@" in result.name}
+    controlled = [result for result in with_tags if result.name in names]
+    return max(controlled or with_tags, key=lambda result: result.validation().mean(), default=None)
 
 
 def _control_verdict(

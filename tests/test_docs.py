@@ -61,6 +61,13 @@ def test_a_pages_commands_are_understood(copy, page, command):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("folder", ["steps", "local"])
+def test_every_program_can_be_called_by_its_name(folder):
+    programs = [path for path in (ROOT / folder).glob("*.py") if "command.run(main" in path.read_text(encoding="utf-8")]
+    assert len(programs) > 5
+    assert [path.name for path in programs if not os.access(path, os.X_OK)] == []
+
+
 def test_a_recipes_own_run_script_means_that_recipe(copy):
     done = subprocess.run(
         ["bash", "-c", "cd egs/dcase2019 && ./run.sh --stage 3 --stop-stage 3 --dry-run"],

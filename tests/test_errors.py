@@ -244,6 +244,13 @@ def pack_without_manifests(b):
     return "steps/pack_audio.py", "--manifests", b.tmp, "--out", b.out
 
 
+@case("the split 'not_used' must have a name without _; name it otherwise in stage 1")
+def split_with_an_underscore(b):
+    data = b.copy("data") / "tau2019"
+    (data / "tau2019_cuts_unused.jsonl.gz").rename(data / "tau2019_cuts_not_used.jsonl.gz")
+    return "steps/pack_audio.py", "--manifests", data, "--out", b.out
+
+
 @case("ends after")
 def truncated_clip(b):
     command = b.pack(b.copy("scenes"))

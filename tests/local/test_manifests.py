@@ -6,10 +6,11 @@ from hypothesis import strategies as st
 from lhotse import load_manifest
 
 from local import manifests
-from local.manifests import Entry, split_by_location, write
+from local.manifests import Entry, listed_file, split_by_location, write
 from local.tau2019 import city_of
 from tagasc import provenance
 from tagasc.errors import UserError
+from tests.conftest import succeed
 
 
 @settings(deadline=None)
@@ -70,3 +71,30 @@ def test_one_wrong_file_and_nothing_is_written(tmp_path, entries):
     with pytest.raises(UserError, match=r"2\.wav has 16000 Hz, not 8000"):
         write(tmp_path / "out", "x", {"all": entries}, RECORD, 8000, 2, (0.0, 1.0), 2)
     assert not [path for path in tmp_path.iterdir() if path.is_dir()]
+
+
+@pytest.mark.parametrize(
+    ("program", "header", "split"),
+    [("scene_csv", "file,scene,split", ("train", "validation", "test")), ("tagging_csv", "file,labels,split", ("curated",) * 3)],
+)  # fmt: skip
+def test_clips_behind_links_are_taken_under_the_names_in_the_table(tmp_path, entries, program, header, split):
+    """A folder that is a link, and a file that is one; both lead out of the table's folder."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "mine").mkdir()
+    for entry in entries[:3]:
+        soundfile.write(tmp_path / f"elsewhere/{entry.id}.wav", np.zeros(80), 8000)
+    (tmp_path / "mine/clips").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "mine/4.wav").symlink_to("../elsewhere/4.wav")
+    names = ("clips/3.wav", "clips/../clips/1.wav", "4.wav")
+    rows = [header, *(f"{name},bus,{part}" for name, part in zip(names, split, strict=True))]
+    (tmp_path / "mine/table.csv").write_text("\n".join(rows) + "\n")
+    succeed(f"local/{program}.py", tmp_path / "mine/table.csv", tmp_path / "out")
+    cuts = {c.supervisions[0].id: c for p in set(split) for c in load_manifest(tmp_path / f"out/{program}_cuts_{p}.jsonl.gz")}  # fmt: skip
+    found = {name: cut.recording.sources[0].source for name, cut in cuts.items()}
+    assert found == {name: str(tmp_path / f"mine/{name}.wav") for name in ("clips/3", "clips/1", "4")}
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../a.wav", "clips/../../a.wav", "/etc/passwd", "../mine2/a.wav"])
+def test_a_name_that_leads_out_of_the_tables_folder_is_refused(tmp_path, name):
+    with pytest.raises(UserError, match="does not lie in the table's folder; mend the line"):
+        listed_file(tmp_path / "mine/table.csv", name)

@@ -84,6 +84,22 @@ def test_controls_are_labelled_and_stand_in_no_family(reported):
     assert re.search(r"shared_h4_l3 minus shared_h4_l3@shuffled: .* points .*(is shown|is not shown|harm)", page)
 
 
+def test_of_several_systems_with_controls_the_best_on_validation_is_shown(tmp_path):
+    """As after some systems with controls, and then all: the best is another, and has controls of its own."""
+    fake = Fake(tmp_path)
+    names = list(fake.records)
+    older, newer, best = "codecat", "shared_h4_l3", names[-1]
+    assert names.index(older) < names.index(newer) < names.index(best)
+    for name, validation in (("baseline", 0.5), (older, 0.6), (newer, 0.7), (best, 0.8)):
+        fake.add(name, 1, 0.7, validation)
+    for name in (older, newer):
+        fake.add(f"{name}@shuffled", 1, 0.6, 0.9)
+    succeed("steps/report.py", *fake.options())
+    section = fake.report().partition("## Controls")[2].partition("## Scene")[0]
+    assert f"{newer} minus {newer}@shuffled" in section
+    assert older not in section
+
+
 def test_the_html_is_self_contained_and_holds_every_table_and_picture(reported):
     page, html, _ = reported
     tables = sum(line.startswith("| :--") for line in page.splitlines())

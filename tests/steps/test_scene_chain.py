@@ -12,7 +12,7 @@ from tagasc.codes import Codes
 from tagasc.controls import CONTROLS
 from tagasc.scene.training import SceneTask
 from tagasc.systems import read_systems, select
-from tests.conftest import ROOT, run, scene_options, succeed
+from tests.conftest import ROOT, SECONDS, run, scene_options, succeed
 
 FILE = ROOT / "egs/systems.yaml"
 EVERY = list(select(read_systems(FILE), ["all"], FILE))
@@ -256,3 +256,28 @@ def test_codes_are_refused_with_tags_of_another_tagger(chain, audio, tags, tmp_p
     assert outcome.status == 1
     assert f"was trained on other tags than {path}; train it again (stage 5)" in outcome.error
     assert not (tmp_path / "out/codes/codecat").exists()
+
+
+def test_clips_of_a_split_that_is_no_more_are_neither_trained_on_nor_scored(manifests, audio, tags, tmp_path):
+    """From stage 2 on, where what stages 2, 4 and 6 made of the dropped split still lies there."""
+    data, packed, given, out = (tmp_path / name for name in ("data", "audio", "tags", "out"))
+    shutil.copytree(manifests / "tau2019", data)
+    shutil.copytree(audio, packed)
+    shutil.copytree(tags, given)
+    shutil.copytree(packed / "tau2019_unused", packed / "tau2019_events_unused")  # of a corpus whose name begins alike
+    (packed / "tau2019_unused").rename(tmp_path / "elsewhere")
+    (packed / "tau2019_unused").symlink_to(tmp_path / "elsewhere")
+    which = ("--systems", "codecat")
+    steps = [train(packed, given, out, *which), codes(packed, given, out, *which), svm(out, *which)]
+    for step in steps:
+        succeed(*step)
+    assert set(scores(out, "codecat")["svm"]["scores"]) == {"test", "test+unused"}
+    (data / "tau2019_cuts_unused.jsonl.gz").unlink()
+    said = succeed("steps/pack_audio.py", "--manifests", data, "--out", packed, "--seconds", SECONDS)
+    assert "tau2019_unused: removed, since its manifest is gone" in said
+    left = {folder.name for folder in audio.iterdir()} - {"tau2019_unused"}
+    assert {folder.name for folder in packed.iterdir()} == left | {"tau2019_events_unused"}
+    assert (given / "tau2019_unused.npz").exists()
+    assert str(out / "codes/codecat/seed1/unused.npz: removed") in "".join(map(str, (succeed(*s) for s in steps)))
+    for name, seed in (("codecat", 1), ("tags_alone", 0)):
+        assert set(scores(out, name, seed)["svm"]["scores"]) == {"test"}

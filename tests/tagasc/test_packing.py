@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tagasc import packing, provenance
 from tagasc.audio import PackedAudio
 from tagasc.errors import UserError
+from tagasc.packed import packed_splits
 from tagasc.packing import Source, pack, quantise
 
 
@@ -121,3 +122,13 @@ def test_the_ratio_of_signal_to_rounding_error(tmp_path, caplog, monkeypatch):
     assert "signal to rounding error 98.0 dB in the median clip" in caplog.text
     stored = np.array(PackedAudio(tmp_path / "out").samples)
     assert PackedAudio(tmp_path / "out").clips[0].crc32 == zlib.crc32(stored)
+
+
+def test_a_corpus_whose_name_begins_alike_is_another_corpus(tmp_path):
+    """Neither what a run has not finished, nor a folder without packed audio, is a split."""
+    for name in ("cafe_train", "cafe_test", "cafe_events_curated", "my_cafe_test", ".partial.cafe_validation"):
+        pack(sources(tmp_path, 1), tmp_path / name, RECORD)
+    (tmp_path / "cafe_notes").mkdir()
+    assert packed_splits(tmp_path, "cafe") == {"test": tmp_path / "cafe_test", "train": tmp_path / "cafe_train"}
+    assert list(packed_splits(tmp_path, "cafe_events")) == ["curated"]
+    assert packed_splits(tmp_path / "nowhere", "cafe") == {}
