@@ -30,14 +30,22 @@ BATCH, FRAMES = 6, 12 * 27 * 3 + 1
 CPU = torch.device("cpu")
 
 
+def packed_noise(folder, seed=0):
+    """Twelve clips of 1400 stereo frames."""
+    draw = np.random.default_rng(seed)
+    return write_packed(folder, [draw.integers(-20000, 20000, (1400, 2)) for _ in range(12)], channels=2)
+
+
+def made_up(stores):
+    """Their clips, of three scenes in turn, with tags drawn at random."""
+    clips = SceneClips(stores, ["x"])
+    clips.names, clips.scenes = ["a", "b", "c"], torch.arange(len(clips)) % 3
+    return clips.tagged(np.random.default_rng(0).random((len(clips), 5), dtype=np.float32))
+
+
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory):
-    draw = np.random.default_rng(0)
-    waves = [draw.integers(-20000, 20000, 2 * 1400) for _ in range(12)]
-    packed = write_packed(tmp_path_factory.mktemp("step") / "p", [wave.reshape(-1, 2) for wave in waves], channels=2)
-    clips = SceneClips([AudioStore(packed, CPU)], ["x"])
-    clips.names, clips.scenes = ["a", "b", "c"], torch.arange(12) % 3
-    return clips.tagged(draw.random((12, 5), dtype=np.float32))
+    return made_up([AudioStore(packed_noise(tmp_path_factory.mktemp("step") / "p"), CPU)])
 
 
 def batch(clips, dtype):
