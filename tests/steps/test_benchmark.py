@@ -36,7 +36,6 @@ def test_every_part_is_measured_in_one_run(everything):
         "codes of whole clips",
     ]
     for speed in found["speeds"]:
-        assert speed["clips_per_second"] > 0
         assert speed["calls"] == 2
         assert speed["what"] in said
     assert found["made_from"]["versions"]["torch"]

