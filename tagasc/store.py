@@ -2,6 +2,7 @@
 
 import os
 import warnings
+import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
@@ -183,11 +184,14 @@ def _available_memory() -> int:
 def _page_locked(samples: np.ndarray) -> Tensor:
     """Lock memory in place; torch's own pinned allocator would round its size up to a power of two."""
     flat = torch.from_numpy(samples)
-    status = int(torch.cuda.cudart().cudaHostRegister(flat.data_ptr(), samples.nbytes, 0))
+    cuda = torch.cuda.cudart()
+    status = int(cuda.cudaHostRegister(flat.data_ptr(), samples.nbytes, 0))
     if status != 0:
         raise UserError(
             f"{samples.nbytes / 1e9:.1f} GB cannot be page-locked (CUDA error {status}); take --data-on disk"
         )
+    # What is freed must not stay locked: a later store may get the same address.
+    weakref.finalize(samples, cuda.cudaHostUnregister, flat.data_ptr()).atexit = False
     return flat
 
 

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -5,7 +7,7 @@ import torch
 from tagasc import store as module
 from tagasc.errors import UserError
 from tagasc.prefetch import Slot, prefetched
-from tagasc.store import AudioStore, JoinedStore
+from tagasc.store import AudioStore, JoinedStore, _page_locked
 from tests.tagasc.test_audio import write_packed
 
 CPU = torch.device("cpu")
@@ -87,3 +89,15 @@ def test_audio_that_cannot_lie_where_it_is_wanted_is_one_clear_line(monkeypatch)
 
 def test_available_memory_is_read_from_the_system():
     assert module._available_memory() > 50e6
+
+
+def test_page_locked_memory_is_unlocked_when_it_is_freed(monkeypatch):
+    locked = []
+    cuda = SimpleNamespace(
+        cudaHostRegister=lambda address, size, flags: locked.append(address) or 0, cudaHostUnregister=locked.remove
+    )
+    monkeypatch.setattr(torch.cuda, "cudart", lambda: cuda)
+    flat = _page_locked(np.zeros((8, 2), np.int16))
+    assert locked == [flat.data_ptr()]
+    del flat
+    assert not locked
