@@ -258,8 +258,8 @@ trap 'stopped 143' TERM
 
 # shellcheck disable=SC2154  # the recipe's variables
 {
-    device=auto
-    if ((ngpu == 0)); then device=cpu; elif ((ngpu > 1)); then device=cuda; fi
+    device=cuda # and never auto, by which a GPU that torch cannot use would mean days on the CPU
+    if ((ngpu == 0)); then device=cpu; fi
     tag_source=$dir/exp/tagger/$tagger
     if [[ $tagger == hf:* || $tagger == *.npz ]]; then # made elsewhere; its name as one a folder may have
         tag_source=$tagger

@@ -34,7 +34,7 @@ class Recipe:
     folder: Path
 
     def command(self, *options):
-        return [str(ROOT / "run.sh"), "--recipe", str(self.folder), "--nj", "2", "--ngpu", "1", *map(str, options)]
+        return [str(ROOT / "run.sh"), "--recipe", str(self.folder), "--nj", "1", "--ngpu", "0", *map(str, options)]
 
     def run(self, *options):
         environment = {**os.environ, "TAGASC_PYTHON": sys.executable}
@@ -205,7 +205,7 @@ def test_every_fit_and_a_control_stand_in_the_report(finished, tmp_path):
 def test_on_the_cpu_processes_share_the_list_of_runs(finished, tmp_path):
     recipe = Recipe(tmp_path / "copy")
     shutil.copytree(finished.folder, recipe.folder, ignore=shutil.ignore_patterns("scene", "codes", "svm"))
-    status, said = recipe.run("--stage", 5, "--stop-stage", 5, "--ngpu", 0, "--seeds", "1 2")
+    status, said = recipe.run("--stage", 5, "--stop-stage", 5, "--nj", 2, "--seeds", "1 2")
     assert status == 0, said
     logs = [(recipe.folder / f"exp/log/5.scenes.{number}.log").read_text() for number in (0, 1)]
     assert sum(log.count("kept epoch") for log in logs) == 4  # each run once
@@ -246,6 +246,7 @@ def test_dry_run_prints_the_commands_and_runs_nothing(recipe, tmp_path):
         (["--force=maybe"], "--force is true or false"),
         (["mini"], "mini is no option"),
         (["--recipe", "nowhere"], "there is no recipe nowhere"),
+        (["--stage", "5", "--ngpu", "1"], "has no usable GPU"),
         (["--stage", "5", "--ngpu", "2"], "has no usable GPU"),
         (["--stage", "0", "--corpus-seed", "-1", "--force"], "--seed must not be negative"),
         (["--stage", "0", "--clips-per-location", "0", "--force"], "must be positive"),
@@ -267,6 +268,17 @@ def test_help_fits_a_screen(recipe):
     assert len(said.splitlines()) <= 40
     for name in ("0 download", "8 report", "--stop-stage", "--scene-train", "--dry-run"):
         assert name in said
+
+
+def test_a_gpu_that_is_there_is_asked_for(recipe, tmp_path):
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho 'GPU 0: one that torch may not know'\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    environment = {**os.environ, "TAGASC_PYTHON": sys.executable, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    command = recipe.command("--ngpu", "auto", "--stage", 5, "--dry-run")
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "--device cuda " in done.stdout
+    assert "--device auto" not in done.stdout
 
 
 def wait_for(path, process, seconds=120):
