@@ -199,6 +199,7 @@ worker() { # NAME COMMAND…: a step in the background
     (
         trap 'end_children; exit 143' INT TERM
         export TAGASC_SHARED_CONSOLE=true
+        failures=() # its own; those of earlier steps are told of already
         step "$@"
         exit $((${#failures[@]} ? 3 : 0))
     ) &

@@ -212,6 +212,19 @@ def test_on_the_cpu_processes_share_the_list_of_runs(finished, tmp_path):
     assert len(list((recipe.folder / "exp/table1-tiny/scene").glob("*/seed*/model.safetensors"))) == 4
 
 
+def test_a_failed_run_is_told_of_in_its_own_log_alone(finished, tmp_path):
+    recipe = Recipe(tmp_path / "copy")
+    shutil.copytree(finished.folder, recipe.folder)
+    (recipe.folder / "exp/table1-tiny/scene/baseline/seed1/made_from.json").unlink()
+    options = ("--stage", 5, "--stop-stage", 5, "--nj", 2, "--controls", "@constant")
+    status, said = recipe.run(*options)
+    assert status == 1
+    assert "baseline.seed1 failed: " in said
+    assert (recipe.folder / "exp/table1-tiny/scene/shared_h4_l3@constant/seed1/model.safetensors").exists()
+    assert "5.scenes." in said
+    assert "5.controls." not in said  # that step did well
+
+
 def test_two_runs_at_once_are_refused(finished):
     with (finished.folder / ".lock").open("r+") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
