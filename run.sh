@@ -33,6 +33,7 @@ reads=("the network, or a seed" "corpora" "data" "dump/audio" "exp/tagger, dump/
 writes=("corpora" "data/<corpus>/*.jsonl.gz" "dump/audio/<corpus>_<split>/" "exp/tagger/<tagger>/" "dump/tags/<tagger>/*.npz" \
     "exp/<trunk>-<tagger>/scene/" "exp/<trunk>-<tagger>/codes/" "exp/<trunk>-<tagger>/svm/" "exp/report/RESULTS.md")
 
+every_control="@shuffled @constant @within @oracle"
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 given=("$@")
 failures=()
@@ -106,12 +107,33 @@ parse() { # set the variables that the options name
     one_of protocol ours both paper
     one_of final_fit none all
     one_of code_windows whole released
+    one_of activation auto sigmoid softmax
+    one_of sample int16 float32
     one_of data_on auto gpu pinned disk
     one_of compiled auto always never
     if [[ $controls == auto ]]; then
         controls=
-        [[ " $systems " != *" all "* ]] || controls="@shuffled @constant @within @oracle"
+        [[ " $systems " != *" all "* ]] || controls=$every_control
     fi
+    check_names
+}
+
+# shellcheck disable=SC2154  # trunk: from recipe.sh
+check_names() { # what a late stage would stumble over only after hours
+    local file=$here/egs/systems.yaml name tables all
+    tables=$(sed -n 's/^\([[:alnum:]_]*\):.*/\1/p' "$file" | xargs)
+    all=" $(sed -n 's/^ \+\([[:alnum:]_]*\):.*/\1/p' "$file" | xargs) "
+    for name in $systems; do
+        [[ " all $tables$all" == *" $name "* || $name == *@* && "$all " == *" ${name%@*} "* ]] ||
+            status=2 die "there is no system '$name'; take all, ${tables// /, }, or names out of $file"
+        [[ $name != *@* || " $every_control " == *" @${name#*@} "* ]] || status=2 die "$name: its control is one of $every_control"
+    done
+    for name in $controls; do
+        [[ " $every_control " == *" $name "* ]] || status=2 die "option --controls takes $every_control, not $name"
+    done
+    [[ $seeds =~ ^\ *[0-9]+(\ +[0-9]+)*\ *$ ]] || status=2 die "--seeds '$seeds' must be whole numbers from 0 on, as in \"1 2 3\""
+    ((stop_stage < 5)) || [[ -f $dir/conf/trunk_$trunk.yaml ]] ||
+        status=2 die "there is no $dir/conf/trunk_$trunk.yaml; --trunk is one of$(printf '%s\n' "$dir"/conf/trunk_*.yaml | sed 's/.*trunk_\(.*\)\.yaml/ \1/' | tr -d '\n')"
 }
 
 some_gpu() { # 1 if there is one here; cmd.sh may send the work to where there is
@@ -195,6 +217,7 @@ shared() { # NAME COMMAND…: run a program that goes through a list of networks
     if ((ngpu == 0)); then on_cores "$@"; else on_gpus "$@"; fi
 }
 
+# shellcheck disable=SC2030,SC2031  # that failures is changed in a subshell alone is meant
 worker() { # NAME COMMAND…: a step in the background
     (
         trap 'end_children; exit 143' INT TERM
@@ -221,6 +244,7 @@ wait_for_workers() { # NAME
     ((code == 0)) || exit "$code"
 }
 
+# shellcheck disable=SC2031
 some_failed() { # LOG: some runs of several failed; later stages go on with the others
     failures+=("$(grep ' failed: ' "$1"; echo "    its log: $1")")
 }
@@ -270,6 +294,8 @@ trap 'stopped 143' TERM
     fi
     tagger_config=$dir/conf/tagger_$tagger.yaml
     [[ -f $tagger_config ]] || tagger_config=$dir/conf/tagger.yaml
+    [[ -f $tagger_config ]] || ((stop_stage < 3)) || status=2 die "there is no $tagger_config, nor one of --tagger $tagger; see docs/tagger.md"
+    [[ $tag_source != *.npz || -e $tag_source ]] || $dry_run || status=2 die "--tagger $tag_source does not exist"
     experiment=$dir/exp/$trunk-$tagger
     tags=$dir/dump/tags/$tagger
     again=(); if $force; then again=(--force); fi

@@ -264,8 +264,15 @@ def test_dry_run_prints_the_commands_and_runs_nothing(recipe, tmp_path):
         (["--stage", "0", "--corpus-seed", "-1", "--force"], "--seed must not be negative"),
         (["--stage", "0", "--clips-per-location", "0", "--force"], "must be positive"),
         (["--stage", "0", "--group", "(", "--force"], "is no pattern"),
-        (["--stage", "5", "--seeds", "x"], "must be whole numbers"),
-        (["--stage", "5", "--systems", "att_h3"], "there is no system 'att_h3'"),
+        (["--stage", "8", "--seeds", "x"], "must be whole numbers"),
+        (["--stage", "8", "--systems", "att_h3"], "there is no system 'att_h3'; take all, table2, table3, "),
+        (["--stage", "8", "--systems", "all att_h3@shuffled"], "there is no system 'att_h3@shuffled'"),
+        (["--stage", "8", "--systems", "shared_h4_l3@other"], "its control is one of @shuffled @constant"),
+        (["--stage", "8", "--controls", "shuffled"], "takes @shuffled @constant @within @oracle, not shuffled"),
+        (["--stage", "8", "--trunk", "tabel1"], "conf/trunk_tabel1.yaml; --trunk is one of table1"),
+        (["--stage", "8", "--tagger", "/no/tags.npz"], "/no/tags.npz does not exist"),
+        (["--stage", "8", "--activation", "softmx"], "--activation is one of auto sigmoid softmax"),
+        (["--stage", "8", "--sample", "int8"], "--sample is one of int16 float32"),
     ],
 )
 def test_a_wrong_option_is_one_clear_line(finished, options, said):
@@ -273,6 +280,12 @@ def test_a_wrong_option_is_one_clear_line(finished, options, said):
     assert status in (1, 2)
     assert said in output
     assert "Traceback" not in output
+
+
+@pytest.mark.parametrize("systems", ["all", "table2 table5", "baseline shared_h4_l3@within @oracle"])
+def test_every_kind_of_name_is_taken(recipe, systems):
+    status, said = recipe.run("--systems", systems, "--seeds", "0 12", "--dry-run", "--controls", "@constant @within")
+    assert status == 0, said
 
 
 def test_help_fits_a_screen(recipe):
