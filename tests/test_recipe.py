@@ -2,11 +2,13 @@
 
 import fcntl
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import venv
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -294,6 +296,29 @@ def test_help_fits_a_screen(recipe):
     assert len(said.splitlines()) <= 40
     for name in ("0 download", "8 report", "--stop-stage", "--scene-train", "--dry-run"):
         assert name in said
+
+
+def source_path(python, **environment):
+    environment = {**os.environ, "TAGASC_PYTHON": str(python), **environment}
+    command = ["bash", "-c", f". '{ROOT}/path.sh'"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    return done.returncode, done.stderr.splitlines()
+
+
+def test_a_python_of_ones_own_has_every_package_and_none_too_old(tmp_path):
+    assert source_path(sys.executable) == (0, [])
+    for package in ("scipy-1.9.3", "matplotlib-3.9", "torch-2.11.0a0+git"):
+        (tmp_path / f"{package}.dist-info").mkdir()
+        name, version = package.split("-")
+        (tmp_path / f"{package}.dist-info/METADATA").write_text(f"Name: {name}\nVersion: {version}\n")
+    status, (said,) = source_path(sys.executable, PYTHONPATH=str(tmp_path))
+    assert status == 1
+    assert "lacks scipy 1.15 or newer (there is 1.9.3), matplotlib 3.10 or newer (there is 3.9); install" in said
+    venv.create(tmp_path / "bare")
+    status, (said,) = source_path(tmp_path / "bare/bin/python", PYTHONPATH="")
+    assert status == 1
+    wanted = [re.split(r"\W", line)[0] for line in (ROOT / "requirements.txt").read_text().split()]
+    assert [name for name in wanted if name not in said] == []
 
 
 def test_a_gpu_that_is_there_is_asked_for(recipe, tmp_path):
