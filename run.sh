@@ -45,14 +45,33 @@ die() { echo "error: $*" >&2; exit "${status:-1}"; }
 
 # shellcheck disable=SC2154  # costs, summary: from recipe.sh
 usage() {
-    echo "./run.sh [--recipe NAME] [--stage N] [--stop-stage M] [--OPTION VALUE] …   recipe $name: $summary"
+    echo "./run.sh [--recipe NAME] [--stage N] [--stop-stage M] [--OPTION VALUE] …"
     echo
     printf '%-12s %-29s %-31s %s\n' stage reads writes "costs here"
     for n in "${!names[@]}"; do printf '%-12s %-29s %-31s %s\n' "$n ${names[n]}" "${reads[n]}" "${writes[n]}" "${costs[n]:-?}"; done
-    echo
-    sed -n '/^recipe=/,/^estimate=/{s/^\([a-z_]*\)=[^#]*# \(.*\)/\1|\2/p}' "$here/run.sh" |
-        while IFS='|' read -r option what; do printf '  --%-14s %s\n' "${option//_/-}" "$what"; done
-    echo "  of this recipe: $(for option in "${recipe_options[@]}"; do printf -- '--%s ' "${option//_/-}"; done)"
+    printf '\nOptions, and their values when not given:\n'
+    commented "$here/run.sh" | sed '/^estimate|/q' | options
+    printf '\nRecipe %s: %s\n' "$name" "$summary" | fold -s -w 120
+    {
+        printf '%s|\n' "${recipe_options[@]}" # first, for those that have no comment
+        commented "$dir/recipe.sh" | grep -E "^($(IFS='|' && echo "${recipe_options[*]}"))\|"
+    } | tac | sort -u -t '|' -k 1,1 | options
+}
+
+commented() { # FILE: name|comment of each variable; a recipe's come after those of the recipe that it sources
+    local base
+    base=$(sed -n 's/^\. "\(.*\)"$/\1/p' "$1")
+    [[ -z $base || $1 == "$here/run.sh" ]] || commented "${base/#\$here/$here}"
+    sed -nE 's/^([a-z][a-z_]*)=[^#]*# (.*)/\1|\2/p' "$1"
+}
+
+options() { # a line of help for each name|comment, with its value
+    local option what value
+    while IFS='|' read -r option what; do
+        value=${!option//"$here/"/}
+        printf '%s\n' "${what:+$what }${value:+[$value]}" | fold -s -w 98 |
+            sed "1s/^/$(printf '  --%-19s' "${option//_/-}")/; 2,\$s/^/$(printf '%23s' '')/; s/ *$//"
+    done
 }
 
 variables() { compgen -A variable | grep -E '^[a-z][a-z_]*$' | sort; }
