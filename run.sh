@@ -221,15 +221,21 @@ on_gpus() { # NAME COMMAND…: run a program once a GPU; the processes share its
 
 # shellcheck disable=SC2086  # gpu_cmd is words
 on_cores() { # NAME COMMAND…: run a program once a core, or once a network if those are fewer; they share its list
-    local number processes=$nj networks
-    networks=$(wc -w <<<"$systems $controls") # at most; a process that finds nothing left to do ends
-    networks=$((networks * $(wc -w <<<"$seeds")))
-    if [[ ! " $systems" =~ \ (all|table) ]] && ((networks < nj)); then processes=$networks; fi
+    local number processes
+    processes=$(at_once)
     if ((processes <= 1)) || $dry_run; then step "$1" $gpu_cmd "${@:2}"; return; fi
     for ((number = 0; number < processes; number++)); do
         OMP_NUM_THREADS=$((nj / processes)) worker "$1.$number" $gpu_cmd "${@:2}"
     done
     wait_for_workers "$1"
+}
+
+at_once() { # how many scene networks run at once
+    local networks
+    if ((ngpu > 0)); then echo "$ngpu"; return; fi
+    networks=$(wc -w <<<"$systems $controls") # at most; a process that finds nothing left to do ends
+    networks=$((networks * $(wc -w <<<"$seeds")))
+    if [[ ! " $systems" =~ \ (all|table) ]] && ((networks < nj)); then echo "$networks"; else echo "$nj"; fi
 }
 
 shared() { # NAME COMMAND…: run a program that goes through a list of networks, as often as there is room for
@@ -348,13 +354,22 @@ trap 'stopped 143' TERM
 
 # shellcheck disable=SC2086,SC2154,SC2206,SC2207  # gpu_cmd and what the recipe echoes are words; variables of the recipe
 how_long() { # measure this machine, and estimate each stage from that
-    declare -F workload >/dev/null || die "recipe $name has no function workload in its recipe.sh, to say how much there is to do"
-    local scores=true command
-    [[ $protocol != ours ]] || scores=false
+    local command amount networks own=true
+    networks=$(at_once)
+    [[ $tag_source == "$dir/exp/tagger/$tagger" ]] || own=false
+    if declare -F workload >/dev/null; then
+        amount=($(workload))
+    elif [[ -n $scene_corpus && (-d $dir/dump/audio || $dry_run == true) ]]; then
+        amount=("${audio[@]}" --corpus "$scene_corpus" --tagging-corpus "$tagging_corpus")
+    else
+        die "how much is there to do? Run stages 0 to 2 first, or write a function workload, as egs/mini's, into $dir/recipe.sh"
+    fi
     command=($gpu_cmd "$PYTHON" "$here"/steps/benchmark.py all --seconds 5 --trunk "$dir/conf/trunk_$trunk.yaml"
         --scene "$dir/conf/scene.yaml" --config "$tagger_config" --systems "$systems $controls" "${which[@]}" --nj "$nj"
-        --device "$device" "${fast[@]}" --work.gpus "$((ngpu > 1 ? ngpu : 1))" --work.epoch_scores "$scores"
-        ${tagger_folds:+--folds "$tagger_folds"} ${tagger_stages:+--stages "$tagger_stages"} $(workload))
+        --device "$device" "${fast[@]}" --work.gpus "$((ngpu > 1 ? ngpu : 1))" --work.at_once "$networks"
+        --work.protocol "$protocol" --work.final_fit "$final_fit" --work.own_tagger "$own"
+        ${tagger_folds:+--folds "$tagger_folds"} ${tagger_stages:+--stages "$tagger_stages"} "${amount[@]}")
+    ((ngpu > 0 || networks == 1)) || command+=(--scene-threads "$((nj / networks))") # as on_cores has it
     if $dry_run; then printf '%q ' "${command[@]}"; echo; else env -u TAGASC_CONSOLE_FD "${command[@]}"; fi
 }
 

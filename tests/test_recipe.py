@@ -284,6 +284,22 @@ def test_a_wrong_option_is_one_clear_line(finished, options, said):
     assert "Traceback" not in output
 
 
+def test_an_estimate_is_of_what_will_run(recipe, tmp_path):
+    status, said = recipe.run("--estimate", "--dry-run", "--nj", 4, "--protocol", "paper", "--final-fit", "all")
+    assert status == 0, said
+    for words in ("at_once 2", "--scene-threads 2", "protocol paper --work.final_fit all", "own_tagger true"):
+        assert words in said
+    status, said = recipe.run("--estimate", "--dry-run", "--ngpu", 4, "--tagger", "a.npz")
+    assert "--work.gpus 4 --work.at_once 4" in said
+    assert "own_tagger false" in said
+    assert "--scene-threads" not in said
+    plain = Recipe(tmp_path / "plain")
+    shutil.copytree(recipe.folder / "conf", plain.folder / "conf")
+    (plain.folder / "recipe.sh").write_text((recipe.folder / "recipe.sh").read_text() + "unset -f workload\n")
+    assert "write a function workload" in plain.run("--estimate")[1]
+    assert "/dump/audio --corpus tau2019 --tagging-corpus fsdkaggle2019" in plain.run("--estimate", "--dry-run")[1]
+
+
 @pytest.mark.parametrize("systems", ["all", "table2 table5", "baseline shared_h4_l3@within @oracle"])
 def test_every_kind_of_name_is_taken(recipe, systems):
     status, said = recipe.run("--systems", systems, "--seeds", "0 12", "--dry-run", "--controls", "@constant @within")
