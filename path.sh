@@ -39,23 +39,29 @@ path_install() { # FILE: install the requirements in FILE, once for each state o
     echo "$state" >"$mark"
 }
 
-path_check() { # the packages that a given Python must have
-    "$1" - <<'PYTHON' || exit 1
+path_check() { # the packages that a given Python must have: those of requirements.txt
+    "$1" - "$root/requirements.txt" <<'PYTHON' || exit 1
+import re
 import sys
 from importlib import metadata
+from pathlib import Path
 
-def version(name):
+def number(version):
+    return tuple(map(int, re.match(r"[0-9]+(?:\.[0-9]+)*", version)[0].split(".")))
+
+def lack(line):
+    name, least = re.match(r"([\w.-]+)(?:\[.*\])?(?:>=([0-9.]+))?$", line).groups()
     try:
-        return tuple(int(part) for part in metadata.version(name).split("+")[0].split(".")[:2])
+        here = metadata.version(name)
     except metadata.PackageNotFoundError:
-        sys.exit(f"error: TAGASC_PYTHON={sys.executable} has no package {name}; install it there, or unset TAGASC_PYTHON")
+        return f"{name} {least} or newer" if least else name
+    return f"{name} {least} or newer (there is {here})" if least and number(here) < number(least) else None
 
 if not sys.version_info >= (3, 11):
     sys.exit(f"error: TAGASC_PYTHON={sys.executable} is Python {sys.version.split()[0]}; 3.11 or newer is needed")
-if version("torch") < (2, 11):
-    sys.exit(f"error: TAGASC_PYTHON={sys.executable} has torch {metadata.version('torch')}; 2.11 or newer is needed")
-for name in "torchaudio torchvision lhotse soundfile numpy scikit-learn jsonargparse rich matplotlib tensorboard safetensors skops".split():
-    version(name)
+lacking = [what for line in Path(sys.argv[1]).read_text().split() if (what := lack(line))]
+if lacking:
+    sys.exit(f"error: TAGASC_PYTHON={sys.executable} lacks {', '.join(lacking)}; install that there, or unset TAGASC_PYTHON")
 PYTHON
 }
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The stages in their order, and nothing else: ./run.sh --help lists them. What a recipe is stands in its recipe.sh,
-# what a stage does in its program.
+# The stages in their order: ./run.sh --help lists them. How options are read and programs run stands in driver.sh, what
+# a recipe is in its recipe.sh, what a stage does in its program.
 set -euo pipefail
 
 # Options. Every variable here, and every one of the recipe, is one: --stop-stage 4 sets stop_stage=4.
@@ -35,209 +35,8 @@ writes=("corpora" "data/<corpus>/*.jsonl.gz" "dump/audio/<corpus>_<split>/" "exp
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 given=("$@")
-failures=()
-jobs=()
-TAGASC_RUN="$$ $(date +%s)" # tells the processes of one run from those of the next
-export TAGASC_RUN
-say() { echo "$(date '+%Y-%m-%d %H:%M:%S') $*" >&2; }
-die() { echo "error: $*" >&2; exit "${status:-1}"; }
-
-# shellcheck disable=SC2154  # costs, summary: from recipe.sh
-usage() {
-    echo "./run.sh [--recipe NAME] [--stage N] [--stop-stage M] [--OPTION VALUE] …   recipe $name: $summary"
-    echo
-    printf '%-12s %-29s %-31s %s\n' stage reads writes "costs here"
-    for n in "${!names[@]}"; do printf '%-12s %-29s %-31s %s\n' "$n ${names[n]}" "${reads[n]}" "${writes[n]}" "${costs[n]:-?}"; done
-    echo
-    sed -n '/^recipe=/,/^estimate=/{s/^\([a-z_]*\)=[^#]*# \(.*\)/\1|\2/p}' "$here/run.sh" |
-        while IFS='|' read -r option what; do printf '  --%-14s %s\n' "${option//_/-}" "$what"; done
-    echo "  of this recipe: $(for option in "${recipe_options[@]}"; do printf -- '--%s ' "${option//_/-}"; done)"
-}
-
-variables() { compgen -A variable | grep -E '^[a-z][a-z_]*$' | sort; }
-
-load_recipe() { # find the recipe among the arguments and read it; what it sets becomes options
-    local previous="" argument before
-    for argument in "${given[@]}"; do
-        [[ $previous == --recipe ]] && recipe=$argument
-        [[ $argument == --recipe=* ]] && recipe=${argument#*=}
-        previous=$argument
-    done
-    dir=$here/egs/$recipe
-    [[ -f $dir/recipe.sh ]] || dir=$recipe
-    [[ -f $dir/recipe.sh ]] || die "there is no recipe $recipe; take one of: $(cd "$here/egs" && echo */ | tr -d /)"
-    dir=$(cd "$dir" && pwd)
-    name=${dir##*/}
-    before=$(variables)
-    # shellcheck source=egs/mini/recipe.sh
-    . "$dir/recipe.sh"
-    mapfile -t recipe_options < <(comm -13 <(echo "$before") <(variables) | grep -vxE 'costs|summary|before')
-}
-
-parse() { # set the variables that the options name
-    local known=" recipe stage stop_stage systems seeds tagger_folds tagger_stages tagger_seed activation ngpu nj protocol final_fit controls code_windows sample deterministic data_on compiled force dry_run estimate ${recipe_options[*]} " option value
-    while (($#)); do
-        [[ $1 == --help || $1 == -h ]] && { usage; exit 0; }
-        [[ $1 == --* ]] || status=2 die "$1 is no option; see ./run.sh --help"
-        option=${1#--} value=
-        if [[ $option == *=* ]]; then value=${option#*=} option=${option%%=*}; fi
-        [[ $option != *_* ]] || status=2 die "unknown option $1; options have dashes, see ./run.sh --help"
-        option=${option//-/_}
-        [[ $known == *" $option "* ]] || status=2 die "unknown option ${1%%=*} for recipe $name; see ./run.sh --help"
-        if [[ $1 != *=* ]]; then
-            if [[ ${!option} =~ ^(true|false)$ && ! ${2:-} =~ ^(true|false)$ ]]; then
-                value=true
-            else
-                (($# > 1)) || status=2 die "option $1 needs a value"
-                value=$2
-                shift
-            fi
-        fi
-        [[ ! ${!option} =~ ^(true|false)$ || $value =~ ^(true|false)$ ]] || status=2 die "option --${option//_/-} is true or false, not $value"
-        printf -v "$option" %s "$value"
-        shift
-    done
-    if [[ $ngpu == auto ]]; then ngpu=$(some_gpu); fi
-    for option in stage stop_stage ngpu nj; do
-        [[ ${!option} =~ ^[0-9]+$ ]] || status=2 die "option --${option//_/-} must be a whole number, not ${!option}"
-    done
-    ((stage <= stop_stage && stop_stage < ${#names[@]})) || status=2 die "stages go from 0 to 8, --stage not above --stop-stage"
-    ((nj > 0)) || status=2 die "option --nj must be at least 1"
-    one_of protocol ours both paper
-    one_of final_fit none all
-    one_of code_windows whole released
-    one_of data_on auto gpu pinned disk
-    one_of compiled auto always never
-    if [[ $controls == auto ]]; then
-        controls=
-        [[ " $systems " != *" all "* ]] || controls="@shuffled @constant @within @oracle"
-    fi
-}
-
-some_gpu() { # 1 if there is one here; cmd.sh may send the work to where there is
-    if [[ -n $gpu_cmd ]] || nvidia-smi -L 2>/dev/null | grep -q GPU; then echo 1; else echo 0; fi
-}
-
-one_of() { # OPTION VALUE…
-    [[ " ${*:2} " == *" ${!1} "* ]] || status=2 die "option --${1//_/-} is one of ${*:2}, not ${!1}"
-}
-
-lock() { # one run at a time in a recipe's folder; processes that outlive this one keep the lock
-    command -v flock >/dev/null || die "flock is missing; install util-linux"
-    { exec 9>>"$dir/.lock"; } 2>/dev/null || die "$dir is not writable; copy the recipe's folder to where you can write, and give --recipe PATH"
-    if ! flock --nonblock 9; then
-        read -r holder began <"$dir/.lock" || true
-        die "process ${holder:-?} has been running this recipe for $((($(date +%s) - ${began:-0}) / 60)) minutes; wait for it or end it"
-    fi
-    echo "$$ $(date +%s)" >"$dir/.lock"
-}
-
-go_on() { # the command that goes on from the stage now running: as given, but for --stage and --force
-    local argument option="" kept=()
-    for argument in "${given[@]}"; do
-        [[ $argument != --* ]] || option=${argument%%=*}
-        [[ $option == --stage || $option == --force ]] || kept+=("$argument")
-    done
-    printf '%q ' "$0" "${kept[@]}"
-    echo "--stage $now"
-}
-
-step() { # NAME COMMAND…: run one program, its output in a log file
-    local file="$dir/exp/log/$now.$1.log" began=$SECONDS
-    shift
-    if $dry_run; then printf '%q ' "$@"; echo; return; fi
-    mkdir -p "$dir/exp/log"
-    { printf '# %s\n#' "$(date '+%Y-%m-%d %H:%M:%S')"; printf ' %q' "$@"; echo; } >"$file"
-    local code=0
-    # In the background, since bash hears a signal only between commands, or while it waits.
-    TAGASC_STAGE="stage $now (${names[now]})" "$@" >>"$file" 2>&1 &
-    wait $! || code=$?
-    echo "# $(date '+%Y-%m-%d %H:%M:%S') status $code after $((SECONDS - began)) s" >>"$file"
-    ((code == 0)) && return
-    if ((code == 3)); then some_failed "$file"; return; fi
-    {
-        echo
-        echo "stage $now (${names[now]}) failed with status $code. The end of its log:"
-        { grep -v '^#' "$file" || echo "(it said nothing)"; } | tail -n 8 | sed 's/^/    /'
-        echo "The log: $file"
-        echo "To go on: $(go_on)"
-    } >&2
-    exit "$code"
-}
-
-# shellcheck disable=SC2086  # gpu_cmd is words
-on_gpus() { # NAME COMMAND…: run a program once a GPU; the processes share its list of runs
-    local number gpus=()
-    if ((ngpu <= 1)); then step "$1" $gpu_cmd "${@:2}"; return; fi
-    IFS=, read -ra gpus <<<"${CUDA_VISIBLE_DEVICES:-$(seq -s, 0 $((ngpu - 1)))}"
-    ((${#gpus[@]} >= ngpu)) || die "--ngpu $ngpu, but CUDA_VISIBLE_DEVICES=$CUDA_VISIBLE_DEVICES names ${#gpus[@]}"
-    for ((number = 0; number < ngpu; number++)); do
-        CUDA_VISIBLE_DEVICES=${gpus[number]} TAGASC_PROCESSES=$ngpu TORCHINDUCTOR_COMPILE_THREADS=$(((nj + ngpu - 1) / ngpu)) \
-            worker "$1.$number" $gpu_cmd "${@:2}"
-    done
-    wait_for_workers "$1"
-}
-
-# shellcheck disable=SC2086  # gpu_cmd is words
-on_cores() { # NAME COMMAND…: run a program once a core, or once a network if those are fewer; they share its list
-    local number processes=$nj networks
-    networks=$(wc -w <<<"$systems $controls") # at most; a process that finds nothing left to do ends
-    networks=$((networks * $(wc -w <<<"$seeds")))
-    if [[ ! " $systems" =~ \ (all|table) ]] && ((networks < nj)); then processes=$networks; fi
-    if ((processes <= 1)) || $dry_run; then step "$1" $gpu_cmd "${@:2}"; return; fi
-    for ((number = 0; number < processes; number++)); do
-        OMP_NUM_THREADS=$((nj / processes)) worker "$1.$number" $gpu_cmd "${@:2}"
-    done
-    wait_for_workers "$1"
-}
-
-shared() { # NAME COMMAND…: run a program that goes through a list of networks, as often as there is room for
-    if ((ngpu == 0)); then on_cores "$@"; else on_gpus "$@"; fi
-}
-
-worker() { # NAME COMMAND…: a step in the background
-    (
-        trap 'end_children; exit 143' INT TERM
-        export TAGASC_SHARED_CONSOLE=true
-        step "$@"
-        exit $((${#failures[@]} ? 3 : 0))
-    ) &
-    jobs+=($!)
-}
-
-beside() { # NAME COMMAND…: a step beside the next one, where there are cores for both
-    if ((nj == 1)) || $dry_run; then step "$@"; else worker "$@"; fi
-}
-
-wait_for_workers() { # NAME
-    local number status code=0
-    for number in "${!jobs[@]}"; do
-        status=0
-        wait "${jobs[number]}" || status=$?
-        if ((status == 3)); then some_failed "$dir/exp/log/$now.$1.$number.log"; else code=$((code | status)); fi
-    done
-    jobs=()
-    ((code == 0)) || exit "$code"
-}
-
-some_failed() { # LOG: some runs of several failed; later stages go on with the others
-    failures+=("$(grep ' failed: ' "$1"; echo "    its log: $1")")
-}
-
-end_children() { # pass the signal on, and wait until what they were writing is whole or gone
-    local children
-    children=$(jobs -p)
-    # shellcheck disable=SC2086  # one word each
-    [[ -z $children ]] || kill $children 2>/dev/null || true
-    wait
-}
-
-stopped() { # STATUS
-    trap '' INT TERM
-    end_children
-    printf '\ninterrupted in stage %s (%s). To go on: %s\n' "$now" "${names[now]}" "$(go_on)" >&2
-    exit "$1"
-}
+# shellcheck source=driver.sh
+. "$here/driver.sh"
 
 load_recipe
 # shellcheck source=cmd.sh
@@ -258,8 +57,8 @@ trap 'stopped 143' TERM
 
 # shellcheck disable=SC2154  # the recipe's variables
 {
-    device=auto
-    if ((ngpu == 0)); then device=cpu; elif ((ngpu > 1)); then device=cuda; fi
+    device=cuda # and never auto, by which a GPU that torch cannot use would mean days on the CPU
+    if ((ngpu == 0)); then device=cpu; fi
     tag_source=$dir/exp/tagger/$tagger
     if [[ $tagger == hf:* || $tagger == *.npz ]]; then # made elsewhere; its name as one a folder may have
         tag_source=$tagger
@@ -269,6 +68,8 @@ trap 'stopped 143' TERM
     fi
     tagger_config=$dir/conf/tagger_$tagger.yaml
     [[ -f $tagger_config ]] || tagger_config=$dir/conf/tagger.yaml
+    [[ -f $tagger_config ]] || ((stop_stage < 3)) || status=2 die "there is no $tagger_config, nor one of --tagger $tagger; see docs/tagger.md"
+    [[ $tag_source != *.npz || -e $tag_source ]] || $dry_run || status=2 die "--tagger $tag_source does not exist"
     experiment=$dir/exp/$trunk-$tagger
     tags=$dir/dump/tags/$tagger
     again=(); if $force; then again=(--force); fi
@@ -303,13 +104,22 @@ trap 'stopped 143' TERM
 
 # shellcheck disable=SC2086,SC2154,SC2206,SC2207  # gpu_cmd and what the recipe echoes are words; variables of the recipe
 how_long() { # measure this machine, and estimate each stage from that
-    declare -F workload >/dev/null || die "recipe $name has no function workload in its recipe.sh, to say how much there is to do"
-    local scores=true command
-    [[ $protocol != ours ]] || scores=false
+    local command amount networks own=true
+    networks=$(at_once)
+    [[ $tag_source == "$dir/exp/tagger/$tagger" ]] || own=false
+    if declare -F workload >/dev/null; then
+        amount=($(workload))
+    elif [[ -n $scene_corpus && (-d $dir/dump/audio || $dry_run == true) ]]; then
+        amount=("${audio[@]}" --corpus "$scene_corpus" --tagging-corpus "$tagging_corpus")
+    else
+        die "how much is there to do? Run stages 0 to 2 first, or write a function workload, as egs/mini's, into $dir/recipe.sh"
+    fi
     command=($gpu_cmd "$PYTHON" "$here"/steps/benchmark.py all --seconds 5 --trunk "$dir/conf/trunk_$trunk.yaml"
         --scene "$dir/conf/scene.yaml" --config "$tagger_config" --systems "$systems $controls" "${which[@]}" --nj "$nj"
-        --device "$device" "${fast[@]}" --work.gpus "$((ngpu > 1 ? ngpu : 1))" --work.epoch_scores "$scores"
-        ${tagger_folds:+--folds "$tagger_folds"} ${tagger_stages:+--stages "$tagger_stages"} $(workload))
+        --device "$device" "${fast[@]}" --work.gpus "$((ngpu > 1 ? ngpu : 1))" --work.at_once "$networks"
+        --work.protocol "$protocol" --work.final_fit "$final_fit" --work.own_tagger "$own"
+        ${tagger_folds:+--folds "$tagger_folds"} ${tagger_stages:+--stages "$tagger_stages"} "${amount[@]}")
+    ((ngpu > 0 || networks == 1)) || command+=(--scene-threads "$((nj / networks))") # as on_cores has it
     if $dry_run; then printf '%q ' "${command[@]}"; echo; else env -u TAGASC_CONSOLE_FD "${command[@]}"; fi
 }
 

@@ -51,10 +51,19 @@ class Options:
     device: torch.device
     nj: int
     seconds: float
+    scene_threads: int | None
+
+
+def _scene(o: Options, folder: Path) -> Iterator[Speed]:
+    """The scene network alone shares the cores with others of its kind."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(o.scene_threads or threads)
+    yield from scene_speeds(folder, o.scenes, o.compiled, o.device, o.seconds)
+    torch.set_num_threads(threads)
 
 
 MEASUREMENTS: dict[str, Callable[[Options, Path], Iterator[Speed]]] = {
-    "scene": lambda o, folder: scene_speeds(folder, o.scenes, o.compiled, o.device, o.seconds),
+    "scene": _scene,
     "tagger": lambda o, folder: tagger_speeds(folder, o.model, o.mel, o.streams, o.compiled, o.device, o.seconds),
     "pack": lambda o, folder: pack_speeds(folder, 16 * o.nj, o.nj, o.seconds),
     "svm": lambda o, folder: svm_speeds(
@@ -75,13 +84,17 @@ def main(
     pseudo_labels: PseudoLabels = PseudoLabels(),
     semi: SemiTraining = SemiTraining(),
     inference: Inference = Inference(),
-    folds: str = "all",
-    stages: Literal[1, 2] = 2,
+    folds: str = "0",
+    stages: Literal[1, 2] = 1,
     work: Work = Work(),
+    audio: Path | None = None,
+    corpus: str = "tau2019",
+    tagging_corpus: str = "fsdkaggle2019",
     systems: str = "all",
     seeds: str = "1 2 3",
     systems_file: Path = Path(__file__).parents[1] / "egs/systems.yaml",
     nj: int = 1,
+    scene_threads: int | None = None,
     data_on: DataOn = "auto",
     compiled: Compiled = "auto",
     device: str = "auto",
@@ -106,18 +119,24 @@ def main(
         folds: of the tagger.
         stages: of the tagger.
         work: how much the recipe has to do.
+        audio: folder of packed audio (stage 2), to count the clips in place of work's numbers.
+        corpus: name of the scene corpus there.
+        tagging_corpus: name of the tagging corpus there.
         systems: to be trained; controls as @NAME.
         seeds: of each.
         systems_file: the records of the systems.
         nj: processes for work on the CPU.
+        scene_threads: of a scene network on the CPU; null: as many as there are cores.
         data_on: where the scenes' audio lies: auto, gpu, pinned, or disk.
         compiled: let torch.compile make the networks; auto: on a GPU.
         device: auto, cpu, cuda, or cuda:N.
         json: also write the figures, with machine and versions, to this file.
     """
-    if seconds < 0 or (batch is not None and batch < 2) or nj < 1:
-        raise UserError("--seconds must not be negative, --batch at least 2, --nj at least 1")
+    if seconds < 0 or (batch is not None and batch < 2) or min(nj, scene_threads or nj) < 1:
+        raise UserError("--seconds must not be negative, --batch at least 2, --nj and --scene-threads at least 1")
     networks = _systems(systems.split(), systems_file) * len(seeds.split())
+    if audio is not None:
+        work = estimate.packed(work, audio, corpus, tagging_corpus)
     where = choose_device(device)
     name = torch.cuda.get_device_name(where) if where.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     log.info("%s, torch %s", name, torch.__version__)
@@ -126,7 +145,7 @@ def main(
         trunk, replace(scene, batch=small or scene.batch), work.seconds, work.sampling_rate, data_on=data_on
     )
     made = compiles(compiled, where)
-    options = Options(scenes, model, mel, small or training.batch, work, made, where, nj, seconds)
+    options = Options(scenes, model, mel, small or training.batch, work, made, where, nj, seconds, scene_threads)
     found = [one for part in (MEASUREMENTS if what == "all" else (what,)) for one in _measured(part, options)]
     console.print("\n" + aligned((("part", "what", "clips/s", "× its first", "calls"), _rows(found))) + "\n")
     result = {"speeds": [{"part": part, **asdict(one)} for part, one in found]}

@@ -2,8 +2,11 @@
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
 
+from tagasc.audio import PackedAudio
 from tagasc.pack_speed import PACKED
 from tagasc.scene.settings import SceneTraining
 from tagasc.scene.speed import CODES, WHOLE
@@ -29,8 +32,11 @@ class Work:
         tagging_test: test clips of the tagging corpus.
         tagging_rate: sampling rate of the tagging clips, in Hz.
         tagging_seconds: their mean length; FSDKaggle2019 lasts 103 hours in all.
-        epoch_scores: whether the paper's protocol scores each epoch.
-        gpus: that share the tagger's folds and the scene networks.
+        protocol: ours; both, where each epoch is scored in the paper's way too; paper, where a second training is.
+        final_fit: all adds a training on all training clips.
+        own_tagger: whether the tagger is trained here; what one made elsewhere takes is not known.
+        gpus: that share the tagger's folds.
+        at_once: scene networks that run at once, on GPUs or cores.
     """
 
     train: int = 9185
@@ -44,8 +50,11 @@ class Work:
     tagging_test: int = 4481
     tagging_rate: int = 44100
     tagging_seconds: float = 12.7
-    epoch_scores: bool = True
+    protocol: Literal["ours", "both", "paper"] = "both"
+    final_fit: Literal["none", "all"] = "none"
+    own_tagger: bool = True
     gpus: int = 1
+    at_once: int = 1
 
     @property
     def scene_clips(self) -> int:
@@ -101,17 +110,20 @@ class Speeds:
 def stages(work: Work, networks: int, speeds: Speeds, scene: SceneTraining, tagger: Tagger) -> dict[str, float | None]:
     """Seconds of each stage of run.sh, by its name, for so many scene networks; None for what is not estimated.
 
-    Left out of the others: starting programs, checkpoints, the tagger's validation, and whatever waits.
+    Left out of the others: starting programs, checkpoints, the tagger's validation, the final fit's SVMs, and whatever
+    waits. Networks that run at once are taken not to slow one another.
     """
-    last = tagger.snapshots(tagger.stages)
+    tagged = work.scene_clips * work.seconds / 10 * tagger.folds * tagger.snapshots(tagger.stages) * tagger.pads
+    at_once = min(work.at_once, networks)
+    coded = networks * work.scene_clips * (2 if work.final_fit == "all" else 1)
     return {
         "download": None,
         "manifests": None,
         "pack": _ten_seconds(work) / speeds.packed,
-        "tagger": _tagger(work, speeds, tagger) / min(work.gpus, tagger.folds),
-        "tags": work.scene_clips * work.seconds / 10 * tagger.folds * last * tagger.pads / speeds.tags,
-        "scenes": networks * _network(work, speeds, scene) / work.gpus,
-        "codes": networks * work.scene_clips / speeds.codes,
+        "tagger": _tagger(work, speeds, tagger) / min(work.gpus, tagger.folds) if work.own_tagger else None,
+        "tags": tagged / speeds.tags if work.own_tagger else None,
+        "scenes": networks * _network(work, speeds, scene) / at_once,
+        "codes": coded / speeds.codes / at_once,
         "svm": 2 * networks * (work.train - work.validation) / speeds.chosen,  # unscaled and standardised
         "report": None,
     }
@@ -119,8 +131,28 @@ def stages(work: Work, networks: int, speeds: Speeds, scene: SceneTraining, tagg
 
 def epoch_scores(work: Work, networks: int, speeds: Speeds, scene: SceneTraining) -> float:
     """Seconds of the SVMs of the paper's protocol, which run on the CPU beside stage 5."""
-    epochs = networks * scene.epochs if work.epoch_scores else 0
-    return epochs * (work.train - work.validation) / speeds.scored
+    fitted = {"ours": 0, "both": work.train - work.validation, "paper": work.train}[work.protocol]
+    return networks * scene.epochs * fitted / speeds.scored
+
+
+def packed(work: Work, audio: Path, corpus: str, tagging_corpus: str) -> Work:
+    """The work with the clips that stage 2 has packed.
+
+    Raises:
+        UserError: training, validation, test or curated clips are not packed.
+    """
+    splits = [f"{corpus}_{split}" for split in ("train", "validation", "test", "unused")]
+    splits += [f"{tagging_corpus}_{split}" for split in ("curated", "noisy", "test")]
+    may_lack = (splits[3], *splits[5:])
+    clips = {split: PackedAudio(audio / split) for split in splits if split not in may_lack or (audio / split).exists()}
+    train, validation, test, unused, curated, noisy, tagging_test = (len(clips.get(split, ())) for split in splits)
+    scene, sound = clips[splits[0]], clips[splits[4]]
+    return replace(
+        work, train=train + validation, validation=validation, test=test, unused=unused,
+        seconds=len(scene.samples) / max(1, train) / scene.sampling_rate, sampling_rate=scene.sampling_rate,
+        curated=curated, noisy=noisy, tagging_test=tagging_test, tagging_rate=sound.sampling_rate,
+        tagging_seconds=len(sound.samples) / max(1, curated) / sound.sampling_rate,
+    )  # fmt: skip
 
 
 def _ten_seconds(work: Work) -> float:
@@ -143,8 +175,12 @@ def _tagger(work: Work, speeds: Speeds, tagger: Tagger) -> float:
 
 
 def _network(work: Work, speeds: Speeds, training: SceneTraining) -> float:
-    """Every epoch of a network: training, codes of validation and, for the paper's protocol, of all others."""
-    trained = work.train - work.validation
-    crops = trained // training.batch * training.batch
-    coded = work.validation + (trained + work.test + work.unused if work.epoch_scores else 0)
-    return training.epochs * (crops / speeds.whole + coded / speeds.codes)
+    """Every epoch of a system's trainings: crops, codes of validation and, for the paper's protocol, of all others."""
+    kept, tests = work.train - work.validation, work.test + work.unused
+    trainings = [(kept, work.validation + (kept + tests if work.protocol == "both" else 0))]  # clips trained on, coded
+    if work.protocol == "paper":
+        trainings.append((work.train, work.train + tests))
+    if work.final_fit == "all":
+        trainings.append((work.train, 0))  # at most, if validation chose the last epoch
+    crops = sum(clips // training.batch * training.batch for clips, _ in trainings)
+    return training.epochs * (crops / speeds.whole + sum(coded for _, coded in trainings) / speeds.codes)

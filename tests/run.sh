@@ -9,6 +9,6 @@ path_extra=requirements-test.txt
 bin=$(dirname "$PYTHON")
 "$PYTHON" -m ruff check .
 "$PYTHON" -m ruff format --check .
-"$bin/shellcheck" --external-sources run.sh path.sh cmd.sh tests/run.sh .ci/run egs/*/*.sh local/*.sh
+"$bin/shellcheck" --external-sources run.sh driver.sh path.sh cmd.sh tests/run.sh .ci/run egs/*/*.sh local/*.sh
 "$bin/lint-imports" --no-cache
 "$PYTHON" -m pytest "$@"

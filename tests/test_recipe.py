@@ -2,11 +2,13 @@
 
 import fcntl
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import venv
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,7 +36,7 @@ class Recipe:
     folder: Path
 
     def command(self, *options):
-        return [str(ROOT / "run.sh"), "--recipe", str(self.folder), "--nj", "2", "--ngpu", "1", *map(str, options)]
+        return [str(ROOT / "run.sh"), "--recipe", str(self.folder), "--nj", "1", "--ngpu", "0", *map(str, options)]
 
     def run(self, *options):
         environment = {**os.environ, "TAGASC_PYTHON": sys.executable}
@@ -205,11 +207,24 @@ def test_every_fit_and_a_control_stand_in_the_report(finished, tmp_path):
 def test_on_the_cpu_processes_share_the_list_of_runs(finished, tmp_path):
     recipe = Recipe(tmp_path / "copy")
     shutil.copytree(finished.folder, recipe.folder, ignore=shutil.ignore_patterns("scene", "codes", "svm"))
-    status, said = recipe.run("--stage", 5, "--stop-stage", 5, "--ngpu", 0, "--seeds", "1 2")
+    status, said = recipe.run("--stage", 5, "--stop-stage", 5, "--nj", 2, "--seeds", "1 2")
     assert status == 0, said
     logs = [(recipe.folder / f"exp/log/5.scenes.{number}.log").read_text() for number in (0, 1)]
     assert sum(log.count("kept epoch") for log in logs) == 4  # each run once
     assert len(list((recipe.folder / "exp/table1-tiny/scene").glob("*/seed*/model.safetensors"))) == 4
+
+
+def test_a_failed_run_is_told_of_in_its_own_log_alone(finished, tmp_path):
+    recipe = Recipe(tmp_path / "copy")
+    shutil.copytree(finished.folder, recipe.folder)
+    (recipe.folder / "exp/table1-tiny/scene/baseline/seed1/made_from.json").unlink()
+    options = ("--stage", 5, "--stop-stage", 5, "--nj", 2, "--controls", "@constant")
+    status, said = recipe.run(*options)
+    assert status == 1
+    assert "baseline.seed1 failed: " in said
+    assert (recipe.folder / "exp/table1-tiny/scene/shared_h4_l3@constant/seed1/model.safetensors").exists()
+    assert "5.scenes." in said
+    assert "5.controls." not in said  # that step did well
 
 
 def test_two_runs_at_once_are_refused(finished):
@@ -246,12 +261,20 @@ def test_dry_run_prints_the_commands_and_runs_nothing(recipe, tmp_path):
         (["--force=maybe"], "--force is true or false"),
         (["mini"], "mini is no option"),
         (["--recipe", "nowhere"], "there is no recipe nowhere"),
+        (["--stage", "5", "--ngpu", "1"], "has no usable GPU"),
         (["--stage", "5", "--ngpu", "2"], "has no usable GPU"),
         (["--stage", "0", "--corpus-seed", "-1", "--force"], "--seed must not be negative"),
         (["--stage", "0", "--clips-per-location", "0", "--force"], "must be positive"),
         (["--stage", "0", "--group", "(", "--force"], "is no pattern"),
-        (["--stage", "5", "--seeds", "x"], "must be whole numbers"),
-        (["--stage", "5", "--systems", "att_h3"], "there is no system 'att_h3'"),
+        (["--stage", "8", "--seeds", "x"], "must be whole numbers"),
+        (["--stage", "8", "--systems", "att_h3"], "there is no system 'att_h3'; take all, table2, table3, "),
+        (["--stage", "8", "--systems", "all att_h3@shuffled"], "there is no system 'att_h3@shuffled'"),
+        (["--stage", "8", "--systems", "shared_h4_l3@other"], "its control is one of @shuffled @constant"),
+        (["--stage", "8", "--controls", "shuffled"], "takes @shuffled @constant @within @oracle, not shuffled"),
+        (["--stage", "8", "--trunk", "tabel1"], "conf/trunk_tabel1.yaml; --trunk is one of table1"),
+        (["--stage", "8", "--tagger", "/no/tags.npz"], "/no/tags.npz does not exist"),
+        (["--stage", "8", "--activation", "softmx"], "--activation is one of auto sigmoid softmax"),
+        (["--stage", "8", "--sample", "int8"], "--sample is one of int16 float32"),
     ],
 )
 def test_a_wrong_option_is_one_clear_line(finished, options, said):
@@ -261,12 +284,78 @@ def test_a_wrong_option_is_one_clear_line(finished, options, said):
     assert "Traceback" not in output
 
 
-def test_help_fits_a_screen(recipe):
+def test_an_estimate_is_of_what_will_run(recipe, tmp_path):
+    status, said = recipe.run("--estimate", "--dry-run", "--nj", 4, "--protocol", "paper", "--final-fit", "all")
+    assert status == 0, said
+    for words in ("at_once 2", "--scene-threads 2", "protocol paper --work.final_fit all", "own_tagger true"):
+        assert words in said
+    status, said = recipe.run("--estimate", "--dry-run", "--ngpu", 4, "--tagger", "a.npz")
+    assert "--work.gpus 4 --work.at_once 4" in said
+    assert "own_tagger false" in said
+    assert "--scene-threads" not in said
+    plain = Recipe(tmp_path / "plain")
+    shutil.copytree(recipe.folder / "conf", plain.folder / "conf")
+    (plain.folder / "recipe.sh").write_text((recipe.folder / "recipe.sh").read_text() + "unset -f workload\n")
+    assert "write a function workload" in plain.run("--estimate")[1]
+    assert "/dump/audio --corpus tau2019 --tagging-corpus fsdkaggle2019" in plain.run("--estimate", "--dry-run")[1]
+
+
+@pytest.mark.parametrize("systems", ["all", "table2 table5", "baseline shared_h4_l3@within @oracle"])
+def test_every_kind_of_name_is_taken(recipe, systems):
+    status, said = recipe.run("--systems", systems, "--seeds", "0 12", "--dry-run", "--controls", "@constant @within")
+    assert status == 0, said
+
+
+def test_help_tells_each_option_and_its_value(recipe):
     status, said = recipe.run("--help")
     assert status == 0
-    assert len(said.splitlines()) <= 40
-    for name in ("0 download", "8 report", "--stop-stage", "--scene-train", "--dry-run"):
-        assert name in said
+    for words in ("0 download", "8 report", "--stop-stage last stage to run [8]", "--dry-run print the commands, run"):
+        assert words in " ".join(said.split())
+    # The recipe sets a number of its own; what it means is told by the recipe that it sources.
+    assert "--scene-train training clips of each scene [6]" in " ".join(said.split())
+
+
+@pytest.mark.parametrize("name", sorted(path.parent.name for path in ROOT.glob("egs/*/recipe.sh")))
+def test_help_of_every_recipe_has_short_lines(name):
+    done = subprocess.run([ROOT / "run.sh", "--recipe", name, "--help"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert max(map(len, done.stdout.splitlines())) <= 120
+    assert "--trunk" in done.stdout
+    assert "train the tagger's noisy head too" in done.stdout
+
+
+def source_path(python, **environment):
+    environment = {**os.environ, "TAGASC_PYTHON": str(python), **environment}
+    command = ["bash", "-c", f". '{ROOT}/path.sh'"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    return done.returncode, done.stderr.splitlines()
+
+
+def test_a_python_of_ones_own_has_every_package_and_none_too_old(tmp_path):
+    assert source_path(sys.executable) == (0, [])
+    for package in ("scipy-1.9.3", "matplotlib-3.9", "torch-2.11.0a0+git"):
+        (tmp_path / f"{package}.dist-info").mkdir()
+        name, version = package.split("-")
+        (tmp_path / f"{package}.dist-info/METADATA").write_text(f"Name: {name}\nVersion: {version}\n")
+    status, (said,) = source_path(sys.executable, PYTHONPATH=str(tmp_path))
+    assert status == 1
+    assert "lacks scipy 1.15 or newer (there is 1.9.3), matplotlib 3.10 or newer (there is 3.9); install" in said
+    venv.create(tmp_path / "bare")
+    status, (said,) = source_path(tmp_path / "bare/bin/python", PYTHONPATH="")
+    assert status == 1
+    wanted = [re.split(r"\W", line)[0] for line in (ROOT / "requirements.txt").read_text().split()]
+    assert [name for name in wanted if name not in said] == []
+
+
+def test_a_gpu_that_is_there_is_asked_for(recipe, tmp_path):
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho 'GPU 0: one that torch may not know'\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    environment = {**os.environ, "TAGASC_PYTHON": sys.executable, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    command = recipe.command("--ngpu", "auto", "--stage", 5, "--dry-run")
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "--device cuda " in done.stdout
+    assert "--device auto" not in done.stdout
 
 
 def wait_for(path, process, seconds=120):

@@ -14,7 +14,7 @@ scene_train=72
 scene_test=48
 clips_per_location=6
 tagging_train=800
-group='^([0-9]+)-'     # ESC-10's fold stands before the first dash
+group='^([0-9]+)-'     # which event files may come from one recording: here ESC-10's fold, before the first dash
 
 costs=("1 min, 0.7 GB" "10 s" "10 s, 0.6 GB" "3 min" "15 s" "20 min" "2 min" "10 s" "15 s")  # with --protocol ours
 

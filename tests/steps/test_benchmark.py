@@ -1,9 +1,13 @@
 import re
+from inspect import signature
 
 import pytest
+import torch
 import yaml
 
+from steps import benchmark, train_tagger
 from tagasc.files import read_json
+from tagasc.speed import Speed
 from tests.conftest import run, succeed
 
 TINY = ["--trunk.stem_filters", 8, "--trunk.block_filters", "[8, 8]", "--scene.crop_seconds", 0.5]
@@ -55,6 +59,25 @@ def test_the_estimate_follows_from_the_speeds(everything):
     assert found["estimate"]["download"] is None
     assert "not estimated" in said
     assert "together" in said
+
+
+def test_a_configuration_means_what_it_means_to_stage_3():
+    ours, theirs = (signature(step.main).parameters for step in (benchmark, train_tagger))
+    shared = ("model", "mel", "training", "pseudo_labels", "semi", "inference", "folds", "stages")
+    assert [ours[name].default for name in shared] == [theirs[name].default for name in shared]
+
+
+def test_the_scene_network_alone_gets_its_own_threads(monkeypatch):
+    threads = []
+
+    def measured(*_):
+        threads.append(torch.get_num_threads())
+        yield Speed("fake", 1.0, 2)
+
+    monkeypatch.setattr("tagasc.scene.speed.speeds", measured)
+    before = torch.get_num_threads()
+    succeed("steps/benchmark.py", "scene", "--scene-threads", before - 1)
+    assert [*threads, torch.get_num_threads()] == [before - 1, before]
 
 
 def test_what_cannot_be_measured_is_one_clear_line():
