@@ -45,7 +45,7 @@ class Options:
     scenes: Scenes
     model: TaggerConfig
     mel: MelConfig
-    streams: int
+    training: TaggerTraining
     work: Work
     compiled: bool
     device: torch.device
@@ -64,7 +64,7 @@ def _scene(o: Options, folder: Path) -> Iterator[Speed]:
 
 MEASUREMENTS: dict[str, Callable[[Options, Path], Iterator[Speed]]] = {
     "scene": _scene,
-    "tagger": lambda o, folder: tagger_speeds(folder, o.model, o.mel, o.streams, o.compiled, o.device, o.seconds),
+    "tagger": lambda o, folder: tagger_speeds(folder, o.model, o.mel, o.training, o.compiled, o.device, o.seconds),
     "pack": lambda o, folder: pack_speeds(folder, 16 * o.nj, o.nj, o.seconds),
     "svm": lambda o, folder: svm_speeds(
         o.work.train - o.work.validation, o.work.test + o.work.unused, o.scenes.trunk.code_size, o.nj, o.seconds
@@ -145,7 +145,8 @@ def main(
         trunk, replace(scene, batch=small or scene.batch), work.seconds, work.sampling_rate, data_on=data_on
     )
     made = compiles(compiled, where)
-    options = Options(scenes, model, mel, small or training.batch, work, made, where, nj, seconds, scene_threads)
+    events = replace(training, batch=small or training.batch)
+    options = Options(scenes, model, mel, events, work, made, where, nj, seconds, scene_threads)
     found = [one for part in (MEASUREMENTS if what == "all" else (what,)) for one in _measured(part, options)]
     console.print("\n" + aligned((("part", "what", "clips/s", "× its first", "calls"), _rows(found))) + "\n")
     result = {"speeds": [{"part": part, **asdict(one)} for part, one in found]}

@@ -3,7 +3,7 @@
 # Every variable is an option of ./run.sh.
 
 summary="the paper's experiment, on the data sets as published; wants a GPU"
-note=
+note="" # stands over the results
 
 systems=all
 seeds="1 2 3"
@@ -12,12 +12,12 @@ tagger=resnet34    # trained from conf/tagger_<tagger>.yaml (fast) or conf/tagge
 noisy=true     # train the tagger's noisy head too
 
 scene_corpus=tau2019         # local/<scene_corpus>.py makes its manifests
-scene_source=$dir/corpora/TAU-urban-acoustic-scenes-2019-development
+scene_source=$dir/corpora/TAU-urban-acoustic-scenes-2019-development # folder of the corpus
 scene_seconds=10             # length of a scene clip
 events_table=                # table of the events that each scene clip holds; unknown here
 
 tagging_corpus=fsdkaggle2019 # local/<tagging_corpus>.py makes its manifests
-tagging_source=$dir/corpora/FSDKaggle2019
+tagging_source=$dir/corpora/FSDKaggle2019 # folder of the corpus
 
 allow_partial=false          # take corpora that lack clips
 

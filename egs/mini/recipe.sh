@@ -3,7 +3,7 @@
 # Every variable is an option of ./run.sh.
 
 summary="the whole chain on a synthetic corpus, in minutes on two CPU cores"
-note="Synthetic corpus: synthesised scenes, made by local/soundscapes.py. The figures say that the recipe works, nothing about real scenes."
+note="Synthetic corpus: synthesised scenes, made by local/soundscapes.py. The figures say that the recipe works, nothing about real scenes." # stands over the results
 
 systems="baseline beforecode_l3 att_h2_l1 shared_h4_l3"
 seeds=1
@@ -12,7 +12,7 @@ tagger=mini    # name of the tagger trained from conf/tagger.yaml; or FILE.npz, 
 noisy=true     # train the tagger's noisy head too
 
 scene_corpus=tau2019         # local/<scene_corpus>.py makes its manifests
-scene_source=$dir/corpora/TAU-urban-acoustic-scenes-2019-development
+scene_source=$dir/corpora/TAU-urban-acoustic-scenes-2019-development # folder of the corpus
 scene_seconds=4              # length of a scene clip
 scene_rate=16000             # sampling rate of the scenes, Hz
 scene_train=48               # training clips of each scene
@@ -21,7 +21,7 @@ clips_per_location=3         # clips recorded at one location
 events_table=$dir/corpora/TAU-urban-acoustic-scenes-2019-development/soundscapes_events.csv # the clips' events, if known
 
 tagging_corpus=fsdkaggle2019 # local/<tagging_corpus>.py makes its manifests
-tagging_source=$dir/corpora/FSDKaggle2019
+tagging_source=$dir/corpora/FSDKaggle2019 # folder of the corpus
 tagging_rate=16000           # sampling rate of the tagging clips, Hz
 tagging_train=510            # curated clips, and as many noisy ones
 

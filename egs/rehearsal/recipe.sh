@@ -4,7 +4,7 @@
 # Every variable is an option of ./run.sh.
 
 summary="the paper's numbers of clips, synthetic, two epochs: does this machine carry it? (without a GPU: --trunk narrow --tagger narrow)"
-note="Synthetic corpus: some hundreds of different clips, each many times, under the numbers of the published corpora. For time and memory only; the accuracies say nothing."
+note="Synthetic corpus: some hundreds of different clips, each many times, under the numbers of the published corpora. For time and memory only; the accuracies say nothing." # stands over the results
 
 systems="baseline shared_h4_l3"
 seeds=1
@@ -13,13 +13,13 @@ tagger=resnet34    # trained from conf/tagger_<tagger>.yaml (narrow) or conf/tag
 noisy=true         # train the tagger's noisy head too
 
 scene_corpus=tau2019         # local/<scene_corpus>.py makes its manifests
-scene_source=$dir/corpora/TAU-urban-acoustic-scenes-2019-development
+scene_source=$dir/corpora/TAU-urban-acoustic-scenes-2019-development # folder of the corpus
 scene_seconds=10             # length of a scene clip
 scene_distinct=20            # of each scene's training, test and unused clips so many differ
 events_table=                # table of the events that each scene clip holds; not wanted here
 
 tagging_corpus=fsdkaggle2019 # local/<tagging_corpus>.py makes its manifests
-tagging_source=$dir/corpora/FSDKaggle2019
+tagging_source=$dir/corpora/FSDKaggle2019 # folder of the corpus
 tagging_distinct=340         # of each part's clips so many differ; they last 2 s or so, FSDKaggle2019's 13
 
 costs=("3 min, 0.7 GB" "1 min" "not run, 33 GB" "not run" "not run" "not run" "not run" "not run" "not run")

@@ -3,7 +3,7 @@
 # noisy clips have wrong labels. ablation.sh runs it over test sets and seeds; docs/tagger.md.
 
 summary="the tagger alone, on recorded sounds with wrong labels (--sounds)"
-note=
+note="" # stands over the results
 
 sounds=             # folder of recorded sounds, a subfolder per class, such as ESC-10
 test_group=5        # the group of recordings to test on, 1 to 5: the next two are curated, the last two noisy
@@ -15,7 +15,7 @@ tagger=both
 noisy=true          # train the tagger's noisy head too
 
 tagging_corpus=fsdkaggle2019
-tagging_source=$dir/corpora/FSDKaggle2019
+tagging_source=$dir/corpora/FSDKaggle2019 # folder of the corpus
 scene_corpus=       # none: the tagger is scored on its own test clips
 stop_stage=3
 systems=baseline seeds=1 trunk=none events_table=

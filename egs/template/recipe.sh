@@ -3,7 +3,7 @@
 # Copy this folder, change what follows, and read docs/adapting.md. Every variable is an option of ./run.sh.
 
 summary="copy this folder for a corpus of your own; docs/adapting.md"
-note=
+note="" # stands over the results
 
 systems="baseline beforecode_l3 att_h2_l1 shared_h4_l3"
 seeds="1 2 3"

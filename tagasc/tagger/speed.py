@@ -25,24 +25,31 @@ _CLASSES = [f"class{n:02d}" for n in range(80)]
 
 
 def speeds(
-    folder: Path, model: TaggerConfig, mel: MelConfig, batch: int, compiled: bool, device: torch.device, seconds: float
+    folder: Path,
+    model: TaggerConfig,
+    mel: MelConfig,
+    training: TaggerTraining,
+    compiled: bool,
+    device: torch.device,
+    seconds: float,
 ) -> Iterator[Speed]:
-    """Measure a tagger (two streams of ``batch`` clips); beside the published one, what plain PyTorch makes of it.
+    """Measure a tagger in training (two streams) and in use; beside the published one, what plain PyTorch makes of it.
 
     Args:
         folder: an empty folder, for the noise.
         model: shape of the network.
         mel: the spectrogram.
-        batch: clips of each stream.
+        training: its batch and crops.
         compiled: measure the training step as torch.compile makes it, too.
         device: where.
         seconds: for each measurement.
     """
+    batch = training.batch
     if model == TaggerConfig():
         plain = _plain(batch, device)
         yield measure("training step, plain PyTorch in float32, ready spectrograms", plain, 2 * batch, device, seconds)
     for also in (False, True)[: 1 + compiled]:
-        task = _task(folder / f"compiled{also}", model, mel, batch, also, device)
+        task = _task(folder / f"compiled{also}", model, mel, training, also, device)
         streams, draws = task.streams(Draws(1, 1)), Draws(1, 1)
         step = lambda task=task, streams=streams, draws=draws: task.step(streams, 0, draws)
         yield measure("compiled: " * also + STEP, step, 2 * batch, device, seconds)
@@ -81,13 +88,14 @@ def _plain(batch: int, device: torch.device) -> Callable[[], None]:
 
 
 def _task(
-    folder: Path, model: TaggerConfig, mel: MelConfig, batch: int, compiled: bool, device: torch.device
+    folder: Path, model: TaggerConfig, mel: MelConfig, training: TaggerTraining, compiled: bool, device: torch.device
 ) -> TaggerTask:
-    clips = [
-        TaggedClips(noise_folder(folder / name, 2 * batch, 6.0, mel.sampling_rate, 1, _CLASSES), _CLASSES, mel, device)
+    config = replace(training, folds=2, leave_out=())
+    noise = [
+        noise_folder(folder / name, 2 * config.batch, 6.0, mel.sampling_rate, 1, _CLASSES)
         for name in ("curated", "noisy")
     ]
-    config = replace(TaggerTraining(), batch=batch, folds=2)
+    clips = [TaggedClips(packed, _CLASSES, mel, device) for packed in noise]
     return TaggerTask(Fold(0, *clips, config, model, mel, 1, folder, device, compiled))
 
 
