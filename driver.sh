@@ -60,7 +60,8 @@ load_recipe() { # find the recipe among the arguments and read it; what it sets 
 }
 
 parse() { # set the variables that the options name
-    local known=" recipe stage stop_stage systems seeds tagger_folds tagger_stages tagger_seed activation ngpu nj protocol final_fit controls code_windows sample deterministic data_on compiled force dry_run estimate ${recipe_options[*]} " option value
+    local known option value
+    known=" $(sed -n '/^recipe=/,/^estimate=/s/=.*//p' "$here/run.sh" | xargs) ${recipe_options[*]} "
     while (($#)); do
         [[ $1 == --help || $1 == -h ]] && { usage; exit 0; }
         [[ $1 == --* ]] || status=2 die "$1 is no option; see ./run.sh --help"
