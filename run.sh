@@ -60,7 +60,9 @@ trap 'stopped 143' TERM
     device=cuda # and never auto, by which a GPU that torch cannot use would mean days on the CPU
     if ((ngpu == 0)); then device=cpu; fi
     tag_source=$dir/exp/tagger/$tagger
+    own_tagger=true
     if [[ $tagger == hf:* || $tagger == *.npz ]]; then # made elsewhere; its name as one a folder may have
+        own_tagger=false
         tag_source=$tagger
         tagger=${tagger%.npz}
         tagger=${tagger//[^[:alnum:]._-]/-}
@@ -68,7 +70,7 @@ trap 'stopped 143' TERM
     fi
     tagger_config=$dir/conf/tagger_$tagger.yaml
     [[ -f $tagger_config ]] || tagger_config=$dir/conf/tagger.yaml
-    [[ -f $tagger_config ]] || ((stop_stage < 3)) || status=2 die "there is no $tagger_config, nor one of --tagger $tagger; see docs/tagger.md"
+    [[ -f $tagger_config || $own_tagger == false ]] || ((stop_stage < 3)) || status=2 die "there is no $tagger_config, nor one of --tagger $tagger; see docs/tagger.md"
     [[ $tag_source != *.npz || -e $tag_source ]] || $dry_run || status=2 die "--tagger $tag_source does not exist"
     experiment=$dir/exp/$trunk-$tagger
     tags=$dir/dump/tags/$tagger
@@ -104,9 +106,8 @@ trap 'stopped 143' TERM
 
 # shellcheck disable=SC2086,SC2154,SC2206,SC2207  # gpu_cmd and what the recipe echoes are words; variables of the recipe
 how_long() { # measure this machine, and estimate each stage from that
-    local command amount networks own=true
+    local command amount networks
     networks=$(at_once)
-    [[ $tag_source == "$dir/exp/tagger/$tagger" ]] || own=false
     if declare -F workload >/dev/null; then
         amount=($(workload))
     elif [[ -n $scene_corpus && (-d $dir/dump/audio || $dry_run == true) ]]; then
@@ -117,8 +118,9 @@ how_long() { # measure this machine, and estimate each stage from that
     command=($gpu_cmd "$PYTHON" "$here"/steps/benchmark.py all --seconds 5 --trunk "$dir/conf/trunk_$trunk.yaml"
         --scene "$dir/conf/scene.yaml" --config "$tagger_config" --systems "$systems $controls" "${which[@]}" --nj "$nj"
         --device "$device" "${fast[@]}" --work.gpus "$((ngpu > 1 ? ngpu : 1))" --work.at_once "$networks"
-        --work.protocol "$protocol" --work.final_fit "$final_fit" --work.own_tagger "$own"
+        --work.protocol "$protocol" --work.final_fit "$final_fit" --work.own_tagger "$own_tagger"
         ${tagger_folds:+--folds "$tagger_folds"} ${tagger_stages:+--stages "$tagger_stages"} "${amount[@]}")
+    $noisy || command+=(--work.noisy 0)
     ((ngpu > 0 || networks == 1)) || command+=(--scene-threads "$((nj / networks))") # as on_cores has it
     if $dry_run; then printf '%q ' "${command[@]}"; echo; else env -u TAGASC_CONSOLE_FD "${command[@]}"; fi
 }
@@ -130,17 +132,17 @@ run_stage() {
         manifests)
             [[ -z $scene_corpus ]] || beside "$scene_corpus" $cpu_cmd "$PYTHON" "$here/local/$scene_corpus.py" "$scene_source" "$dir/data/$scene_corpus" \
                 --nj "$nj" $(scene_manifest_options) "${again[@]}"
-            beside "$tagging_corpus" $cpu_cmd "$PYTHON" "$here/local/$tagging_corpus.py" "$tagging_source" "$dir/data/$tagging_corpus" \
+            ! $own_tagger || beside "$tagging_corpus" $cpu_cmd "$PYTHON" "$here/local/$tagging_corpus.py" "$tagging_source" "$dir/data/$tagging_corpus" \
                 --nj "$nj" $(tagging_manifest_options) "${again[@]}"
             wait_for_workers manifests ;;
         pack)
             [[ -z $scene_corpus ]] || beside "$scene_corpus" $cpu_cmd "$PYTHON" "$here"/steps/pack_audio.py --manifests "$dir/data/$scene_corpus" \
                 --out "$dir/dump/audio" ${scene_seconds:+--seconds "$scene_seconds"} --nj "$nj" --sample "$sample" "${again[@]}"
-            beside "$tagging_corpus" $cpu_cmd "$PYTHON" "$here"/steps/pack_audio.py --manifests "$dir/data/$tagging_corpus" \
+            ! $own_tagger || beside "$tagging_corpus" $cpu_cmd "$PYTHON" "$here"/steps/pack_audio.py --manifests "$dir/data/$tagging_corpus" \
                 --out "$dir/dump/audio" --nj "$nj" --sample "$sample" "${again[@]}"
             wait_for_workers pack ;;
         tagger)
-            if [[ $tag_source != "$dir/exp/tagger/$tagger" ]]; then $dry_run || say "stage 3 (tagger): $tagger is trained elsewhere"; return; fi
+            if ! $own_tagger; then $dry_run || say "stage 3 (tagger): $tagger is trained elsewhere"; return; fi
             local part parts=all log=tagger
             ((ngpu <= 1)) || parts="stage1 pseudo_labels stage2 score"
             for part in $parts; do
@@ -180,7 +182,8 @@ for ((now = stage; now <= stop_stage; now++)); do
     run_stage
 done
 if ((${#failures[@]})); then
-    printf '%s\n' "" "some runs failed, the others are done:" "${failures[@]}" "To go on: the same command again" >&2
+    now=$stage # --force would do the others over
+    printf '%s\n' "" "some runs failed, the others are done:" "${failures[@]}" "To go on: $(go_on)" >&2
     exit 1
 fi
 $dry_run || say "done in $SECONDS s"

@@ -1,13 +1,15 @@
 """What a recipe will take on this machine, stage by stage, from speeds that were measured on it."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from tagasc.audio import PackedAudio
+from tagasc.errors import UserError
 from tagasc.pack_speed import PACKED
+from tagasc.packed import packed_splits
 from tagasc.scene.settings import SceneTraining
 from tagasc.scene.speed import CODES, WHOLE
 from tagasc.speed import Speed
@@ -139,20 +141,43 @@ def packed(work: Work, audio: Path, corpus: str, tagging_corpus: str) -> Work:
     """The work with the clips that stage 2 has packed.
 
     Raises:
-        UserError: training, validation, test or curated clips are not packed.
+        UserError: training, validation or test clips are not packed, or curated ones for a tagger of one's own.
     """
-    splits = [f"{corpus}_{split}" for split in ("train", "validation", "test", "unused")]
-    splits += [f"{tagging_corpus}_{split}" for split in ("curated", "noisy", "test")]
-    may_lack = (splits[3], *splits[5:])
-    clips = {split: PackedAudio(audio / split) for split in splits if split not in may_lack or (audio / split).exists()}
-    train, validation, test, unused, curated, noisy, tagging_test = (len(clips.get(split, ())) for split in splits)
-    scene, sound = clips[splits[0]], clips[splits[4]]
+    scenes = _packed(audio, corpus, ("train", "validation", "test"))
+    counts = {split: len(clips) for split, clips in scenes.items()}
+    work = replace(
+        work,
+        train=counts["train"] + counts["validation"],
+        validation=counts["validation"],
+        test=counts["test"],
+        unused=counts.get("unused", 0),
+        seconds=_mean_seconds(scenes),
+        sampling_rate=scenes["train"].sampling_rate,
+    )
+    if not work.own_tagger:
+        return replace(work, curated=0, noisy=0, tagging_test=0)
+    sounds = _packed(audio, tagging_corpus, ("curated",))
     return replace(
-        work, train=train + validation, validation=validation, test=test, unused=unused,
-        seconds=len(scene.samples) / max(1, train) / scene.sampling_rate, sampling_rate=scene.sampling_rate,
-        curated=curated, noisy=noisy, tagging_test=tagging_test, tagging_rate=sound.sampling_rate,
-        tagging_seconds=len(sound.samples) / max(1, curated) / sound.sampling_rate,
-    )  # fmt: skip
+        work,
+        curated=len(sounds["curated"]),
+        noisy=len(sounds.get("noisy", ())) if work.noisy else 0,
+        tagging_test=len(sounds.get("test", ())),
+        tagging_rate=sounds["curated"].sampling_rate,
+        tagging_seconds=_mean_seconds(sounds),
+    )
+
+
+def _packed(audio: Path, corpus: str, needed: Sequence[str]) -> dict[str, PackedAudio]:
+    folders = packed_splits(audio, corpus)
+    for split in needed:
+        if split not in folders:
+            raise UserError(f"{audio} holds no packed {corpus}_{split}; run stage 2 (pack)")
+    return {split: PackedAudio(folder) for split, folder in folders.items()}
+
+
+def _mean_seconds(clips: dict[str, PackedAudio]) -> float:
+    seconds = sum(len(one.samples) / one.sampling_rate for one in clips.values())
+    return seconds / sum(len(one) for one in clips.values())
 
 
 def _ten_seconds(work: Work) -> float:

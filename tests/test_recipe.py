@@ -225,6 +225,8 @@ def test_a_failed_run_is_told_of_in_its_own_log_alone(finished, tmp_path):
     assert (recipe.folder / "exp/table1-tiny/scene/shared_h4_l3@constant/seed1/model.safetensors").exists()
     assert "5.scenes." in said
     assert "5.controls." not in said  # that step did well
+    assert said.splitlines()[-1].startswith("To go on: ")  # without --force, see above
+    assert "--stage 5" in said.splitlines()[-1]
 
 
 def test_two_runs_at_once_are_refused(finished):
@@ -236,6 +238,14 @@ def test_two_runs_at_once_are_refused(finished):
         status, said = finished.run("--stage", 8)
     assert status == 1
     assert "process 12345 has been running this recipe for 10 minutes" in said
+
+
+@pytest.mark.parametrize("tagger", ["hf:someone/model", "tags.npz"])
+def test_a_tagger_made_elsewhere_wants_no_tagging_corpus(tagger, recipe):
+    status, said = recipe.run("--dry-run", "--tagger", tagger)
+    assert status == 0
+    assert not [program for program in ("fsdkaggle2019.py", "data/fsdkaggle2019", "train_tagger") if program in said]
+    assert "extract_tags.py" in said
 
 
 def test_dry_run_prints_the_commands_and_runs_nothing(recipe, tmp_path):

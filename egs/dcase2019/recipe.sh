@@ -25,7 +25,7 @@ costs=("not run, 155 GB" "not run" "not run, 61 GB" "not run" "not run" "not run
 
 download() {
     fetch download_tau2019.sh "$scene_source" TAU-urban-acoustic-scenes-2019-development
-    fetch download_fsdkaggle2019.sh "$tagging_source" FSDKaggle2019
+    ! $own_tagger || fetch download_fsdkaggle2019.sh "$tagging_source" FSDKaggle2019
 }
 fetch() { # SCRIPT FOLDER NAME: fetch a corpus unless its folder is there
     local folder=${2%/}

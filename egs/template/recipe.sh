@@ -22,8 +22,9 @@ tagging_source=$dir/sounds.csv # table of the clips: file, labels, and, if known
 costs=("-" "?" "?" "?" "?" "?" "?" "?" "?")
 
 download() { # nothing to fetch: the corpora are yours
-    local table
-    for table in "$scene_source" "$tagging_source"; do
+    local table tables=("$scene_source")
+    ! $own_tagger || tables+=("$tagging_source")
+    for table in "${tables[@]}"; do
         $dry_run || [[ -e $table ]] || die "$table does not exist; give --scene-source and --tagging-source"
     done
 }

@@ -96,7 +96,10 @@ def test_packed_clips_are_counted(audio):
     assert 0 < found.validation < found.train / 2
     assert (found.seconds, found.sampling_rate, found.tagging_rate) == (SECONDS, RATE, RATE)
     assert [found.curated, found.noisy, found.tagging_test] == [len(one) for one in clips.values()]
-    assert found.tagging_seconds == pytest.approx(np.mean([c.frames for c in clips["curated"].clips]) / RATE)
+    frames = [clip.frames for one in clips.values() for clip in one.clips]
+    assert found.tagging_seconds == pytest.approx(np.mean(frames) / RATE)
+    assert packed(Work(noisy=0), audio, "tau2019", "fsdkaggle2019").noisy == 0
+    assert packed(Work(own_tagger=False), audio, "tau2019", "none").curated == 0
     with pytest.raises(UserError, match="stage 2"):
         packed(Work(), audio, "other", "fsdkaggle2019")
 
