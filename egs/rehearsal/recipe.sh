@@ -1,8 +1,8 @@
 # shellcheck shell=bash disable=SC2034,SC2086,SC2154  # read by run.sh
 # rehearsal: the paper's experiment with as many clips as the published corpora have, but few epochs and synthetic clips.
 # It shows whether a machine can carry the whole, and what it takes, before anything is downloaded: docs/performance.md.
-# What it does not show: reading 62 GB off the disk (few different clips lie there), and the length of FSDKaggle2019's
-# clips (2 s here, 13 s there: a sixth of the packed tagging audio, and of the time to read and tag it).
+# What it does not show: reading 74 GB off the disk (few different clips lie there), and the length of FSDKaggle2019's
+# clips (2 s here, 13 s there: a seventh of the packed tagging audio, and of the time to read and tag it).
 # Every variable is an option of ./run.sh.
 
 summary="the paper's numbers of clips, synthetic, two epochs: does this machine carry it? (without a GPU: --trunk narrow --tagger narrow)"
