@@ -14,7 +14,7 @@ from tagasc.results import (
     SVM,
     SystemResult,
 )
-from tagasc.statistics import bootstrap, holm
+from tagasc.statistics import bootstrap
 from tagasc.systems import TAGS_ALONE
 
 Table = tuple[Sequence[str], Sequence[Sequence[str]]]
@@ -70,8 +70,8 @@ def most_telling(results: Sequence[SystemResult], rows: int) -> list[SystemResul
     return [result for result in results if result.name in kept]
 
 
-def difference_table(gains: Mapping[str, Difference], family: Sequence[str]) -> Table:
-    """A row a system of one family, with Holm's correction over those of the family that were run."""
+def difference_table(gains: Mapping[str, Difference], names: Sequence[str], corrected: Mapping[str, float]) -> Table:
+    """A row a named system; ``corrected`` holds Holm's p by system."""
     header = (
         "system",
         "minus baseline",
@@ -81,8 +81,6 @@ def difference_table(gains: Mapping[str, Difference], family: Sequence[str]) -> 
         "Holm's p",
         "McNemar's p (treats clips as independent)",
     )
-    names = [name for name in family if name in gains]
-    corrected = holm([gains[name].p for name in names]) if names else []
     return header, [
         (
             name,
@@ -90,10 +88,10 @@ def difference_table(gains: Mapping[str, Difference], family: Sequence[str]) -> 
             interval(gains[name].by_location, "+.1f"),
             interval(gains[name].by_clip, "+.1f"),
             _p(gains[name].p),
-            _p(holms),
+            _p(corrected[name]),
             "" if gains[name].mcnemar is None else _p(gains[name].mcnemar),
         )
-        for name, holms in zip(names, corrected, strict=True)
+        for name in names
     ]
 
 

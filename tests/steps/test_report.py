@@ -79,9 +79,10 @@ def test_controls_are_labelled_and_stand_in_no_family(reported):
     for name in ("within", "oracle"):
         for line in (line for line in page.splitlines() if line.startswith(f"| shared_h4_l3@{name} ")):
             assert "true label" in line
-    families = page[page.index("### Differences") : page.index("## Controls")]
-    assert "@" not in families
-    assert "tags_alone" not in families
+    family = page[page.index("### Differences") : page.index("## Controls")]
+    assert "@" not in family
+    assert "tags_alone" not in family
+    assert "compared to the baseline here (3), whatever\ntheir table" in family
     assert re.search(r"shared_h4_l3 minus shared_h4_l3@shuffled: .* points .*(is shown|is not shown|harm)", page)
 
 
