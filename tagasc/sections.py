@@ -18,7 +18,8 @@ PROTOCOLS = """\
 - **test** are the official test clips; **test+unused** adds those that the official lists leave out, as the paper did
   in part.
 - Intervals are 95 % percentile bootstraps. Over locations they tell how much a figure depends on the test locations;
-  none of them covers what another training would change. *Shown* means that the interval over locations leaves out 0.
+  none of them covers what another training would change. *Shown* means that the interval over locations leaves out 0;
+  the *standard deviation over seeds* beside it is of the difference, over the seeds that both sides have.
 """
 
 
@@ -183,10 +184,12 @@ def scenes_section(study: Study) -> list[str]:
 
 
 def verdict(difference: Difference, gain: str, loss: str) -> str:
-    """Whether a gain, a loss, or neither is shown by the interval over locations."""
-    if not difference.shown:
-        return f"{gain} is not shown"
-    return f"{gain if difference.mean > 0 else loss} is shown"
+    """Whether a gain, a loss, or neither is shown by the interval over locations, and what is known of other seeds."""
+    what = gain if difference.mean > 0 or not difference.shown else loss
+    said = f"{what} is {'shown' if difference.shown else 'not shown'}"
+    if difference.spread is None:
+        return f"{said}, by these trainings alone (another seed may turn it)"
+    return f"{said} (standard deviation over seeds: {100 * difference.spread:.1f} points)"
 
 
 def _accuracy(study: Study, result: SystemResult) -> str:

@@ -83,7 +83,9 @@ def test_controls_are_labelled_and_stand_in_no_family(reported):
     assert "@" not in family
     assert "tags_alone" not in family
     assert "compared to the baseline here (3), whatever\ntheir table" in family
-    assert re.search(r"shared_h4_l3 minus shared_h4_l3@shuffled: .* points .*(is shown|is not shown|harm)", page)
+    assert re.search(
+        r"shared_h4_l3 minus shared_h4_l3@shuffled: .* points .*(is shown|is not shown), by these trainings", page
+    )
 
 
 def test_of_several_systems_with_controls_the_best_on_validation_is_shown(tmp_path):
