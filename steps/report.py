@@ -1,7 +1,6 @@
 #!/usr/bin/env python3
 """Stage 8: one page of results, with tables and pictures, and how each came about."""
 
-import html
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -60,7 +59,7 @@ def main(
     tables, paper = read_systems(systems_file), PaperFigures.read(paper_file)
     results = gather(experiment, [name for records in tables.values() for name in records])
     study = _study(experiment, results, tables, tags / f"{corpus}_test.npz", recipe / "exp" / "report", note)
-    title = f"Results of {recipe.name}, {experiment.name}"
+    title = report.escaped(f"Results of {recipe.name}, {experiment.name}")
     parts = list(_parts(recipe / "dump" / "audio", (corpus, tagging_corpus), results, experiment, tagger, tags))
     deviating = _deviating(parts)
     page = [f"# {title}", "", *([f"**{note}**", ""] if note else [])]
@@ -72,7 +71,7 @@ def main(
     page += tagger_section(tagger, tags, study.out)
     text = "\n".join([*page, *_made(recipe, results, _outdated(parts), deviating, _unscored(experiment))])
     write_text(study.out / "RESULTS.md", text)
-    write_text(study.out / "RESULTS.html", html_page(text, html.escape(title), study.out))
+    write_text(study.out / "RESULTS.html", html_page(text, title, study.out))
     _say(study, note)
     if deviating:
         log.warning("%s; the report says which", MIXED)

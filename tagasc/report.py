@@ -19,6 +19,7 @@ from tagasc.systems import TAGS_ALONE
 
 Table = tuple[Sequence[str], Sequence[Sequence[str]]]
 NOT_RUN = "not run"
+_ESCAPES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "&#124;", "`": "&#96;", "\n": " "})
 
 
 def accuracy_table(results: Sequence[SystemResult], split: str, bounds: Mapping[str, Bounds]) -> Table:
@@ -168,11 +169,17 @@ def chosen_table(results: Sequence[SystemResult]) -> Table:
 
 
 def markdown(table: Table) -> str:
-    """A table in Markdown, columns of figures to the right."""
+    """A table in Markdown, columns of figures to the right; of HTML only ``<br>`` is a cell's own."""
     header, rows = table
     figures = [any(re.match(r"[*+<-]*\d", row[n]) for row in rows) for n in range(len(header))]
     align = ["--:" if n and figures[n] else ":--" for n in range(len(header))]
-    return "\n".join("| " + " | ".join(row) + " |" for row in (header, align, *rows)) + "\n"
+    cells = [[escaped(cell).replace("&lt;br&gt;", "<br>") for cell in row] for row in (header, *rows)]
+    return "\n".join("| " + " | ".join(row) + " |" for row in (cells[0], align, *cells[1:])) + "\n"
+
+
+def escaped(text: str) -> str:
+    """Text with names from outside, in Markdown: neither HTML nor a link, a picture or a column arises from it."""
+    return text.translate(_ESCAPES).replace("](", "]&#40;")
 
 
 def aligned(table: Table) -> str:

@@ -1,13 +1,16 @@
 import json
 import re
 import shutil
+from html import escape
 
+import numpy as np
 import pytest
 
 from tagasc.codes import Codes
 from tagasc.controls import CONTROLS
 from tagasc.files import digest
 from tagasc.results import gather
+from tagasc.tags import write_npz
 from tests.conftest import run, succeed
 from tests.experiments import RECORD, Fake
 
@@ -143,6 +146,23 @@ def test_where_the_baseline_is_the_best_the_best_of_the_others_stands_beside_it(
     succeed("steps/report.py", *fake.options())
     assert "Best on validation is the baseline itself" in fake.report()
     assert "baseline beside codecat_fc (the best of the others on validation)" in fake.report()
+
+
+def test_scenes_and_clips_may_have_any_name(tmp_path):
+    script = "<script>alert(1)</script>"
+    fake = Fake(tmp_path, scenes=(script, "a|b", "bus", "park"))
+    fake.add("baseline", 1)
+    fake.add(BEST, 1, weights=True)
+    tags = tmp_path / "dump/tags/tiny/tau2019_test.npz"
+    arrays = dict(np.load(tags))
+    write_npz(tags, {}, ids=arrays["ids"][:4], classes=arrays["classes"], values=arrays["values"][:4])
+    succeed("steps/report.py", *fake.options())
+    page, html = fake.report(), (tmp_path / "exp/report/RESULTS.html").read_text(encoding="utf-8")
+    assert "Not shown: " in page  # with the name of a clip that has no tags
+    assert "<script" not in page + html
+    assert f">{escape(script)}</td>" in html
+    header = next(line for line in page.splitlines() if line.startswith("| scene | clips |"))
+    assert _row(page, "## Scene by scene", "a&#124;b").count("|") == header.count("|")
 
 
 def test_without_tags_weights_and_codes_the_report_says_what_is_missing(tmp_path):
