@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
 """Stage 8: one page of results, with tables and pictures, and how each came about."""
 
-import html
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from tagasc import command, provenance, report, sections
 from tagasc.console import console, log
@@ -23,6 +25,11 @@ from tagasc.training import WEIGHTS
 
 EGS = Path(__file__).parents[1] / "egs"
 ROWS = 20  # of the table on the terminal
+TELL_APART = {"system", "control", "seed", "epochs", "trained_on"}  # epochs: of the final fit, by what validation chose
+MIXED = "Not all results were made with the same settings; they are averaged and compared all the same"
+
+# The kind of a result, what it is called, its record, and by name the files that it may have been made from.
+Part = tuple[str, str, dict[str, Any] | None, dict[str, Path]]
 
 
 def main(
@@ -52,17 +59,22 @@ def main(
     tables, paper = read_systems(systems_file), PaperFigures.read(paper_file)
     results = gather(experiment, [name for records in tables.values() for name in records])
     study = _study(experiment, results, tables, tags / f"{corpus}_test.npz", recipe / "exp" / "report", note)
-    title = f"Results of {recipe.name}, {experiment.name}"
-    page = [f"# {title}", "", *([f"**{note}**", ""] if note else []), *sections.summary(study)]
+    title = report.escaped(f"Results of {recipe.name}, {experiment.name}")
+    parts = list(_parts(recipe / "dump" / "audio", (corpus, tagging_corpus), results, experiment, tagger, tags))
+    deviating = _deviating(parts)
+    page = [f"# {title}", "", *([f"**{note}**", ""] if note else [])]
+    page += [f"**{MIXED}** (which: under *How this was made*).", ""] if deviating else []
+    page += sections.summary(study)
     page += sections.paper_section(study, paper, bool(note) or corpus != paper.corpus)
     page += sections.systems_section(study) + sections.controls_section(study) + sections.scenes_section(study)
     page += insight_sections(study, _best_attended(study))
     page += tagger_section(tagger, tags, study.out)
-    outdated = _outdated(recipe / "dump" / "audio", (corpus, tagging_corpus), results, experiment, tagger, tags)
-    text = "\n".join([*page, *_made(recipe, results, outdated, _unscored(experiment))])
+    text = "\n".join([*page, *_made(recipe, results, _outdated(parts), deviating, _unscored(experiment))])
     write_text(study.out / "RESULTS.md", text)
-    write_text(study.out / "RESULTS.html", html_page(text, html.escape(title), study.out))
+    write_text(study.out / "RESULTS.html", html_page(text, title, study.out))
     _say(study, note)
+    if deviating:
+        log.warning("%s; the report says which", MIXED)
 
 
 def _study(
@@ -93,12 +105,17 @@ def _say(study: Study, note: str) -> None:
     log.info("the report: %s", study.out / "RESULTS.md")
 
 
-def _made(recipe: Path, results: list[SystemResult], outdated: list[tuple[str, str]], unscored: list[str]) -> list[str]:
-    """Versions, commands, what is outdated and what was left unfinished."""
+def _made(
+    recipe: Path, results: list[SystemResult], outdated: list[str], deviating: list[str], unscored: list[str]
+) -> list[str]:
+    """Versions, commands, what is outdated or of other settings, and what was left unfinished."""
     lines = ["## How this was made", ""]
     if outdated:
         lines += ["**Outdated** (made from something that has changed since; run the stages again):", ""]
-        lines += [*(f"- {title}: its input {name} has changed" for title, name in outdated), ""]
+        lines += [*(f"- {line}" for line in outdated), ""]
+    if deviating:
+        lines += ["**Of other settings** than most of their kind:", ""]
+        lines += [*(f"- {line}" for line in deviating), ""]
     if unscored:
         lines += [f"Not scored, since they failed or are not finished: {', '.join(unscored)}.", ""]
     records = [run.record for result in results for run in result.runs if run.record]
@@ -116,41 +133,65 @@ def _made(recipe: Path, results: list[SystemResult], outdated: list[tuple[str, s
     return lines
 
 
-def _outdated(
+def _parts(
     audio: Path, corpora: tuple[str, str], results: list[SystemResult], experiment: Path, tagger: Path, tags: Path
-) -> list[tuple[str, str]]:
-    """Results whose inputs are no longer what they were made from, each with the first such input."""
+) -> Iterator[Part]:
+    """All that the report is made of; results of one kind should agree in their settings."""
     corpus, tagging = corpora
     packed = {split: folder / "index.json" for split, folder in packed_splits(audio, corpus).items()}
     vectors = {split: tags / f"{corpus}_{split}.npz" for split in packed}
     inputs = {f"audio {s}": packed[s] for s in packed} | {f"tags {s}": vectors[s] for s in packed}
-    found = []
-
-    def check(title: str, record: dict | None, files: dict[str, Path]) -> None:
-        made_from = (record or {}).get("inputs", {})
-        changed = [name for name, digest in made_from.items() if name in files and _digest(files[name]) != digest]
-        found.extend((title, name) for name in changed[:1])
-
     if (tagger / TAGGER).exists():
-        parts = ("curated", "noisy", "test")
-        check("tagger", provenance.read(tagger), {part: audio / f"{tagging}_{part}" / "index.json" for part in parts})
+        files = {part: audio / f"{tagging}_{part}" / "index.json" for part in ("curated", "noisy", "test")}
+        yield "tagger", "tagger", provenance.read(tagger), files
     for split in packed:
-        check(
-            f"tag vectors of {split}", read_record(vectors[split]), {"tagger": tagger / TAGGER, "audio": packed[split]}
-        )
+        files = {"tagger": tagger / TAGGER, "audio": packed[split]}
+        yield "tag vectors", f"tag vectors of {split}", read_record(vectors[split]), files
     for result in results:
         for run in result.runs:
             for fit in ("", "paper", "final"):
                 root = experiment / fit
                 place = f"{result.name}/seed{run.seed}"
                 title = f"{result.name}, seed {run.seed}" + (f" ({fit})" if fit else "")
-                check(f"network of {title}", provenance.read(root / "scene" / place), inputs)
+                yield "network", f"network of {title}", provenance.read(root / "scene" / place), inputs
                 codes = {split: root / "codes" / place / f"{split}.npz" for split in packed}
                 network = {"network": root / "scene" / place / WEIGHTS}
                 for split, path in codes.items():
-                    check(f"{split} codes of {title}", read_record(path), network | inputs)
-                check(f"scores of {title}", provenance.read(root / "svm" / place), codes)
-            check(f"selected on test of {result.name}, seed {run.seed}", (run.paper or {}).get("made_from"), inputs)
+                    yield "codes", f"{split} codes of {title}", read_record(path), network | inputs
+                yield f"scores {fit}", f"scores of {title}", provenance.read(root / "svm" / place), codes
+            title = f"selected on test of {result.name}, seed {run.seed}"
+            yield "selected on test", title, (run.paper or {}).get("made_from"), inputs
+
+
+def _outdated(parts: Sequence[Part]) -> list[str]:
+    """Results whose inputs are no longer what they were made from, each with the first such input."""
+    found = []
+    for _, title, record, files in parts:
+        made_from = (record or {}).get("inputs", {})
+        changed = [name for name, digest in made_from.items() if name in files and _digest(files[name]) != digest]
+        found.extend(f"{title}: its input {name} has changed" for name in changed[:1])
+    return found
+
+
+def _deviating(parts: Sequence[Part]) -> list[str]:
+    """Results that were made with other settings than most of their kind, each with these."""
+    kinds: dict[str, dict[str, dict[str, str]]] = defaultdict(dict)
+    for kind, title, record, _ in parts:
+        settings = provenance.flat((record or {}).get("config", {}))
+        settings = {key: str(value) for key, value in settings.items() if key.partition(".")[0] not in TELL_APART}
+        if settings and kind != "scores final":  # whose kernel and C are what validation chose
+            kinds[kind][title] = settings
+    found = []
+    for made in kinds.values():
+        others: dict[str, list[str]] = defaultdict(list)
+        for key in dict.fromkeys(key for settings in made.values() for key in settings):
+            values = {title: settings.get(key, "not set") for title, settings in made.items()}
+            usual, count = Counter(values.values()).most_common(1)[0]
+            which = "most" if 2 * count > len(values) else "others"
+            for title, value in values.items():
+                if value != usual:
+                    others[title].append(f"{key} is {value}, of {which} {usual}")
+        found += [f"{title}: {'; '.join(differing)}" for title, differing in others.items()]
     return found
 
 

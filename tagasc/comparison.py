@@ -29,6 +29,7 @@ class Difference:
     by_clip: Bounds
     p: float
     mcnemar: float | None
+    spread: float | None
 
     @property
     def shown(self) -> bool:
@@ -70,9 +71,16 @@ def differences(results: Sequence[SystemResult], base: SystemResult, split: str)
             tuple(map(float, by_clip[n])),
             float(p[n]),
             _mcnemar(result, base, split),
+            _spread(result, base, split),
         )
         for n, result in enumerate(others)
     }
+
+
+def _spread(one: SystemResult, other: SystemResult, split: str) -> float | None:
+    of_one, of_other = (dict(zip(each.seeds, each.accuracies(split), strict=True)) for each in (one, other))
+    gains = [of_one[seed] - of_other[seed] for seed in of_one.keys() & of_other.keys()]
+    return float(np.std(gains, ddof=1)) if len(gains) >= 3 else None
 
 
 def _mcnemar(one: SystemResult, other: SystemResult, split: str) -> float | None:

@@ -8,7 +8,7 @@ from tagasc import scene_pictures
 from tagasc.codes import Codes
 from tagasc.console import log
 from tagasc.errors import UserError
-from tagasc.report import markdown
+from tagasc.report import escaped, markdown
 from tagasc.scene.training import load_network
 from tagasc.study import Study
 from tagasc.tag_study import attention_maps, dependence, effective_filters, mean_by_scene, telling_events
@@ -111,4 +111,4 @@ def _or_why(section: Callable[..., list[str]], *arguments: object) -> list[str]:
         return section(*arguments)
     except UserError as error:
         log.warning("left out of the report: %s", error)
-        return [f"Not shown: {error}", ""]
+        return [f"Not shown: {escaped(str(error))}", ""]

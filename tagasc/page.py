@@ -8,7 +8,7 @@ from markdown import markdown as to_html
 
 from tagasc.errors import UserError
 
-_PICTURE = re.compile(r'(<img [^>]*src=")([^":]+)(")')
+_PICTURE = re.compile(r'(<img [^>]*src=")([\w-]+\.png)(")')  # of the report's own folder, and no other file
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
 h1, h2, h3 { line-height: 1.2; margin-top: 2rem; }

@@ -49,7 +49,7 @@ def difference(old: dict[str, Any], new: dict[str, Any]) -> str | None:
     if old.get("step") != new["step"]:
         return f"made by {old.get('step')}, not {new['step']}"
     for kind in ("config", "inputs"):
-        before, after = _flat(old.get(kind, {})), _flat(new[kind])
+        before, after = flat(old.get(kind, {})), flat(new[kind])
         for key in sorted(before.keys() | after.keys()):
             if before.get(key) != after.get(key):
                 if kind == "inputs":
@@ -71,10 +71,11 @@ def write(folder: Path, record: dict[str, Any]) -> None:
     write_json(folder / NAME, record)
 
 
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+def flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested settings by their dotted names."""
     if not isinstance(value, dict):
         return {prefix: value}
-    parts = [_flat(item, f"{prefix}.{key}" if prefix else str(key)) for key, item in value.items()]
+    parts = [flat(item, f"{prefix}.{key}" if prefix else str(key)) for key, item in value.items()]
     return {key: item for part in parts for key, item in part.items()}
 
 

@@ -14,11 +14,12 @@ from tagasc.results import (
     SVM,
     SystemResult,
 )
-from tagasc.statistics import bootstrap, holm
+from tagasc.statistics import bootstrap
 from tagasc.systems import TAGS_ALONE
 
 Table = tuple[Sequence[str], Sequence[Sequence[str]]]
 NOT_RUN = "not run"
+_ESCAPES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "&#124;", "`": "&#96;", "\n": " "})
 
 
 def accuracy_table(results: Sequence[SystemResult], split: str, bounds: Mapping[str, Bounds]) -> Table:
@@ -70,8 +71,8 @@ def most_telling(results: Sequence[SystemResult], rows: int) -> list[SystemResul
     return [result for result in results if result.name in kept]
 
 
-def difference_table(gains: Mapping[str, Difference], family: Sequence[str]) -> Table:
-    """A row a system of one family, with Holm's correction over those of the family that were run."""
+def difference_table(gains: Mapping[str, Difference], names: Sequence[str], corrected: Mapping[str, float]) -> Table:
+    """A row a named system; ``corrected`` holds Holm's p by system."""
     header = (
         "system",
         "minus baseline",
@@ -81,8 +82,6 @@ def difference_table(gains: Mapping[str, Difference], family: Sequence[str]) -> 
         "Holm's p",
         "McNemar's p (treats clips as independent)",
     )
-    names = [name for name in family if name in gains]
-    corrected = holm([gains[name].p for name in names]) if names else []
     return header, [
         (
             name,
@@ -90,10 +89,10 @@ def difference_table(gains: Mapping[str, Difference], family: Sequence[str]) -> 
             interval(gains[name].by_location, "+.1f"),
             interval(gains[name].by_clip, "+.1f"),
             _p(gains[name].p),
-            _p(holms),
+            _p(corrected[name]),
             "" if gains[name].mcnemar is None else _p(gains[name].mcnemar),
         )
-        for name, holms in zip(names, corrected, strict=True)
+        for name in names
     ]
 
 
@@ -170,11 +169,17 @@ def chosen_table(results: Sequence[SystemResult]) -> Table:
 
 
 def markdown(table: Table) -> str:
-    """A table in Markdown, columns of figures to the right."""
+    """A table in Markdown, columns of figures to the right; of HTML only ``<br>`` is a cell's own."""
     header, rows = table
     figures = [any(re.match(r"[*+<-]*\d", row[n]) for row in rows) for n in range(len(header))]
     align = ["--:" if n and figures[n] else ":--" for n in range(len(header))]
-    return "\n".join("| " + " | ".join(row) + " |" for row in (header, align, *rows)) + "\n"
+    cells = [[escaped(cell).replace("&lt;br&gt;", "<br>") for cell in row] for row in (header, *rows)]
+    return "\n".join("| " + " | ".join(row) + " |" for row in (cells[0], align, *cells[1:])) + "\n"
+
+
+def escaped(text: str) -> str:
+    """Text with names from outside, in Markdown: neither HTML nor a link, a picture or a column arises from it."""
+    return text.translate(_ESCAPES).replace("](", "]&#40;")
 
 
 def aligned(table: Table) -> str:

@@ -8,7 +8,7 @@ from tagasc.report import markdown
 from tagasc.results import BASELINE, SVM, SystemResult
 from tagasc.study import Study
 from tagasc.systems import TAGS_ALONE
-from tagasc.tables import TITLES, PaperFigures, families, heads_by_layers, paper_tables
+from tagasc.tables import TITLES, PaperFigures, by_table, heads_by_layers, paper_tables
 
 PROTOCOLS = """\
 - **Ours** (the figure that counts): the epoch is chosen by the network's accuracy on validation clips, kernel and C
@@ -18,7 +18,8 @@ PROTOCOLS = """\
 - **test** are the official test clips; **test+unused** adds those that the official lists leave out, as the paper did
   in part.
 - Intervals are 95 % percentile bootstraps. Over locations they tell how much a figure depends on the test locations;
-  none of them covers what another training would change. *Shown* means that the interval over locations leaves out 0.
+  none of them covers what another training would change. *Shown* means that the interval over locations leaves out 0;
+  the *standard deviation over seeds* beside it is of the difference, over the seeds that both sides have.
 """
 
 
@@ -37,14 +38,14 @@ def summary(study: Study) -> list[str]:
             f"The baseline reaches {_accuracy(study, base)} on test; best on validation is {best.name} with"
             f" {_accuracy(study, best)}, {_gain(gain)}: {verdict(gain, 'a gain', 'a loss')}."
         )
-    shown = [name for name, one in study.gains.items() if study.by_name[name].is_ranked and one.shown]
-    compared = sum(study.by_name[name].is_ranked for name in study.gains)
+    shown = [name for name in study.holms_p if study.gains[name].shown]
+    compared = len(study.holms_p)
     if compared > 1:
         above = sum(study.gains[name].mean > 0 for name in shown)
         said.append(
             f"Of {compared} systems compared to the baseline, the interval of the difference lies wholly above 0 for"
-            f" {above} and wholly below for {len(shown) - above}; of many, some do so by chance, for which Holm's p"
-            " accounts."
+            f" {above} and wholly below for {len(shown) - above}; of many, some do so by chance, for which Holm's p,"
+            f" over all {compared}, accounts."
         )
     if max(len(result.runs) for result in ranked) == 1:
         said.append("One seed each: how much a training's random numbers change is not known.")
@@ -101,15 +102,15 @@ def _differences(study: Study) -> list[str]:
         "### Differences to the baseline, on test",
         "",
         "In percentage points. p: a permutation test that swaps whole locations between system and baseline; Holm's",
-        "correction is over the systems of the table that were run. Of several seeds, each clip counts with its share",
-        "of right ones; McNemar's test, which needs one answer a clip, takes the first seed that both have.",
+        f"correction is over all systems that are compared to the baseline here ({len(study.holms_p)}), whatever",
+        "their table. Of several seeds, each clip counts with its share of right ones; McNemar's test, which needs one",
+        "answer a clip, takes the first seed that both have.",
         "",
     ]
-    ranked = [result.name for result in study.results if result.is_ranked and result is not study.baseline]
-    for table, names in families(study.tables, ranked).items():
+    for table, names in by_table(study.tables, study.holms_p).items():
         if names:
             title = TITLES.get(table, table).partition(":")[0]
-            lines += [f"**{title}**", "", markdown(report.difference_table(study.gains, names))]
+            lines += [f"**{title}**", "", markdown(report.difference_table(study.gains, names, study.holms_p))]
     return lines
 
 
@@ -183,10 +184,12 @@ def scenes_section(study: Study) -> list[str]:
 
 
 def verdict(difference: Difference, gain: str, loss: str) -> str:
-    """Whether a gain, a loss, or neither is shown by the interval over locations."""
-    if not difference.shown:
-        return f"{gain} is not shown"
-    return f"{gain if difference.mean > 0 else loss} is shown"
+    """Whether a gain, a loss, or neither is shown by the interval over locations, and what is known of other seeds."""
+    what = gain if difference.mean > 0 or not difference.shown else loss
+    said = f"{what} is {'shown' if difference.shown else 'not shown'}"
+    if difference.spread is None:
+        return f"{said}, by these trainings alone (another seed may turn it)"
+    return f"{said} (standard deviation over seeds: {100 * difference.spread:.1f} points)"
 
 
 def _accuracy(study: Study, result: SystemResult) -> str:

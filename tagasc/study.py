@@ -8,6 +8,7 @@ from pathlib import Path
 from tagasc.comparison import Bounds, Difference, differences, intervals
 from tagasc.models.fusion import System
 from tagasc.results import BASELINE, SystemResult
+from tagasc.statistics import holm
 
 
 @dataclass(frozen=True)
@@ -59,3 +60,10 @@ class Study:
     def gains(self) -> dict[str, Difference]:
         """Each system minus the baseline, on test; nothing without a baseline."""
         return differences(self.results, self.baseline, "test") if self.baseline else {}
+
+    @cached_property
+    def holms_p(self) -> dict[str, float]:
+        """Holm's p of each ranked system's difference to the baseline, of all of them one family."""
+        ranked = [name for name in self.gains if self.by_name[name].is_ranked]
+        corrected = holm([self.gains[name].p for name in ranked])
+        return dict(zip(ranked, map(float, corrected), strict=True))

@@ -132,7 +132,7 @@ def _measured(result: SystemResult | None) -> str:
     return NOT_RUN if result is None else f"**{mean(result.accuracies('test'), 2)}**"
 
 
-def families(tables: Mapping[str, Mapping[str, System]], ranked: Iterable[str]) -> dict[str, list[str]]:
-    """The systems of each table that were run, without the baseline: what Holm's correction is over."""
-    known = set(ranked)
+def by_table(tables: Mapping[str, Mapping[str, System]], names: Iterable[str]) -> dict[str, list[str]]:
+    """Which of the named systems each table holds."""
+    known = set(names)
     return {table: [name for name in records if name in known] for table, records in tables.items()}

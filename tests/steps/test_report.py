@@ -1,14 +1,18 @@
 import json
 import re
 import shutil
+from html import escape
 
+import numpy as np
 import pytest
 
+from tagasc.codes import Codes
 from tagasc.controls import CONTROLS
 from tagasc.files import digest
 from tagasc.results import gather
+from tagasc.tags import write_npz
 from tests.conftest import run, succeed
-from tests.experiments import Fake
+from tests.experiments import RECORD, Fake
 
 PICTURES = ("accuracies", "heads_layers", "confusions", "curves", "scene_tags", "attention", "codes")
 BEST = "att_h4_l2"  # on validation
@@ -78,10 +82,13 @@ def test_controls_are_labelled_and_stand_in_no_family(reported):
     for name in ("within", "oracle"):
         for line in (line for line in page.splitlines() if line.startswith(f"| shared_h4_l3@{name} ")):
             assert "true label" in line
-    families = page[page.index("### Differences") : page.index("## Controls")]
-    assert "@" not in families
-    assert "tags_alone" not in families
-    assert re.search(r"shared_h4_l3 minus shared_h4_l3@shuffled: .* points .*(is shown|is not shown|harm)", page)
+    family = page[page.index("### Differences") : page.index("## Controls")]
+    assert "@" not in family
+    assert "tags_alone" not in family
+    assert "compared to the baseline here (3), whatever\ntheir table" in family
+    assert re.search(
+        r"shared_h4_l3 minus shared_h4_l3@shuffled: .* points .*(is shown|is not shown), by these trainings", page
+    )
 
 
 def test_of_several_systems_with_controls_the_best_on_validation_is_shown(tmp_path):
@@ -139,6 +146,23 @@ def test_where_the_baseline_is_the_best_the_best_of_the_others_stands_beside_it(
     succeed("steps/report.py", *fake.options())
     assert "Best on validation is the baseline itself" in fake.report()
     assert "baseline beside codecat_fc (the best of the others on validation)" in fake.report()
+
+
+def test_scenes_and_clips_may_have_any_name(tmp_path):
+    script = "<script>alert(1)</script>"
+    fake = Fake(tmp_path, scenes=(script, "a|b", "bus", "park"))
+    fake.add("baseline", 1)
+    fake.add(BEST, 1, weights=True)
+    tags = tmp_path / "dump/tags/tiny/tau2019_test.npz"
+    arrays = dict(np.load(tags))
+    write_npz(tags, {}, ids=arrays["ids"][:4], classes=arrays["classes"], values=arrays["values"][:4])
+    succeed("steps/report.py", *fake.options())
+    page, html = fake.report(), (tmp_path / "exp/report/RESULTS.html").read_text(encoding="utf-8")
+    assert "Not shown: " in page  # with the name of a clip that has no tags
+    assert "<script" not in page + html
+    assert f">{escape(script)}</td>" in html
+    header = next(line for line in page.splitlines() if line.startswith("| scene | clips |"))
+    assert _row(page, "## Scene by scene", "a&#124;b").count("|") == header.count("|")
 
 
 def test_without_tags_weights_and_codes_the_report_says_what_is_missing(tmp_path):
@@ -218,6 +242,59 @@ def test_what_is_outdated_or_unfinished_is_named(copy):
     depend("scene", **{"audio train": "another"})
     succeed("steps/report.py", *copy.options())
     assert "network of baseline, seed 1: its input audio train has changed" in copy.report()
+
+
+MIXED = "Not all results were made with the same settings"
+
+
+def _configure(fake, kind, run, **config):
+    path = fake.experiment / kind / run / "made_from.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"config": config}))
+
+
+def test_runs_of_other_settings_are_named_on_top_and_below(copy):
+    for place, control in (
+        ("baseline/seed1", None),
+        (f"{BEST}/seed1", None),
+        ("shared_h4_l3@shuffled/seed1", "shuffled"),
+    ):
+        system, seed = place.split("/")
+        training = {"epochs": 16, "learning_rate": 1e-4}
+        config = {"system": {"heads": len(system)}, "control": control, "seed": int(seed[4:]), "training": training}
+        _configure(copy, "scene", place, **config, epochs=16, trained_on="train")
+        _configure(copy, "svm", place, svm={"costs": [1, 10]})
+    # What a final fit takes from validation is no other setting.
+    (copy.experiment / "final/scene/baseline/seed1").mkdir(parents=True)
+    shutil.copy(copy.experiment / "scene/baseline/seed1/made_from.json", copy.experiment / "final/scene/baseline/seed1")
+    _configure(
+        copy, "final/scene", "baseline/seed1", training=training, seed=1, epochs=9, trained_on="train+validation"
+    )
+    _configure(copy, "final/svm", "baseline/seed1", svm={"kernel": "rbf", "C": 1})
+    _configure(copy, "final/svm", "baseline/seed2", svm={"kernel": "sigmoid", "C": 10})
+    said = succeed("steps/report.py", *copy.options())
+    assert MIXED not in copy.report() + said
+    _configure(copy, "scene", "baseline/seed2", seed=2, epochs=90, training={"epochs": 90, "learning_rate": 2e-4})
+    _configure(copy, "svm", "baseline/seed2", svm={"costs": [1]})
+    said = succeed("steps/report.py", *copy.options())
+    page = copy.report()
+    assert MIXED in page[: page.index("systems were run.")]
+    assert MIXED in said
+    made = page[page.index("## How this was made") :]
+    settings = "training.epochs is 90, of most 16; training.learning_rate is 0.0002, of most 0.0001"
+    assert f"- network of baseline, seed 2: {settings}\n" in made
+    assert "- scores of baseline, seed 2: svm.costs is [1], of most [1, 10]\n" in made
+    assert made.count(", of most") == 3
+
+
+def test_codes_of_other_windows_are_named(copy):
+    path = copy.folder / "dump/audio/tau2019_test/index.json"
+    path.parent.mkdir(parents=True)
+    path.write_text("[]")
+    for name, windows in (("baseline", "whole"), (BEST, "released")):
+        path = copy.experiment / f"codes/{name}/seed1/test.npz"
+        Codes.read(path).write(path, RECORD | {"config": {"windows": windows}})
+    succeed("steps/report.py", *copy.options())
+    assert f"test codes of {BEST}, seed 1: windows is released, of others whole" in copy.report()
 
 
 def test_tags_alone_are_no_report(tmp_path):

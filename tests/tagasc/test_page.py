@@ -1,10 +1,12 @@
 import base64
+import html
 import re
 
 import pytest
 
 from tagasc.errors import UserError
 from tagasc.page import html_page
+from tagasc.report import escaped, markdown
 
 TEXT = """# Title
 
@@ -40,6 +42,40 @@ def test_the_page_holds_tables_and_pictures_and_refers_to_nothing(tmp_path):
     for reference in re.findall(r'(?:src|href)\s*=\s*"([^"]*)"', page):
         assert reference.startswith("data:image/png;base64,")
     assert not re.search(r"<link|<script|@import|url\(", page)
+
+
+NAMES = [
+    "<script>alert(1)</script>",
+    "a|b",
+    '<img src="secret.png">',
+    "![x](secret.png)",
+    "[x](http://example.org)",
+    "R&B &lt;",
+    "`|`",
+    "two\nlines",
+]
+
+
+def test_names_from_outside_stay_names_in_every_table(tmp_path):
+    (tmp_path / "secret.png").write_bytes(b"secret")
+    table = markdown((("class", "*1.0*<br>**2.0**"), [(name, str(number)) for number, name in enumerate(NAMES)]))
+    said = f"Not shown: {escaped(NAMES[0])}"
+    for place in (table, f"<details><summary>more</summary>\n\n{table}\n</details>"):
+        page = html_page(f"{place}\n{said}\n", "Title", tmp_path)
+        rows = re.findall(r"<tr>(.*?)</tr>", page, re.DOTALL)
+        cells = [[html.unescape(cell) for cell in re.findall(r"<td[^>]*>(.*?)</td>", row, re.DOTALL)] for row in rows]
+        assert cells[1:] == [[name.replace("\n", " "), str(number)] for number, name in enumerate(NAMES)]
+        assert "<em>1.0</em><br" in page
+        assert not re.search(r"<script|<img|<a |base64", page)
+
+
+@pytest.mark.parametrize("source", ["/etc/hostname", "../one.png", "/one.png", "sub/one.png", "notes.txt"])
+def test_only_a_picture_of_the_reports_own_folder_is_embedded(tmp_path, source):
+    folder = tmp_path / "report"
+    (folder / "sub").mkdir(parents=True)
+    for path in (tmp_path / "one.png", folder / "sub/one.png", folder / "notes.txt"):
+        path.write_bytes(b"secret")
+    assert "base64" not in html_page(f'<img src="{source}">\n\n![x]({source})', "Title", folder)
 
 
 def test_a_picture_that_is_not_there_is_an_error(tmp_path):

@@ -13,6 +13,8 @@ from tagasc.report import (
     most_telling,
 )
 from tagasc.results import Clips, Run, SystemResult
+from tagasc.sections import verdict
+from tagasc.study import Study
 
 CLIPS = Clips(
     np.arange(7).astype(str),
@@ -91,15 +93,34 @@ def test_differences_to_the_baseline():
     assert gains["att_h2_l1"].p == pytest.approx(2 / 8)
     # Seed 1, which both have: right in two clips that the baseline misses, wrong in none that it has.
     assert gains["att_h2_l1"].mcnemar == pytest.approx(2 / 4)
-    table = rows_of(difference_table(gains, ["att_h2_l1", "codecat"]))
+    table = rows_of(difference_table(gains, ["att_h2_l1"], {"att_h2_l1": 0.5}))
     assert [row["system"] for row in table] == ["att_h2_l1"]
-    assert table[0]["Holm's p"] == table[0]["p, locations swapped"] == "0.2500"
+    assert (table[0]["p, locations swapped"], table[0]["Holm's p"]) == ("0.2500", "0.5000")
 
 
-def test_holms_correction_counts_the_systems_of_the_family_that_were_run():
-    third = system("codecat", *TAGS.runs)
-    gains = differences([BASE, TAGS, third, ORACLE], BASE, "test")
-    assert {row["Holm's p"] for row in rows_of(difference_table(gains, ["att_h2_l1", "codecat"]))} == {"0.5000"}
+def test_what_is_shown_says_what_is_known_of_other_seeds():
+    wrong, right = ["park", "park", "bus", "bus", "bus", "bus", "bus"], CLIPS.scenes.tolist()
+    base, tags = (
+        system(name, *(run(seed, named, 0.5) for seed in (1, 2, 3)))
+        for name, named in (("baseline", wrong), ("codecat", right))
+    )
+    tags.runs[0] = run(1, [*right[:3], "bus", *right[4:]], 0.5)  # one of six clips fewer
+    sure = differences([base, tags], base, "test")["codecat"]
+    assert sure.spread == pytest.approx(np.std([5 / 6, 1, 1], ddof=1))
+    assert verdict(sure, "a gain", "a loss") == "a gain is shown (standard deviation over seeds: 9.6 points)"
+    assert verdict(sure.turned(), "a gain", "a loss") == "a loss is shown (standard deviation over seeds: 9.6 points)"
+    del base.runs[2]
+    two = differences([base, tags], base, "test")["codecat"]
+    assert verdict(two, "a gain", "a loss") == "a gain is shown, by these trainings alone (another seed may turn it)"
+    none = differences([base, system("codecat", *base.runs)], base, "test")["codecat"]
+    assert verdict(none, "a gain", "a loss").startswith("a gain is not shown, by these trainings alone")
+
+
+def test_holms_correction_is_over_all_systems_compared_whatever_their_table(tmp_path):
+    third = system("codecat", *TAGS.runs)  # of Table 2; att_h2_l1 is of Table 3, and a control is in no family
+    study = Study(tmp_path, [BASE, TAGS, third, ORACLE], {}, TAGS, tmp_path, tmp_path)
+    assert study.holms_p == {"att_h2_l1": pytest.approx(0.5), "codecat": pytest.approx(0.5)}
+    assert Study(tmp_path, [BASE], {}, BASE, tmp_path, tmp_path).holms_p == {}
 
 
 def test_unused_clips_count_only_where_said():
