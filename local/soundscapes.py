@@ -21,6 +21,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 
 import numpy as np
@@ -136,7 +137,7 @@ def main(
         beds: folder of long real ambiences; needed with events.
         group: pattern whose match in an event's file name tells which files may come from one recording.
         nj: number of processes.
-        force: make them again even if they are there.
+        force: make them again even if they are there; never in place of what this program did not make.
     """
     if (events is None) != (beds is None):
         raise UserError("--events and --beds go together; give both or neither")
@@ -153,7 +154,7 @@ def main(
     options = command.plain({**given, "events": _listing(events), "beds": _listing(beds)})
     for corpus, make in ((SCENE_CORPUS, _make_scenes), (TAGGING_CORPUS, _make_tagging)):
         target = out / corpus
-        if not force and _is_there(target, options):
+        if _is_there(target, options, force):
             log.info("%s: already made", target)
             continue
         size = scenes if corpus == SCENE_CORPUS else tagging
@@ -171,18 +172,35 @@ def _listing(folder: Path | None) -> str | None:
     return hashlib.sha256("\n".join(files).encode()).hexdigest()
 
 
-def _is_there(corpus: Path, options: dict) -> bool:
+def _is_there(corpus: Path, options: dict, force: bool) -> bool:
+    """Whether a corpus need not be made.
+
+    Raises:
+        UserError: what is there was made by something else, or, without ``force``, with other options.
+    """
     if not corpus.exists():
         return False
     try:
         made = json.loads((corpus / "soundscapes.json").read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError):
+    except (OSError, ValueError):
         raise UserError(
             f"{corpus} was not made by this program; choose another place for the synthetic corpora"
         ) from None
-    if made != options:
+    if force:
+        return False
+    if _with_defaults(made, options) != options:
         raise UserError(f"{corpus} was made with other options; --force makes it anew")
     return True
+
+
+def _with_defaults(made: dict, options: dict) -> dict:
+    """The options of a corpus made before; those that the program did not have yet have their defaults."""
+    parameters = signature(main).parameters
+    defaults = command.plain({name: parameters[name].default for name in options})
+    return made | {
+        name: value | made.get(name, {}) if isinstance(value, dict) else made.get(name, value)
+        for name, value in defaults.items()
+    }
 
 
 def _sources(events: Path | None, beds: Path | None, rate: int, seed: int, group: str) -> Sources:

@@ -1,5 +1,6 @@
 import csv
 import hashlib
+import json
 from collections import Counter
 
 import numpy as np
@@ -72,6 +73,37 @@ def test_the_same_seed_gives_the_same_files_whatever_the_processes(tmp_path):
     assert "already made" in succeed("local/soundscapes.py", "--out", tmp_path / "a", *options)
     outcome = run("local/soundscapes.py", "--out", tmp_path / "a", *options, "--scenes.train", 3)
     assert "was made with other options; --force makes it anew" in outcome.error
+
+
+SMALL = ["--scenes.seconds", 0.1, "--scenes.sampling_rate", 8000, "--scenes.train", 1, "--scenes.test", 1, "--scenes.unused", 0,
+         "--tagging.sampling_rate", 8000, "--tagging.longest", 0.3, "--tagging.curated", 17, "--tagging.noisy", 17, "--tagging.test", 17]  # fmt: skip
+
+
+def test_options_that_came_later_had_their_defaults(tmp_path):
+    """A corpus made before the options ``distinct`` and ``group`` is that of their defaults, and of no other value."""
+    succeed("local/soundscapes.py", "--out", tmp_path, *SMALL)
+    for record in tmp_path.glob("*/soundscapes.json"):
+        options = json.loads(record.read_text())
+        del options["scenes"]["distinct"], options["tagging"]["distinct"], options["group"]
+        record.write_text(json.dumps(options))
+    assert succeed("local/soundscapes.py", "--out", tmp_path, *SMALL).count("already made") == 2
+    outcome = run("local/soundscapes.py", "--out", tmp_path, *SMALL, "--scenes.distinct", 1)
+    assert "was made with other options" in outcome.error
+
+
+@pytest.mark.parametrize("force", [(), ("--force",)], ids=["", "force"])
+def test_what_it_did_not_make_is_left_alone(tmp_path, force):
+    published = tmp_path / "TAU-urban-acoustic-scenes-2019-development"
+    published.mkdir()
+    (published / "meta.csv").write_text("36 GB")
+    outcome = run("local/soundscapes.py", "--out", tmp_path, *SMALL, *force)
+    assert "was not made by this program" in outcome.error
+    assert (published / "meta.csv").read_text() == "36 GB"
+
+
+def test_force_makes_its_own_anew(tmp_path):
+    succeed("local/soundscapes.py", "--out", tmp_path, *SMALL)
+    assert "already made" not in succeed("local/soundscapes.py", "--out", tmp_path, *SMALL, "--seed", 1, "--force")
 
 
 def test_a_large_corpus_of_few_sounds(tmp_path):
