@@ -18,6 +18,7 @@ import csv
 import hashlib
 import json
 import re
+import shutil
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
@@ -49,7 +50,8 @@ class SceneSize:
         clips_per_location: clips recorded at one location.
         published: take the published numbers of clips of each scene (14,400 in all) in place of the three above.
         distinct: of each scene's training, test and unused clips so many differ; the others are these again under
-            other names (hard links), for a corpus that is large, yet soon made and small on disk. 0: all differ.
+            other names, for a corpus that is large, yet soon made and, where the file system has hard links, small on
+            disk. 0: all differ.
     """
 
     seconds: float = 10.0
@@ -346,10 +348,13 @@ def _made_once(make: Callable, clips: Sequence, first: list[int], nj: int, what:
 
 
 def _link(files: Sequence[Path], first: list[int]) -> None:
-    """Give a file that repeats an earlier one's sound its name."""
+    """Give a file that repeats an earlier one's sound its name: a hard link, or a copy where there can be none."""
     for file, of in zip(files, first, strict=True):
         if file != files[of]:
-            file.hardlink_to(files[of])
+            try:
+                file.hardlink_to(files[of])
+            except OSError:  # no hard links on this file system, or no more of one file
+                shutil.copyfile(files[of], file)
 
 
 _work: Callable | None = None

@@ -1,7 +1,10 @@
 import csv
+import errno
 import hashlib
 import json
+import os
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +12,7 @@ import soundfile
 
 from local.composition import CITIES, SCENES, UNSEEN_CITY, Sources
 from local.sounds import POOLS, SYNTHESISERS, RecordedBeds, RecordedEvents, SynthesisedEvents
-from local.soundscapes import SceneSize, _plan
+from local.soundscapes import SceneSize, _link, _plan
 from local.tau2019 import PUBLISHED
 from tests.conftest import RATE, run, succeed
 
@@ -129,6 +132,18 @@ def test_a_large_corpus_of_few_sounds(tmp_path):
     assert len(labels) == 17
     assert sorted(map(len, labels.values())) == [2] * 11 + [3] * 6
     assert all(len(set(same)) == 1 for same in labels.values())
+
+
+@pytest.mark.parametrize("why", [errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK])
+def test_without_hard_links_sounds_are_copied(tmp_path, monkeypatch, why):
+    def refuse(*_):
+        raise OSError(why, os.strerror(why))
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    files = [tmp_path / name for name in "abc"]
+    files[0].write_bytes(b"sound")
+    _link(files, [0, 0, 0])
+    assert [file.read_bytes() for file in files] == [b"sound"] * 3
 
 
 def test_the_full_size_has_the_published_counts():
