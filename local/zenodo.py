@@ -5,9 +5,11 @@ Every step goes on where it was interrupted. Files and checksums come from the r
 beside its place and renamed into it when whole, so a folder of the final name is always complete.
 """
 
+import errno
 import hashlib
 import json
 import shutil
+import ssl
 import stat
 import subprocess
 import time
@@ -26,6 +28,8 @@ from tagasc.files import put_folder, whole_file
 
 _CHUNK = 1 << 20
 _HIGHEST_RATIO = 100  # unpacked size over packed size; audio stays below 10
+_LOST = (URLError, HTTPException, TimeoutError, ConnectionError, ssl.SSLError)
+_UNREACHABLE = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN)
 
 
 @dataclass(frozen=True)
@@ -159,8 +163,10 @@ def _persist(action, url: str, tries: int, wait: float):
             reason = f"the server answered {error.code}"
             if error.code in (401, 403, 404, 410):
                 raise UserError(f"{url}: {reason}; check the record's number and --url") from None
-        except (URLError, HTTPException, TimeoutError, ConnectionError) as error:
-            reason = str(getattr(error, "reason", error)) or type(error).__name__
+        except (OSError, HTTPException) as error:
+            if not isinstance(error, _LOST) and error.errno not in _UNREACHABLE:
+                raise  # the disk, not the network
+            reason = str(getattr(error, "reason", None) or error) or type(error).__name__
         if turn < tries:
             log.warning("%s: %s; try %d of %d follows", url, reason, turn + 1, tries)
             time.sleep(wait * 2 ** (turn - 1))
