@@ -14,6 +14,7 @@ import stat
 import subprocess
 import time
 import zipfile
+import zlib
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
@@ -230,7 +231,7 @@ def _unpack(archives: list[Path], staging: Path, corpus: Path) -> None:
                 beside.open("wb") as sink,
             ):
                 shutil.copyfileobj(source, sink, _CHUNK)
-        except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
             raise UserError(f"{archive}: {member.filename} cannot be unpacked ({error}); delete the archive") from None
     for bundle in opened.values():
         bundle.close()
@@ -256,7 +257,8 @@ def _members(archive: Path) -> list[zipfile.ZipInfo]:
     for member in members:
         path = PurePosixPath(member.filename)
         kind = stat.S_IFMT(member.external_attr >> 16)
-        if path.is_absolute() or ".." in path.parts or "\\" in member.filename or ":" in path.parts[0]:
+        odd = path.is_absolute() or ".." in path.parts or "\\" in member.filename or ":" in "".join(path.parts[:1])
+        if odd or not (path.parts or member.filename.endswith("/")):  # ./ is the target itself
             raise UserError(f"{archive} holds {member.filename!r}, outside the target; do not use this archive")
         if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
             raise UserError(f"{archive} holds {member.filename!r}, which is no plain file; do not use this archive")

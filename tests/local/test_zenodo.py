@@ -264,7 +264,9 @@ def test_a_disk_that_fills_up_leaves_a_state_to_go_on_from(server, tmp_path):
     assert_whole(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["../evil", "/tmp/evil", "Corpus/../../evil", "C:evil", "a\\..\\evil"])
+@pytest.mark.parametrize(
+    "name", ["../evil", "/tmp/evil", "Corpus/../../evil", "C:evil", "./C:evil", "a\\..\\evil", "."]
+)
 def test_a_member_outside_the_target_is_refused(server, tmp_path, name):
     server.files["Corpus.meta.zip"] = archive({name: b"evil"})
     outcome = fetch(server, tmp_path / "deep")
@@ -296,9 +298,16 @@ def test_a_file_name_of_the_record_cannot_lead_elsewhere(server, tmp_path):
     assert not (tmp_path / "deep").exists()
 
 
-def test_a_damaged_archive_is_one_clear_line(server, tmp_path):
-    content = bytearray(server.files["Corpus.audio.1.zip"])
-    content[1000] ^= 255
+def test_a_member_that_is_the_target_itself_is_no_file(server, tmp_path):
+    server.files["Corpus.meta.zip"] = archive({"./": b"", "Corpus/meta.csv": b"filename\tscene_label\n"})
+    assert fetch(server, tmp_path).status == 0
+    assert_whole(tmp_path)
+
+
+@pytest.mark.parametrize("mode", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_a_damaged_archive_is_one_clear_line(server, tmp_path, mode):
+    content = bytearray(archive({"Corpus/meta.csv": bytes(range(256)) * 100}, mode))
+    content[60:64] = b"\xff" * 4
     server.files["Corpus.audio.1.zip"] = bytes(content)
     assert "cannot be unpacked" in fetch(server, tmp_path).error
     assert_not_whole(tmp_path)
