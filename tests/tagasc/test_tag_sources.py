@@ -64,6 +64,22 @@ def waveform_transformer(folder):
     return folder
 
 
+def whisper(folder):
+    """A tiny Whisper with random weights, whose extractor pads every clip to the 2 s that the model takes."""
+    hf = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    sizes = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2, "vocab_size": 8}
+    sizes |= {"encoder_ffn_dim": 16, "decoder_ffn_dim": 16, "decoder_attention_heads": 2, "num_mel_bins": 32}
+    tokens = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1}
+    sizes |= {"init_std": 0.5}  # else random weights say nearly the same of every clip
+    config = hf.WhisperConfig(
+        **sizes, **tokens, max_source_positions=100, classifier_proj_size=8, id2label=dict(enumerate(LABELS))
+    )
+    hf.WhisperForAudioClassification(config).save_pretrained(folder)
+    hf.WhisperFeatureExtractor(feature_size=32, chunk_length=2, sampling_rate=16000).save_pretrained(folder)
+    return folder
+
+
 def by_the_book(folder, wave, rate, activation):
     """Mean of the channels, resampled to the extractor's rate, extractor, model, sigmoid or softmax: one clip."""
     import transformers as hf
@@ -83,6 +99,7 @@ def by_the_book(folder, wave, rate, activation):
         (spectrogram_transformer, None, "auto", lambda logits: logits.softmax(-1)),
         (spectrogram_transformer, None, "sigmoid", torch.sigmoid),
         (waveform_transformer, ..., "auto", lambda logits: logits.softmax(-1)),
+        (whisper, ..., "sigmoid", torch.sigmoid),
     ],
 )
 def test_a_transformers_model_tags_by_the_book(audio, tmp_path, make, problem_type, option, activation):
