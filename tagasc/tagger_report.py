@@ -42,6 +42,8 @@ def tagger_section(tagger: Path, tags: Path, out: Path) -> list[str]:
     lines += [markdown((("tagging corpus", "clips", "lwlrap"), rows)), *_on_scenes(tags), "![tagger](tagger.png)", ""]
     if any("leaks" in name for _, name, _ in rows):
         lines += ["*leaks*: the pseudo-labels come from networks that were trained on these held-out clips.", ""]
+    if any("chosen on these" in name for _, name, _ in rows):
+        lines += ["*chosen on these*: the network is the one that was best on these very clips.", ""]
     for name, title in (("test", "test clips"), ("out_of_fold", "held-out curated clips")):
         path = tagger / "predictions" / f"stage{len(scores['lwlrap'])}_{name}.npz"
         if path.exists():
