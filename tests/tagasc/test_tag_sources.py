@@ -35,6 +35,57 @@ def test_an_npz_from_elsewhere_becomes_tags_of_every_split(audio, tmp_path):
     assert succeed("steps/extract_tags.py", *options).count("outdated (its input tag source has changed") == len(splits)
 
 
+@pytest.fixture
+def nested(tmp_path):
+    """Scene clips in folders, as a table of one's own lists them: two splits, and the tags of both; by id."""
+    ids = {"test": ["day/0001", "night/0001"], "train": ["day/0002", "0003"]}
+    for split, names in ids.items():
+        folder = tmp_path / f"audio/own_{split}"
+        folder.mkdir(parents=True)
+        rows = [
+            {"id": name, "start": 0, "frames": 9, "labels": ["x"], "location": "", "usage": "", "crc32": 0}
+            for name in names
+        ]
+        np.save(folder / "audio.npy", np.zeros((9, 1), np.float32))
+        (folder / "index.json").write_text(
+            json.dumps({"format": 1, "sampling_rate": 8000, "channels": 1, "clips": rows})
+        )
+    every = [name for names in ids.values() for name in names]
+    np.savez(tmp_path / "x.npz", ids=every, classes=LABELS, values=np.tile([0.9, 0.5, 0.2, 0.1], (4, 1)))
+    return tmp_path
+
+
+def scored(folder, *rows):
+    (folder / "events.tsv").write_text("\n".join(["filename\tevent", *rows]) + "\n")
+    options = ["--tagger", folder / "x.npz", "--audio", folder / "audio", "--out", folder / "tags", "--corpus", "own"]
+    return run("steps/extract_tags.py", *options, "--truth", folder / "events.tsv")
+
+
+def test_events_are_of_the_whole_path_before_the_name(nested):
+    outcome = scored(nested, "day/0001.wav\tBell", "night/0001.wav\tDog", "elsewhere/0003.wav\tRain", "0001.wav\tTram")
+    assert outcome.status == 0
+    found = json.loads((nested / "tags/scores.json").read_text())["lwlrap"]
+    assert found == {"test": pytest.approx(3 / 4), "train": pytest.approx(1 / 3)}
+
+
+def test_a_split_without_known_events_is_not_scored_and_it_is_said(nested):
+    assert "own_train.npz: no event of its clips is known" in scored(nested, "day/0001.wav\tDog").said
+    assert json.loads((nested / "tags/scores.json").read_text())["lwlrap"] == {"test": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ("day/0009.wav\tBell", "names no clip of the corpus, such as 0003"),
+        ("day/0001.wav\tBells", "names no event that the tagger knows, such as Bell"),
+    ],
+)
+def test_events_that_fit_nothing_are_an_error(nested, row, said):
+    outcome = scored(nested, row)
+    assert said in outcome.error
+    assert not (nested / "tags").exists()
+
+
 def spectrogram_transformer(folder, problem_type=None):
     """A tiny Audio Spectrogram Transformer with random weights."""
     hf = pytest.importorskip("transformers")
