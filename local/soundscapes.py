@@ -18,9 +18,11 @@ import csv
 import hashlib
 import json
 import re
+import shutil
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +50,8 @@ class SceneSize:
         clips_per_location: clips recorded at one location.
         published: take the published numbers of clips of each scene (14,400 in all) in place of the three above.
         distinct: of each scene's training, test and unused clips so many differ; the others are these again under
-            other names (hard links), for a corpus that is large, yet soon made and small on disk. 0: all differ.
+            other names, for a corpus that is large, yet soon made and, where the file system has hard links, small on
+            disk. 0: all differ.
     """
 
     seconds: float = 10.0
@@ -136,7 +139,7 @@ def main(
         beds: folder of long real ambiences; needed with events.
         group: pattern whose match in an event's file name tells which files may come from one recording.
         nj: number of processes.
-        force: make them again even if they are there.
+        force: make them again even if they are there; never in place of what this program did not make.
     """
     if (events is None) != (beds is None):
         raise UserError("--events and --beds go together; give both or neither")
@@ -153,7 +156,7 @@ def main(
     options = command.plain({**given, "events": _listing(events), "beds": _listing(beds)})
     for corpus, make in ((SCENE_CORPUS, _make_scenes), (TAGGING_CORPUS, _make_tagging)):
         target = out / corpus
-        if not force and _is_there(target, options):
+        if _is_there(target, options, force):
             log.info("%s: already made", target)
             continue
         size = scenes if corpus == SCENE_CORPUS else tagging
@@ -171,18 +174,35 @@ def _listing(folder: Path | None) -> str | None:
     return hashlib.sha256("\n".join(files).encode()).hexdigest()
 
 
-def _is_there(corpus: Path, options: dict) -> bool:
+def _is_there(corpus: Path, options: dict, force: bool) -> bool:
+    """Whether a corpus need not be made.
+
+    Raises:
+        UserError: what is there was made by something else, or, without ``force``, with other options.
+    """
     if not corpus.exists():
         return False
     try:
         made = json.loads((corpus / "soundscapes.json").read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError):
+    except (OSError, ValueError):
         raise UserError(
             f"{corpus} was not made by this program; choose another place for the synthetic corpora"
         ) from None
-    if made != options:
+    if force:
+        return False
+    if _with_defaults(made, options) != options:
         raise UserError(f"{corpus} was made with other options; --force makes it anew")
     return True
+
+
+def _with_defaults(made: dict, options: dict) -> dict:
+    """The options of a corpus made before; those that the program did not have yet have their defaults."""
+    parameters = signature(main).parameters
+    defaults = command.plain({name: parameters[name].default for name in options})
+    return made | {
+        name: value | made.get(name, {}) if isinstance(value, dict) else made.get(name, value)
+        for name, value in defaults.items()
+    }
 
 
 def _sources(events: Path | None, beds: Path | None, rate: int, seed: int, group: str) -> Sources:
@@ -328,10 +348,13 @@ def _made_once(make: Callable, clips: Sequence, first: list[int], nj: int, what:
 
 
 def _link(files: Sequence[Path], first: list[int]) -> None:
-    """Give a file that repeats an earlier one's sound its name."""
+    """Give a file that repeats an earlier one's sound its name: a hard link, or a copy where there can be none."""
     for file, of in zip(files, first, strict=True):
         if file != files[of]:
-            file.hardlink_to(files[of])
+            try:
+                file.hardlink_to(files[of])
+            except OSError:  # no hard links on this file system, or no more of one file
+                shutil.copyfile(files[of], file)
 
 
 _work: Callable | None = None

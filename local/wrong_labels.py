@@ -20,6 +20,8 @@ from tagasc.console import log, progress
 from tagasc.errors import SettingError, UserError
 from tagasc.files import whole_folder
 
+_STEP = "wrong_labels"
+
 
 @dataclass(frozen=True)
 class Parts:
@@ -59,7 +61,7 @@ def main(
 
     Args:
         sounds: a subfolder per class.
-        out: folder of the corpus.
+        out: folder of the corpus; what this program made there with other options is made anew.
         parts: which groups of recordings go where.
         group: pattern whose match in a file's name is its group; ESC-10's fold by default.
         wrong: share of the noisy clips that get another class's label.
@@ -71,10 +73,11 @@ def main(
         raise UserError(f"{sounds} is not a folder; give one with a subfolder of recordings per class")
     if not 0 <= wrong <= 1 or sampling_rate < 1 or seed < 0:
         raise UserError("--wrong must lie in 0..1, --sampling-rate be positive, --seed not negative")
+    _check_place(sounds, out)
     files = _files(sounds, parts, group)
     listing = "\n".join(f"{path} {path.stat().st_size}" for some in files.values() for _, path in some)
     settings = {"parts": parts, "wrong": wrong, "sampling_rate": sampling_rate, "seed": seed}
-    record = provenance.made_from("wrong_labels", settings, {"sounds": hashlib.sha256(listing.encode()).hexdigest()})
+    record = provenance.made_from(_STEP, settings, {"sounds": hashlib.sha256(listing.encode()).hexdigest()})
     if not force and provenance.difference(provenance.read(out) or {}, record) is None:
         log.info("%s: already made", out)
         return
@@ -90,6 +93,15 @@ def main(
         _table(folder / "FSDKaggle2019.meta" / "vocabulary.csv", rows)
         provenance.write(folder, record)
     log.info("%s: %s", out, ", ".join(f"{len(some)} {part}" for part, some in files.items()))
+
+
+def _check_place(sounds: Path, out: Path) -> None:
+    """Raises UserError if the corpus would take the place of anything that this program did not make."""
+    source, target = sounds.resolve(), out.resolve()
+    if source == target or source in target.parents or target in source.parents:
+        raise UserError(f"{out} and {sounds} must not lie in each other; choose another place for the corpus")
+    if out.exists() and not (out.is_dir() and (provenance.read(out) or {}).get("step") == _STEP):
+        raise UserError(f"{out} was not made by this program; choose another place for the corpus")
 
 
 def _files(sounds: Path, parts: Parts, group: str) -> dict[str, list[tuple[str, Path]]]:

@@ -5,13 +5,16 @@ Every step goes on where it was interrupted. Files and checksums come from the r
 beside its place and renamed into it when whole, so a folder of the final name is always complete.
 """
 
+import errno
 import hashlib
 import json
 import shutil
+import ssl
 import stat
 import subprocess
 import time
 import zipfile
+import zlib
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
@@ -26,6 +29,8 @@ from tagasc.files import put_folder, whole_file
 
 _CHUNK = 1 << 20
 _HIGHEST_RATIO = 100  # unpacked size over packed size; audio stays below 10
+_LOST = (URLError, HTTPException, TimeoutError, ConnectionError, ssl.SSLError)
+_UNREACHABLE = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN)
 
 
 @dataclass(frozen=True)
@@ -159,8 +164,10 @@ def _persist(action, url: str, tries: int, wait: float):
             reason = f"the server answered {error.code}"
             if error.code in (401, 403, 404, 410):
                 raise UserError(f"{url}: {reason}; check the record's number and --url") from None
-        except (URLError, HTTPException, TimeoutError, ConnectionError) as error:
-            reason = str(getattr(error, "reason", error)) or type(error).__name__
+        except (OSError, HTTPException) as error:
+            if not isinstance(error, _LOST) and error.errno not in _UNREACHABLE:
+                raise  # the disk, not the network
+            reason = str(getattr(error, "reason", None) or error) or type(error).__name__
         if turn < tries:
             log.warning("%s: %s; try %d of %d follows", url, reason, turn + 1, tries)
             time.sleep(wait * 2 ** (turn - 1))
@@ -224,7 +231,7 @@ def _unpack(archives: list[Path], staging: Path, corpus: Path) -> None:
                 beside.open("wb") as sink,
             ):
                 shutil.copyfileobj(source, sink, _CHUNK)
-        except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
             raise UserError(f"{archive}: {member.filename} cannot be unpacked ({error}); delete the archive") from None
     for bundle in opened.values():
         bundle.close()
@@ -250,7 +257,8 @@ def _members(archive: Path) -> list[zipfile.ZipInfo]:
     for member in members:
         path = PurePosixPath(member.filename)
         kind = stat.S_IFMT(member.external_attr >> 16)
-        if path.is_absolute() or ".." in path.parts or "\\" in member.filename or ":" in path.parts[0]:
+        odd = path.is_absolute() or ".." in path.parts or "\\" in member.filename or ":" in "".join(path.parts[:1])
+        if odd or not (path.parts or member.filename.endswith("/")):  # ./ is the target itself
             raise UserError(f"{archive} holds {member.filename!r}, outside the target; do not use this archive")
         if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
             raise UserError(f"{archive} holds {member.filename!r}, which is no plain file; do not use this archive")

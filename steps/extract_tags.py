@@ -3,6 +3,7 @@
 
 import csv
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,8 @@ from tagasc.packed import packed_splits
 from tagasc.tag_sources import Activation, open_source
 from tagasc.tags import TagVectors, read_record, write_npz
 from tagasc.training import choose_device
+
+_WITHOUT = "mend it, or leave --truth out (of a recipe: --events-table '')"
 
 
 def main(
@@ -38,7 +41,8 @@ def main(
         audio: folder of packed audio (stage 2).
         out: folder for the tag vectors.
         corpus: name of the scene corpus.
-        truth: table of the events that each clip holds (filename, event), tab-separated, where they are known.
+        truth: table of the events that each clip holds (filename, event), tab-separated, where they are known; a
+            filename without its suffix, or without its folders either, is a clip's id.
         activation: of a model of transformers: sigmoid, softmax, or auto (what its configuration says).
         batch: clips at a time.
         device: auto, cpu, cuda, or cuda:N.
@@ -49,7 +53,7 @@ def main(
     if not folders:
         raise UserError(f"{audio} holds no packed {corpus}; run stage 2 (pack)")
     source = open_source(tagger, where, batch, activation)
-    heard = None if truth is None else _events(truth, source.classes)
+    heard = None if truth is None else _events(truth, source.classes, folders.values())
     scores, made_from = {}, source.made_from()
     for split, folder in folders.items():
         path = out / f"{folder.name}.npz"
@@ -67,7 +71,11 @@ def main(
             write_npz(path, record, ids=np.array(packed.ids), classes=np.array(source.classes), values=values)
             log.info("%s: %d clips, %d tags", path.name, *values.shape)
         if heard is not None:
-            scores[split] = _score(TagVectors.read(path), heard)
+            score = _score(TagVectors.read(path), heard)
+            if np.isnan(score):
+                log.warning("%s: no event of its clips is known, so it is not scored", path.name)
+            else:
+                scores[split] = score
     if heard is None:
         (out / "scores.json").unlink(missing_ok=True)
     else:
@@ -75,19 +83,33 @@ def main(
         log.info("lwlrap on scene clips: %s", ", ".join(f"{split} {value:.3f}" for split, value in scores.items()))
 
 
-def _events(table: Path, classes: list[str]) -> dict[str, set[int]]:
-    """Positions of the classes heard in each clip, by clip id."""
+def _events(table: Path, classes: list[str], folders: Iterable[Path]) -> dict[str, set[int]] | None:
+    """Positions of the classes heard in each clip, by clip id; None where the tagger knows none of the events.
+
+    Raises:
+        UserError: no such table, or it names no clip that is known here.
+    """
     place = {name: number for number, name in enumerate(classes)}
-    heard: dict[str, set[int]] = defaultdict(set)
     try:
         with table.open(newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file, delimiter="\t"):
-                if row["event"] in place:
-                    heard[Path(row["filename"]).stem].add(place[row["event"]])
-    except (FileNotFoundError, KeyError, TypeError, UnicodeDecodeError):
+            reader = csv.DictReader(file, delimiter="\t")
+            rows = [(Path(row["filename"]).with_suffix(""), row["event"]) for row in reader]
+    except (FileNotFoundError, KeyError, TypeError, ValueError):
         raise UserError(
-            f"{table} is not a table with the columns filename and event, separated by tabs; leave --truth out"
+            f"{table} is not a table with the columns filename and event, separated by tabs; {_WITHOUT}"
         ) from None
+    known = [(path, place[event]) for path, event in rows if event in place]
+    if not known:
+        log.warning("%s names no event that the tagger knows, such as %s: its tags are not scored", table, classes[0])
+        return None
+    ids = {clip for folder in folders for clip in PackedAudio(folder).ids}
+    heard: dict[str, set[int]] = defaultdict(set)
+    for path, event in known:
+        clip = str(path) if str(path) in ids else path.name
+        if clip in ids:
+            heard[clip].add(event)
+    if not heard:
+        raise UserError(f"{table} names no clip of the corpus, such as {min(ids)}, with an event; {_WITHOUT}")
     return heard
 
 

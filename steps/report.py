@@ -68,7 +68,7 @@ def main(
     page += sections.paper_section(study, paper, bool(note) or corpus != paper.corpus)
     page += sections.systems_section(study) + sections.controls_section(study) + sections.scenes_section(study)
     page += insight_sections(study, _best_attended(study))
-    page += tagger_section(tagger, tags, study.out)
+    page += tagger_section(tagger, tags, study.out, study.mark)
     text = "\n".join([*page, *_made(recipe, results, _outdated(parts), deviating, _unscored(experiment))])
     write_text(study.out / "RESULTS.md", text)
     write_text(study.out / "RESULTS.html", html_page(text, title, study.out))

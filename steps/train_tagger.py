@@ -254,8 +254,10 @@ class Work:
         s, folder = self.settings, self.out / "predictions"
         tags, truth = out_of_fold(models, self.curated, s.training, s.inference, self.device)
         self._keep(folder / f"stage{stage}_out_of_fold.npz", tags, truth)
-        leaks = " (leaks)" if stage == 2 and s.pseudo_labels.models == "all" else ""
-        found: dict[str, float | None] = {f"out-of-fold{leaks}": lwlrap(truth, tags.values)}
+        flatters = ["leaks"] if stage == 2 and s.pseudo_labels.models == "all" else []
+        flatters += ["chosen on these"] if s.inference.models == "best" else []
+        name = "out-of-fold" + (f" ({', '.join(flatters)})" if flatters else "")
+        found: dict[str, float | None] = {name: lwlrap(truth, tags.values)}
         if self.packed["test"].is_dir():
             clips = TaggedClips(self.packed["test"], self.curated.classes, s.mel, self.device, labelled=False)
             values = all_of(models, s.inference, self.device).tags(clips, torch.arange(len(clips)), s.training.batch)

@@ -90,8 +90,8 @@ class HuggingFaceTagger:
         return rows
 
     def _probabilities(self, waves: Sequence[np.ndarray], packed: PackedAudio) -> np.ndarray:
-        try:
-            inputs = self.extractor(waves, sampling_rate=self.sampling_rate, return_tensors="pt", padding=True)
+        try:  # of one length, so an extractor pads only to what its model expects
+            inputs = self.extractor(waves, sampling_rate=self.sampling_rate, return_tensors="pt")
             logits: Tensor = self.model(**inputs.to(self.device)).logits.float()
         except (RuntimeError, ValueError, TypeError) as error:
             why = " ".join(str(error).split())[:120]

@@ -137,7 +137,7 @@ def heat_maps(
     save(figure, path, note)
 
 
-def tagger_curves(histories: dict[str, dict[str, Any]], path: Path) -> None:
+def tagger_curves(histories: dict[str, dict[str, Any]], path: Path, note: str = "") -> None:
     """The tagger's loss and validation lwlrap by epoch; a line for each stage of each fold."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
     for number, (name, history) in enumerate(histories.items()):
@@ -149,7 +149,7 @@ def tagger_curves(histories: dict[str, dict[str, Any]], path: Path) -> None:
     left.set(xlabel="epoch", ylabel="training loss", yscale="log")
     right.set(xlabel="epoch", ylabel="validation lwlrap (dots: cycles' ends)")
     left.legend(fontsize=8, frameon=False)
-    save(figure, path)
+    save(figure, path, note)
 
 
 def save(figure: plt.Figure, path: Path, note: str = "") -> None:

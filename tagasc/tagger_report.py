@@ -16,20 +16,22 @@ _STAGE = "stage 3 (tagger)"
 _CONFUSIONS, _EXAMPLES = 20, 8
 
 
-def tagger_section(tagger: Path, tags: Path, out: Path) -> list[str]:
+def tagger_section(tagger: Path, tags: Path, out: Path, mark: str = "") -> list[str]:
     """Lines of Markdown on the tagger; its picture goes into ``out``.
 
     Args:
         tagger: folder of the tagger.
         tags: folder of the tag vectors.
         out: folder of the report.
+        mark: a word on the picture; may be empty.
     """
     lines = ["## Tagger", ""]
     if not (tagger / TAGGER).exists():
         return [*lines, f"{tagger.name}: not trained here.", "", *_on_scenes(tags)]
     scores = read_json(tagger / "scores.json", _STAGE)
     histories = {"/".join(path.parts[-3:-1]): path for path in sorted(tagger.glob(f"fold*/stage*/{HISTORY}"))}
-    pictures.tagger_curves({name: read_json(path, _STAGE) for name, path in histories.items()}, out / "tagger.png")
+    curves = {name: read_json(path, _STAGE) for name, path in histories.items()}
+    pictures.tagger_curves(curves, out / "tagger.png", mark)
     networks = f"{scores['networks']} network{'s' if scores['networks'] > 1 else ''}"
     passes = "one joint pass of all streams a step" if scores["joint_pass"] else "each stream its own forward pass"
     lines += [f"{tagger.name}: {networks} of {scores['parameters']:,} parameters; {passes}.", ""]
@@ -42,6 +44,8 @@ def tagger_section(tagger: Path, tags: Path, out: Path) -> list[str]:
     lines += [markdown((("tagging corpus", "clips", "lwlrap"), rows)), *_on_scenes(tags), "![tagger](tagger.png)", ""]
     if any("leaks" in name for _, name, _ in rows):
         lines += ["*leaks*: the pseudo-labels come from networks that were trained on these held-out clips.", ""]
+    if any("chosen on these" in name for _, name, _ in rows):
+        lines += ["*chosen on these*: the network is the one that was best on these very clips.", ""]
     for name, title in (("test", "test clips"), ("out_of_fold", "held-out curated clips")):
         path = tagger / "predictions" / f"stage{len(scores['lwlrap'])}_{name}.npz"
         if path.exists():

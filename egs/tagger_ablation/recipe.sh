@@ -15,7 +15,7 @@ tagger=both
 noisy=true          # train the tagger's noisy head too
 
 tagging_corpus=fsdkaggle2019
-tagging_source=$dir/corpora/FSDKaggle2019 # folder of the corpus
+tagging_source=$dir/corpora/FSDKaggle2019 # folder of the corpus, which this recipe makes
 scene_corpus=       # none: the tagger is scored on its own test clips
 stop_stage=3
 systems=baseline seeds=1 trunk=none events_table=

@@ -223,11 +223,14 @@ def folds_of(curated: TaggedClips, config: TaggerTraining) -> list[tuple[Tensor,
     """For each fold the positions of training and held-out curated clips.
 
     Raises:
-        UserError: fewer clips than folds.
+        UserError: fewer clips than folds, or a clip to leave out is none of them.
     """
     if len(curated) < config.folds:
         raise UserError(f"{curated.packed.folder} has fewer clips than folds: {config.folds}; lower folds")
     split = KFold(config.folds, shuffle=True, random_state=config.fold_seed)
     bad = set(config.leave_out)
+    unknown = sorted(bad.difference(curated.packed.ids))
+    if unknown:
+        raise UserError(f"training.leave_out: {curated.packed.folder} has no clip {', '.join(unknown)}; mend the list")
     kept = lambda places: torch.tensor([n for n in places.tolist() if curated.packed.ids[n] not in bad])
     return [(kept(training), torch.from_numpy(held)) for training, held in split.split(np.arange(len(curated)))]

@@ -1,6 +1,10 @@
 import csv
+import errno
 import hashlib
+import json
+import os
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +12,7 @@ import soundfile
 
 from local.composition import CITIES, SCENES, UNSEEN_CITY, Sources
 from local.sounds import POOLS, SYNTHESISERS, RecordedBeds, RecordedEvents, SynthesisedEvents
-from local.soundscapes import SceneSize, _plan
+from local.soundscapes import SceneSize, _link, _plan
 from local.tau2019 import PUBLISHED
 from tests.conftest import RATE, run, succeed
 
@@ -74,6 +78,37 @@ def test_the_same_seed_gives_the_same_files_whatever_the_processes(tmp_path):
     assert "was made with other options; --force makes it anew" in outcome.error
 
 
+SMALL = ["--scenes.seconds", 0.1, "--scenes.sampling_rate", 8000, "--scenes.train", 1, "--scenes.test", 1, "--scenes.unused", 0,
+         "--tagging.sampling_rate", 8000, "--tagging.longest", 0.3, "--tagging.curated", 17, "--tagging.noisy", 17, "--tagging.test", 17]  # fmt: skip
+
+
+def test_options_that_came_later_had_their_defaults(tmp_path):
+    """A corpus made before the options ``distinct`` and ``group`` is that of their defaults, and of no other value."""
+    succeed("local/soundscapes.py", "--out", tmp_path, *SMALL)
+    for record in tmp_path.glob("*/soundscapes.json"):
+        options = json.loads(record.read_text())
+        del options["scenes"]["distinct"], options["tagging"]["distinct"], options["group"]
+        record.write_text(json.dumps(options))
+    assert succeed("local/soundscapes.py", "--out", tmp_path, *SMALL).count("already made") == 2
+    outcome = run("local/soundscapes.py", "--out", tmp_path, *SMALL, "--scenes.distinct", 1)
+    assert "was made with other options" in outcome.error
+
+
+@pytest.mark.parametrize("force", [(), ("--force",)], ids=["", "force"])
+def test_what_it_did_not_make_is_left_alone(tmp_path, force):
+    published = tmp_path / "TAU-urban-acoustic-scenes-2019-development"
+    published.mkdir()
+    (published / "meta.csv").write_text("36 GB")
+    outcome = run("local/soundscapes.py", "--out", tmp_path, *SMALL, *force)
+    assert "was not made by this program" in outcome.error
+    assert (published / "meta.csv").read_text() == "36 GB"
+
+
+def test_force_makes_its_own_anew(tmp_path):
+    succeed("local/soundscapes.py", "--out", tmp_path, *SMALL)
+    assert "already made" not in succeed("local/soundscapes.py", "--out", tmp_path, *SMALL, "--seed", 1, "--force")
+
+
 def test_a_large_corpus_of_few_sounds(tmp_path):
     """Clips past the distinct ones are links to one of the same scene and part, with its events or labels."""
     out = tmp_path / "out"
@@ -97,6 +132,18 @@ def test_a_large_corpus_of_few_sounds(tmp_path):
     assert len(labels) == 17
     assert sorted(map(len, labels.values())) == [2] * 11 + [3] * 6
     assert all(len(set(same)) == 1 for same in labels.values())
+
+
+@pytest.mark.parametrize("why", [errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK])
+def test_without_hard_links_sounds_are_copied(tmp_path, monkeypatch, why):
+    def refuse(*_):
+        raise OSError(why, os.strerror(why))
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    files = [tmp_path / name for name in "abc"]
+    files[0].write_bytes(b"sound")
+    _link(files, [0, 0, 0])
+    assert [file.read_bytes() for file in files] == [b"sound"] * 3
 
 
 def test_the_full_size_has_the_published_counts():

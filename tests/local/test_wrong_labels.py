@@ -54,6 +54,28 @@ def test_it_is_a_corpus_that_fsdkaggle2019_reads_and_made_once(sounds, tmp_path)
     assert rows(tmp_path / "out", "train_noisy") != before
 
 
+@pytest.mark.parametrize("force", [(), ("--force",)], ids=["", "force"])
+@pytest.mark.parametrize("record", [None, '{"step": "fsdkaggle2019"}'], ids=["no record", "another's record"])
+def test_what_it_did_not_make_is_left_alone(sounds, tmp_path, record, force):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/thesis.txt").write_text("years of work")
+    if record:
+        (tmp_path / "mine/made_from.json").write_text(record)
+    outcome = run("local/wrong_labels.py", sounds, tmp_path / "mine", *force)
+    assert "was not made by this program" in outcome.error
+    assert (tmp_path / "mine/thesis.txt").read_text() == "years of work"
+    assert "was not made by this program" in run("local/wrong_labels.py", sounds, tmp_path / "mine/thesis.txt").error
+
+
+@pytest.mark.parametrize("place", ["sounds", "sounds/corpus", "."])
+def test_corpus_and_sounds_must_not_lie_in_each_other(sounds, tmp_path, place):
+    (tmp_path / place).mkdir(exist_ok=True)
+    (tmp_path / place / "made_from.json").write_text('{"step": "wrong_labels"}')
+    outcome = run("local/wrong_labels.py", sounds, tmp_path / place, "--force")
+    assert "must not lie in each other" in outcome.error
+    assert len(list(sounds.rglob("*.wav"))) == 48
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

@@ -1,17 +1,20 @@
 """Downloads from a server on the loopback that plays Zenodo's part, and misbehaves as told."""
 
 import contextlib
+import errno
 import hashlib
 import io
 import json
 import os
 import shutil
+import ssl
 import subprocess
 import sys
 import threading
 import time
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.request import urlopen
 
 import pytest
 
@@ -137,6 +140,53 @@ def test_a_lost_connection_is_taken_up_where_it_broke(server, tmp_path, cut):
     assert server.sent["Corpus.audio.1.zip"] == len(server.files["Corpus.audio.1.zip"])
 
 
+class Breaking:
+    """An answer whose connection breaks after the first piece."""
+
+    def __init__(self, answer, error):
+        self.answer, self.error, self.status, self.broken = answer, error, answer.status, False
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.answer.close()
+
+    def read(self, size):
+        if self.error is None:
+            return self.answer.read(size)
+        if self.broken:
+            raise self.error
+        self.broken = True
+        return self.answer.read(1000)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ssl.SSLEOFError(8, "EOF occurred in violation of protocol"), "violation of protocol"),
+        (ssl.SSLError(1, "bad record"), "bad record"),
+        (OSError(errno.EHOSTUNREACH, "No route to host"), "No route to host"),
+        (OSError(errno.ENETUNREACH, "Network is unreachable"), "Network is unreachable"),
+    ],
+)
+def test_a_connection_that_breaks_while_reading_is_taken_up(server, tmp_path, monkeypatch, error, said):
+    errors = iter([None, error])  # the record, then the first archive
+    monkeypatch.setattr("urllib.request.urlopen", lambda *a, **k: Breaking(urlopen(*a, **k), next(errors, None)))
+    outcome = fetch(server, tmp_path)
+    assert outcome.status == 0
+    assert f"{said}; try 2 of 5 follows" in " ".join(outcome.said.split())
+    assert_whole(tmp_path)
+
+
+def test_a_full_disk_is_not_tried_again(server, tmp_path, monkeypatch):
+    errors = iter([None, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))])
+    monkeypatch.setattr("urllib.request.urlopen", lambda *a, **k: Breaking(urlopen(*a, **k), next(errors, None)))
+    outcome = fetch(server, tmp_path)
+    assert "the disk is full" in outcome.error
+    assert "follows" not in outcome.said
+
+
 def test_a_server_without_ranges_is_asked_anew(server, tmp_path):
     server.ranges = False
     server.cut_after["Corpus.audio.1.zip"] = 100_000
@@ -214,7 +264,9 @@ def test_a_disk_that_fills_up_leaves_a_state_to_go_on_from(server, tmp_path):
     assert_whole(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["../evil", "/tmp/evil", "Corpus/../../evil", "C:evil", "a\\..\\evil"])
+@pytest.mark.parametrize(
+    "name", ["../evil", "/tmp/evil", "Corpus/../../evil", "C:evil", "./C:evil", "a\\..\\evil", "."]
+)
 def test_a_member_outside_the_target_is_refused(server, tmp_path, name):
     server.files["Corpus.meta.zip"] = archive({name: b"evil"})
     outcome = fetch(server, tmp_path / "deep")
@@ -246,9 +298,16 @@ def test_a_file_name_of_the_record_cannot_lead_elsewhere(server, tmp_path):
     assert not (tmp_path / "deep").exists()
 
 
-def test_a_damaged_archive_is_one_clear_line(server, tmp_path):
-    content = bytearray(server.files["Corpus.audio.1.zip"])
-    content[1000] ^= 255
+def test_a_member_that_is_the_target_itself_is_no_file(server, tmp_path):
+    server.files["Corpus.meta.zip"] = archive({"./": b"", "Corpus/meta.csv": b"filename\tscene_label\n"})
+    assert fetch(server, tmp_path).status == 0
+    assert_whole(tmp_path)
+
+
+@pytest.mark.parametrize("mode", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_a_damaged_archive_is_one_clear_line(server, tmp_path, mode):
+    content = bytearray(archive({"Corpus/meta.csv": bytes(range(256)) * 100}, mode))
+    content[60:64] = b"\xff" * 4
     server.files["Corpus.audio.1.zip"] = bytes(content)
     assert "cannot be unpacked" in fetch(server, tmp_path).error
     assert_not_whole(tmp_path)

@@ -6,6 +6,7 @@ from html import escape
 import numpy as np
 import pytest
 
+from tagasc import pictures
 from tagasc.codes import Codes
 from tagasc.controls import CONTROLS
 from tagasc.files import digest
@@ -120,6 +121,26 @@ def test_the_html_is_self_contained_and_holds_every_table_and_picture(reported):
 def test_pictures(small, reported, name):
     assert (small.folder / f"exp/report/{name}.png").stat().st_size > 8000
     assert f"({name}.png)" in reported[0]
+
+
+def test_every_picture_of_a_synthetic_corpus_says_so(tmp_path, monkeypatch):
+    fake, said = Fake(tmp_path, clips=16), {}
+    fake.add("baseline", 1, 0.7)
+    history = {"epochs": [{"epoch": 1, "loss": 0.5, "validation_lwlrap": 0.5, "score": 0.5}], "best_epoch": 1}
+    scores = {"lwlrap": {"stage 1": {"test": 0.5}}, "networks": 1, "parameters": 9, "joint_pass": False}
+    (fake.tagger / "fold0/stage1").mkdir(parents=True)
+    for name, value in (("tagger.json", {}), ("scores.json", scores), ("fold0/stage1/history.json", history)):
+        (fake.tagger / name).write_text(json.dumps(value))
+    save = pictures.save
+
+    def listen(figure, path, note=""):
+        said[path.stem] = note
+        save(figure, path, note)
+
+    monkeypatch.setattr(pictures, "save", listen)
+    succeed("steps/report.py", *fake.options("--note", "Synthetic corpus."))
+    assert {"accuracies", "confusions", "curves", "tagger"} <= said.keys()
+    assert set(said.values()) == {"synthetic"}
 
 
 def test_the_terminal_gets_a_short_table(reported):

@@ -5,6 +5,7 @@ from tagasc.command import _spelt_out, from_values
 from tagasc.errors import UserError
 from tagasc.features import MelConfig
 from tagasc.models.tagger import TaggerConfig
+from tagasc.models.trunk import TrunkConfig
 from tagasc.scene.settings import SceneTraining
 from tagasc.systems import read_systems, runs
 from tagasc.tagger.settings import TaggerTraining
@@ -44,6 +45,16 @@ def test_the_recipes_configurations_are_valid():
             from_values(cls, tagger[group], recipe)
     assert from_values(SceneTraining, values("egs/dcase2019/conf/scene.yaml"), "") == SceneTraining()
     assert from_values(TaggerTraining, values("egs/dcase2019/conf/tagger.yaml")["training"], "") == TaggerTraining()
+
+
+@pytest.mark.parametrize("trunk", ["released", "table1"])
+def test_the_trunks_of_the_paper_are_the_same_in_every_recipe(trunk):
+    """Full-sized where the clips are, small where they are short; files of the recipe's own, which may be copied."""
+    for alike in (("dcase2019", "rehearsal", "template"), ("mini", "soundscapes")):
+        first, *others = (f"egs/{recipe}/conf/trunk_{trunk}.yaml" for recipe in alike)
+        assert all(values(other) == values(first) for other in others)
+        from_values(TrunkConfig, values(first), first)
+    assert not [path for path in ROOT.glob("egs/*/conf/*") if path.is_symlink()]
 
 
 def main(allow_partial: bool = False, clips_per_location: int = 3):

@@ -35,6 +35,59 @@ def test_an_npz_from_elsewhere_becomes_tags_of_every_split(audio, tmp_path):
     assert succeed("steps/extract_tags.py", *options).count("outdated (its input tag source has changed") == len(splits)
 
 
+@pytest.fixture
+def nested(tmp_path):
+    """Scene clips in folders, as a table of one's own lists them: two splits, and the tags of both; by id."""
+    ids = {"test": ["day/0001", "night/0001"], "train": ["day/0002", "0003"]}
+    for split, names in ids.items():
+        folder = tmp_path / f"audio/own_{split}"
+        folder.mkdir(parents=True)
+        rows = [
+            {"id": name, "start": 0, "frames": 9, "labels": ["x"], "location": "", "usage": "", "crc32": 0}
+            for name in names
+        ]
+        np.save(folder / "audio.npy", np.zeros((9, 1), np.float32))
+        (folder / "index.json").write_text(
+            json.dumps({"format": 1, "sampling_rate": 8000, "channels": 1, "clips": rows})
+        )
+    every = [name for names in ids.values() for name in names]
+    np.savez(tmp_path / "x.npz", ids=every, classes=LABELS, values=np.tile([0.9, 0.5, 0.2, 0.1], (4, 1)))
+    return tmp_path
+
+
+def scored(folder, *rows):
+    (folder / "events.tsv").write_text("\n".join(["filename\tevent", *rows]) + "\n")
+    options = ["--tagger", folder / "x.npz", "--audio", folder / "audio", "--out", folder / "tags", "--corpus", "own"]
+    return run("steps/extract_tags.py", *options, "--truth", folder / "events.tsv")
+
+
+def test_events_are_of_the_whole_path_before_the_name(nested):
+    outcome = scored(nested, "day/0001.wav\tBell", "night/0001.wav\tDog", "elsewhere/0003.wav\tRain", "0001.wav\tTram")
+    assert outcome.status == 0
+    found = json.loads((nested / "tags/scores.json").read_text())["lwlrap"]
+    assert found == {"test": pytest.approx(3 / 4), "train": pytest.approx(1 / 3)}
+
+
+def test_a_split_without_known_events_is_not_scored_and_it_is_said(nested):
+    assert "own_train.npz: no event of its clips is known" in scored(nested, "day/0001.wav\tDog").said
+    assert json.loads((nested / "tags/scores.json").read_text())["lwlrap"] == {"test": 0.5}
+
+
+def test_a_table_of_no_known_event_scores_nothing_and_it_is_said(nested):
+    """As with a tagger of another vocabulary: its tags are good all the same."""
+    outcome = scored(nested, "day/0001.wav\tBells")
+    assert outcome.status == 0
+    assert "names no event that the tagger knows, such as Bell: its tags are not scored" in outcome.said
+    assert (nested / "tags/own_test.npz").exists()
+    assert not (nested / "tags/scores.json").exists()
+
+
+def test_a_table_of_no_known_clip_is_an_error(nested):
+    outcome = scored(nested, "day/0009.wav\tBell")
+    assert "names no clip of the corpus, such as 0003" in outcome.error
+    assert not (nested / "tags").exists()
+
+
 def spectrogram_transformer(folder, problem_type=None):
     """A tiny Audio Spectrogram Transformer with random weights."""
     hf = pytest.importorskip("transformers")
@@ -64,6 +117,22 @@ def waveform_transformer(folder):
     return folder
 
 
+def whisper(folder):
+    """A tiny Whisper with random weights, whose extractor pads every clip to the 2 s that the model takes."""
+    hf = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    sizes = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2, "vocab_size": 8}
+    sizes |= {"encoder_ffn_dim": 16, "decoder_ffn_dim": 16, "decoder_attention_heads": 2, "num_mel_bins": 32}
+    tokens = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1}
+    sizes |= {"init_std": 0.5}  # else random weights say nearly the same of every clip
+    config = hf.WhisperConfig(
+        **sizes, **tokens, max_source_positions=100, classifier_proj_size=8, id2label=dict(enumerate(LABELS))
+    )
+    hf.WhisperForAudioClassification(config).save_pretrained(folder)
+    hf.WhisperFeatureExtractor(feature_size=32, chunk_length=2, sampling_rate=16000).save_pretrained(folder)
+    return folder
+
+
 def by_the_book(folder, wave, rate, activation):
     """Mean of the channels, resampled to the extractor's rate, extractor, model, sigmoid or softmax: one clip."""
     import transformers as hf
@@ -83,6 +152,7 @@ def by_the_book(folder, wave, rate, activation):
         (spectrogram_transformer, None, "auto", lambda logits: logits.softmax(-1)),
         (spectrogram_transformer, None, "sigmoid", torch.sigmoid),
         (waveform_transformer, ..., "auto", lambda logits: logits.softmax(-1)),
+        (whisper, ..., "sigmoid", torch.sigmoid),
     ],
 )
 def test_a_transformers_model_tags_by_the_book(audio, tmp_path, make, problem_type, option, activation):

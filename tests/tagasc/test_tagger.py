@@ -264,6 +264,12 @@ def test_without_noisy_clips_the_noisy_head_stays_as_it_was(fold):
     assert changed == {"stem", "stages", "curated"}
 
 
+def test_a_clip_to_leave_out_that_does_not_exist_is_named(fold):
+    config = replace(fold.config, leave_out=("clip7", "clip7.wav", "clip99"))
+    with pytest.raises(UserError, match=r"leave_out: .*curated has no clip clip7\.wav, clip99; mend the list"):
+        TaggerTask(replace(fold, config=config))
+
+
 def test_a_compiled_trunk_trains_the_same(fold, monkeypatch):
     compile_ = torch.compile
     monkeypatch.setattr(torch, "compile", lambda *a, **k: compile_(*a, **k, backend="eager"))  # no C++ in the tests

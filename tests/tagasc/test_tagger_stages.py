@@ -14,6 +14,7 @@ from tagasc.files import digest, read_json
 from tagasc.tagger.clips import TaggedClips
 from tagasc.tagger.inference import load_ensemble, load_network, load_tagger
 from tagasc.tagger.training import TaggerTask
+from tagasc.tagger_report import tagger_section
 from tagasc.tags import TagVectors, read_npz
 from tagasc.training import read_weights
 from tests.conftest import TAGGER, run, succeed
@@ -161,7 +162,13 @@ def test_pseudo_labels_of_all_folds_are_marked_as_leaking(whole, options, tmp_pa
 
 def test_the_best_single_model_is_chosen_out_of_fold(whole, options, tmp_path):
     shutil.copytree(whole, tmp_path / "x")
-    succeed("steps/train_tagger.py", "--out", tmp_path / "x", *options, "--inference.models", "best")
+    said = succeed("steps/train_tagger.py", "--out", tmp_path / "x", *options, "--inference.models", "best")
+    assert "lwlrap out-of-fold (chosen on these) 0." in " ".join(said.split())
+    scores = read_json(tmp_path / "x/scores.json", "")["lwlrap"]
+    assert all("out-of-fold (chosen on these)" in values for values in scores.values())
+    page = "\n".join(tagger_section(tmp_path / "x", tmp_path, tmp_path))
+    assert "| out-of-fold (chosen on these) |" in page
+    assert "*chosen on these*: the network" in page
     histories = [read_json(whole / f"fold{k}/stage2/history.json", "") for k in (0, 1)]
     score = [history["epochs"][history["best_epoch"] - 1]["validation_lwlrap"] for history in histories]
     listed = read_json(tmp_path / "x/tagger.json", "")["models"]
