@@ -65,4 +65,5 @@ def folded(network: SceneNetwork) -> SceneNetwork:
         block.conv2, block.norm2 = fuse_conv_bn_eval(block.conv2, block.norm2), nn.Identity()
     if trunk.extra is not None:
         trunk.extra, trunk.extra_norm = fuse_conv_bn_eval(trunk.extra, trunk.extra_norm), nn.Identity()
-    return network.to(memory_format=torch.channels_last)
+    trunk.lay_out(torch.channels_last)
+    return network

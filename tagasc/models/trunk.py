@@ -98,7 +98,7 @@ def max_pool(x: Tensor) -> Tensor:
 class Trunk(nn.Module):
     """Waveform to feature map.
 
-    Sequences are held as images of height 1, channels last, which the convolutions of CPU and GPU run fastest on.
+    Sequences are held as images of height 1; channels last, unless ``lay_out`` says otherwise.
     """
 
     def __init__(self, config: TrunkConfig, channels: int = 2) -> None:
@@ -112,7 +112,12 @@ class Trunk(nn.Module):
         self.blocks = nn.Sequential(*(Block(inputs, filters, config.slope) for inputs, filters in pairs))
         self.extra = nn.Conv2d(widths[-1], widths[-1], 1, padding=(0, 3)) if config.extra_convolution else None
         self.extra_norm = nn.BatchNorm2d(widths[-1]) if config.extra_convolution else None
-        self.to(memory_format=torch.channels_last)
+        self.lay_out(torch.channels_last)
+
+    def lay_out(self, layout: torch.memory_format) -> None:
+        """Choose the layout in memory of weights and of what is computed; the values are the same."""
+        self._layout = layout
+        self.to(memory_format=layout)
 
     def forward(self, wave: Tensor) -> Tensor:
         """Compute the feature map M.
@@ -125,7 +130,7 @@ class Trunk(nn.Module):
         """
         frames = wave.shape[1] // STRIDE
         x = self.stem(wave[:, : frames * STRIDE].reshape(wave.shape[0], 1, frames, -1)).permute(0, 3, 1, 2)
-        x = self.blocks(F.leaky_relu(self.stem_norm(x), self.slope))
+        x = self.blocks(F.leaky_relu(self.stem_norm(x.contiguous(memory_format=self._layout)), self.slope))
         if self.extra is not None:
             x = F.leaky_relu(self.extra_norm(self.extra(x)), self.slope)
         return x.squeeze(2)

@@ -24,6 +24,7 @@ from tests.tagasc.test_audio import write_packed
 TRUNKS = {
     "table1": TrunkConfig(16, (16, 16, 16), code_size=6),
     "released": TrunkConfig(16, (8, 16), shortcut_convolution=True, extra_convolution=True, output_bias=False),
+    "wide": TrunkConfig(128, (128, 128), code_size=6),  # which a CPU trains in another layout
 }
 SYSTEM = System("before_code", 2, 4, 2, shared=True)
 BATCH, FRAMES = 6, 12 * 27 * 3 + 1
