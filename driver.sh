@@ -34,7 +34,7 @@ options() { # a line of help for each name|comment, with its value
     local option what value
     while IFS='|' read -r option what; do
         value=${!option//"$here/"/}
-        printf '%s\n' "${what:+$what }${value:+[$value]}" | fold -s -w 98 |
+        printf '%s\n' "${what:+$what }${value:+[$value]}" | fold -s -w 97 |
             sed "1s/^/$(printf '  --%-19s' "${option//_/-}")/; 2,\$s/^/$(printf '%23s' '')/; s/ *$//"
     done
 }
