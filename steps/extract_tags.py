@@ -15,7 +15,7 @@ from tagasc.errors import UserError
 from tagasc.files import write_json
 from tagasc.metrics import lwlrap
 from tagasc.packed import packed_splits
-from tagasc.tag_sources import Activation, open_source
+from tagasc.tag_sources import Activation, TagSource, open_source
 from tagasc.tags import TagVectors, read_record, write_npz
 from tagasc.training import choose_device
 
@@ -57,19 +57,7 @@ def main(
     scores, made_from = {}, source.made_from()
     for split, folder in folders.items():
         path = out / f"{folder.name}.npz"
-        inputs = {**made_from, "audio": folder / "index.json"}
-        record = provenance.made_from("extract_tags", {"clips": "whole"}, inputs)
-        old = read_record(path)
-        why = "forced" if force else provenance.difference(old, record) if old else "new"
-        if why is None:
-            log.info("%s: up to date", path.name)
-        else:
-            if old and not force:
-                log.info("%s: outdated (%s), tagging again", path.name, why)
-            packed = PackedAudio(folder)
-            values = source.tags(packed)
-            write_npz(path, record, ids=np.array(packed.ids), classes=np.array(source.classes), values=values)
-            log.info("%s: %d clips, %d tags", path.name, *values.shape)
+        _tag(source, made_from, folder, path, force)
         if heard is not None:
             score = _score(TagVectors.read(path), heard)
             if np.isnan(score):
@@ -81,6 +69,22 @@ def main(
     else:
         write_json(out / "scores.json", {"lwlrap": scores})
         log.info("lwlrap on scene clips: %s", ", ".join(f"{split} {value:.3f}" for split, value in scores.items()))
+
+
+def _tag(source: TagSource, made_from: dict[str, str], folder: Path, path: Path, force: bool) -> None:
+    """Write the tag vectors of one split, unless they are there."""
+    record = provenance.made_from("extract_tags", {"clips": "whole"}, {**made_from, "audio": folder / "index.json"})
+    old = read_record(path)
+    why = "forced" if force else provenance.difference(old, record) if old else "new"
+    if why is None:
+        log.info("%s: up to date", path.name)
+        return
+    if old and not force:
+        log.info("%s: outdated (%s), tagging again", path.name, why)
+    packed = PackedAudio(folder)
+    values = source.tags(packed)
+    write_npz(path, record, ids=np.array(packed.ids), classes=np.array(source.classes), values=values)
+    log.info("%s: %d clips, %d tags", path.name, *values.shape)
 
 
 def _events(table: Path, classes: list[str], folders: Iterable[Path]) -> dict[str, set[int]] | None:

@@ -178,10 +178,14 @@ class SceneStep:
             group["lr"] = float(rate)
 
     def _settle_optimizer(self) -> None:
-        """A state that was read from a checkpoint, perhaps from another kind of device, works on this one."""
+        """A state that was read from a checkpoint, perhaps from another kind of device, works on this one.
+
+        Fused Adam wants its averages in the layout of their weights, which a checkpoint keeps from where it was made.
+        """
         for group in self.optimizer.param_groups:
             group.update({"lr": self._rate, "fused": None, "capturable": False} | self._on_gpu())
         for parameter, state in self.optimizer.state.items():
+            state |= {name: torch.empty_like(parameter).copy_(value) for name, value in state.items() if name != "step"}
             state["step"] = state["step"].to(parameter.device if self._gpu else "cpu")
 
     def _on_gpu(self) -> dict[str, bool]:

@@ -1,6 +1,7 @@
 """The step that trains, against the network as the paper draws it."""
 
 import shutil
+from copy import deepcopy
 
 import numpy as np
 import pytest
@@ -191,6 +192,28 @@ def test_the_step_of_a_gpu_never_waits_for_the_cpu(clips, monkeypatch, tmp_path)
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler on the CPU")
+def test_a_checkpoints_averages_take_the_layout_of_their_weights(clips, monkeypatch):
+    """Of a wide network a CPU's checkpoint is contiguous; fused Adam, on a GPU, wants it channels-last."""
+
+    def task():
+        settings = SceneTraining(epochs=2, batch=BATCH, crop_seconds=9.7, learning_rate=1e-3)
+        return SceneTask(settings, TRUNKS["wide"], SYSTEM, clips, None, 1, False)
+
+    def layouts(of):
+        weight = of.network.trunk.blocks[0].conv1.weight
+        return {value.stride() for value in (weight, *of.optimizer.state[weight].values()) if value.dim()}
+
+    first = task()
+    first.train(1)
+    monkeypatch.setattr("tagasc.scene.step.WIDE", 1000)  # as where there is a GPU
+    second = task()
+    second.network.load_state_dict(first.network.state_dict())
+    second.optimizer.load_state_dict(deepcopy(first.optimizer.state_dict()))
+    assert second.train(2)["loss"] == pytest.approx(first.train(2)["loss"], rel=1e-5)
+    assert layouts(first) == {(384, 3, 3, 1)}
+    assert layouts(second) == {(384, 1, 384, 128)}
+
+
 def test_systems_share_what_was_compiled(clips):
     """Compiled once for two systems, for training and for codes, and equal to the plain network but for rounding."""
     compiled_feature_map.cache_clear()
