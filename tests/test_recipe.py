@@ -83,6 +83,13 @@ def finished(recipe):
     return recipe
 
 
+def test_every_log_tells_how_much_memory_was_taken(finished):
+    logs = list((finished.folder / "exp/log").glob("[0-8].*.log"))
+    assert len(logs) >= 9
+    for log in logs:
+        assert re.search(r": at most [\d.]+ GB of memory", log.read_text()), log
+
+
 def test_a_bare_run_ends_with_a_report(finished):
     report = (finished.folder / "exp/report/RESULTS.md").read_text()
     for name in ("baseline", "shared_h4_l3", "Synthetic", "lwlrap", "scene clips, test", "test+unused", "torch 2."):

@@ -6,8 +6,12 @@ import torch
 import yaml
 
 from steps import benchmark, train_tagger
+from tagasc.features import MelConfig
 from tagasc.files import read_json
+from tagasc.models.tagger import TaggerConfig
 from tagasc.speed import Speed
+from tagasc.tagger import speed as tagger_speed
+from tagasc.tagger.settings import TaggerTraining
 from tests.conftest import run, succeed
 
 TINY = ["--trunk.stem_filters", 8, "--trunk.block_filters", "[8, 8]", "--scene.crop_seconds", 0.5]
@@ -65,6 +69,15 @@ def test_a_configuration_means_what_it_means_to_stage_3():
     ours, theirs = (signature(step.main).parameters for step in (benchmark, train_tagger))
     shared = ("model", "mel", "training", "pseudo_labels", "semi", "inference", "folds", "stages")
     assert [ours[name].default for name in shared] == [theirs[name].default for name in shared]
+
+
+def test_the_tagger_is_measured_as_it_is_trained(tmp_path):
+    mel = MelConfig(sampling_rate=8000, n_fft=256, hop=128, mels=32, low=20, high=4000)
+    training = TaggerTraining(batch=2, crop_frames=40, mask_half_width=(1, 4), leave_out=("a",))
+    task = tagger_speed._task(
+        tmp_path, TaggerConfig(depths=(1,), width=8, hidden=8), mel, training, False, torch.device("cpu")
+    )
+    assert (task.config.batch, task.config.crop_frames, task.config.mask_half_width) == (2, 40, (1, 4))
 
 
 def test_the_scene_network_alone_gets_its_own_threads(monkeypatch):

@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from tagasc.augment import mix
 from tagasc.models.fusion import System
 from tagasc.models.plain import PlainNetwork, as_convolution
-from tagasc.models.scene import SceneNetwork
+from tagasc.models.scene import SceneNetwork, folded
 from tagasc.models.trunk import Trunk, TrunkConfig
 from tagasc.scene.clips import SceneClips
 from tagasc.scene.inference import codes_and_logits
@@ -212,6 +212,7 @@ def test_a_checkpoints_averages_take_the_layout_of_their_weights(clips, monkeypa
     assert second.train(2)["loss"] == pytest.approx(first.train(2)["loss"], rel=1e-5)
     assert layouts(first) == {(384, 3, 3, 1)}
     assert layouts(second) == {(384, 1, 384, 128)}
+    assert folded(first.network).trunk.blocks[0].conv1.weight.stride() == (384, 1, 384, 128)  # for evaluation
 
 
 def test_systems_share_what_was_compiled(clips):
