@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tagasc.models.pooling import POOL
 from tagasc.models.scene import SceneNetwork
-from tagasc.models.trunk import POOL, STRIDE, Block
+from tagasc.models.trunk import STRIDE, Block
 
 
 class PlainNetwork(nn.Module):

@@ -66,4 +66,4 @@ def folded(network: SceneNetwork) -> SceneNetwork:
     if trunk.extra is not None:
         trunk.extra, trunk.extra_norm = fuse_conv_bn_eval(trunk.extra, trunk.extra_norm), nn.Identity()
     trunk.lay_out(torch.channels_last)
-    return network
+    return network.eval()  # the identities too

@@ -6,7 +6,6 @@ one class: ``egs/dcase2019/conf/trunk_table1.yaml`` and ``trunk_released.yaml``.
 """
 
 from dataclasses import dataclass
-from functools import reduce
 from itertools import pairwise
 
 import torch
@@ -14,9 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tagasc.errors import SettingError
+from tagasc.models.pooling import POOL, pooled_activation
 
 STRIDE = 12
-POOL = 3
 
 
 @dataclass(frozen=True)
@@ -59,44 +58,69 @@ class TrunkConfig:
         return STRIDE * POOL ** len(self.block_filters)
 
 
-class Block(nn.Module):
-    """Residual block: conv-BN-LeakyReLU-conv-BN, plus the shortcut, then LeakyReLU and max-pool of 3.
+class Stem(nn.Linear):
+    """Strided convolution; filter length equals stride, so that it is one matrix product over frames of 12 samples."""
 
-    Pooling stands before the last activation here: LeakyReLU is monotonic, so the values are the same, at a third of
-    the work.
+    layout = torch.channels_last
+
+    def __init__(self, channels: int, filters: int) -> None:
+        super().__init__(STRIDE * channels, filters)
+
+    def forward(self, wave: Tensor, biased: bool = True) -> Tensor:
+        """(batch, frames, channels) → (batch, filters, 1, frames // 12)."""
+        frames = wave.shape[1] // STRIDE
+        x = wave[:, : frames * STRIDE].reshape(wave.shape[0], 1, frames, -1)
+        x = F.linear(x, self.weight, self.bias if biased else None)
+        return x.permute(0, 3, 1, 2).contiguous(memory_format=self.layout)
+
+
+class Convolution(nn.Conv2d):
+    """Convolution over sequences that are held as images of height 1."""
+
+    def __init__(self, inputs: int, filters: int, length: int = 3, padding: int = 1) -> None:
+        super().__init__(inputs, filters, (1, length), padding=(0, padding))
+
+    def forward(self, x: Tensor, biased: bool = True) -> Tensor:
+        """(batch, inputs, 1, frames) → (batch, filters, 1, frames + 2 · padding + 1 - length)."""
+        return F.conv2d(x, self.weight, self.bias if biased else None, padding=self.padding)
+
+
+def normalised(layer: Stem | Convolution, norm: nn.BatchNorm2d | nn.Identity, x: Tensor) -> Tensor:
+    """Batch normalisation of what a layer makes of ``x``.
+
+    While it trains, the layer's bias is left out, since normalisation subtracts it again with the mean: it has no
+    gradient, and two passes over memory less. The running mean holds it, for evaluation.
     """
+    if not norm.training:
+        return norm(layer(x))
+    bias = layer.bias.detach()
+    mean = norm.running_mean - bias
+    y = F.batch_norm(
+        layer(x, biased=False), mean, norm.running_var, norm.weight, norm.bias, True, norm.momentum, norm.eps
+    )
+    norm.running_mean.copy_(mean + bias)
+    return y
+
+
+class Block(nn.Module):
+    """Residual block: conv-BN-LeakyReLU-conv-BN, plus the shortcut, then LeakyReLU and max-pool of 3."""
 
     def __init__(self, inputs: int, filters: int, slope: float) -> None:
         super().__init__()
         self.slope = slope
-        self.conv1 = nn.Conv2d(inputs, filters, (1, 3), padding=(0, 1))
-        self.norm1 = nn.BatchNorm2d(filters)
-        self.conv2 = nn.Conv2d(filters, filters, (1, 3), padding=(0, 1))
-        self.norm2 = nn.BatchNorm2d(filters)
-        self.shortcut = nn.Conv2d(inputs, filters, (1, 3), padding=(0, 1)) if inputs != filters else nn.Identity()
+        self.conv1, self.norm1 = Convolution(inputs, filters), nn.BatchNorm2d(filters)
+        self.conv2, self.norm2 = Convolution(filters, filters), nn.BatchNorm2d(filters)
+        self.shortcut = Convolution(inputs, filters) if inputs != filters else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, inputs, 1, frames) → (batch, filters, 1, frames // 3)."""
-        y = F.leaky_relu(self.norm1(self.conv1(x)), self.slope)
-        y = self.norm2(self.conv2(y)) + self.shortcut(x)
-        return F.leaky_relu(max_pool(y), self.slope)
-
-
-def max_pool(x: Tensor) -> Tensor:
-    """(batch, filters, 1, frames) → (batch, filters, 1, frames // 3); where values tie, the gradient is the first's.
-
-    For a compiler it is written as comparisons, which it joins with what stands before and behind, forward and
-    backward; the library's own would be compiled into a scatter of float32 gradients over a cleared tensor.
-    """
-    if not torch.compiler.is_compiling():
-        return F.max_pool2d(x, (1, POOL))
-    frames = x.shape[-1] // POOL
-    candidates = x[..., : frames * POOL].unflatten(-1, (frames, POOL)).unbind(-1)
-    return reduce(lambda a, b: torch.where((b > a) | b.isnan(), b, a), candidates)
+        y = F.leaky_relu(normalised(self.conv1, self.norm1, x), self.slope)
+        y = normalised(self.conv2, self.norm2, y) + self.shortcut(x)
+        return pooled_activation(y, self.slope)
 
 
 class Trunk(nn.Module):
-    """Waveform to feature map.
+    """Waveform to feature map: ``first``, the other blocks, ``last``.
 
     Sequences are held as images of height 1; channels last, unless ``lay_out`` says otherwise.
     """
@@ -104,19 +128,18 @@ class Trunk(nn.Module):
     def __init__(self, config: TrunkConfig, channels: int = 2) -> None:
         super().__init__()
         self.slope = config.slope
-        # Filter length equals stride, so the strided convolution is one matrix product over frames of 12 samples.
-        self.stem = nn.Linear(STRIDE * channels, config.stem_filters)
+        self.stem = Stem(channels, config.stem_filters)
         self.stem_norm = nn.BatchNorm2d(config.stem_filters)
         widths = (config.stem_filters, *config.block_filters)
         pairs = pairwise(widths)
         self.blocks = nn.Sequential(*(Block(inputs, filters, config.slope) for inputs, filters in pairs))
-        self.extra = nn.Conv2d(widths[-1], widths[-1], 1, padding=(0, 3)) if config.extra_convolution else None
+        self.extra = Convolution(widths[-1], widths[-1], 1, 3) if config.extra_convolution else None
         self.extra_norm = nn.BatchNorm2d(widths[-1]) if config.extra_convolution else None
         self.lay_out(torch.channels_last)
 
     def lay_out(self, layout: torch.memory_format) -> None:
         """Choose the layout in memory of weights and of what is computed; the values are the same."""
-        self._layout = layout
+        self.stem.layout = layout
         self.to(memory_format=layout)
 
     def forward(self, wave: Tensor) -> Tensor:
@@ -128,9 +151,14 @@ class Trunk(nn.Module):
         Returns:
             (batch, filters, time); for 10 s time is 18, or 24 with the extra convolution.
         """
-        frames = wave.shape[1] // STRIDE
-        x = self.stem(wave[:, : frames * STRIDE].reshape(wave.shape[0], 1, frames, -1)).permute(0, 3, 1, 2)
-        x = self.blocks(F.leaky_relu(self.stem_norm(x.contiguous(memory_format=self._layout)), self.slope))
+        return self.last(self.blocks[1:](self.first(wave)))
+
+    def first(self, wave: Tensor) -> Tensor:
+        """Strided convolution and first block."""
+        return self.blocks[0](F.leaky_relu(normalised(self.stem, self.stem_norm, wave), self.slope))
+
+    def last(self, x: Tensor) -> Tensor:
+        """The feature map, from the last block's output."""
         if self.extra is not None:
-            x = F.leaky_relu(self.extra_norm(self.extra(x)), self.slope)
+            x = F.leaky_relu(normalised(self.extra, self.extra_norm, x), self.slope)
         return x.squeeze(2)

@@ -6,8 +6,10 @@ loss, gradients, Adam) is recorded once as a CUDA graph and replayed, since at 2
 by one takes longer than running them.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
-from functools import cache
+from functools import cache, partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +26,8 @@ from tagasc.scene.settings import SceneTraining
 from tagasc.training import autocast
 
 WIDE = 128  # filters; measured at 64 and 128
+# How much a compiler computes again rather than keep it in memory: all that is between two convolutions.
+_RECOMPUTE = {"realize_reads_threshold": 30, "realize_acc_reads_threshold": 30, "realize_opcount_threshold": 300}
 
 
 @dataclass(frozen=True)
@@ -192,28 +196,46 @@ class SceneStep:
         return {"fused": True, "capturable": True} if self._gpu else {}
 
 
-def feature_map(trunk: Trunk, samples: Tensor, mixing: tuple[Tensor, Tensor] | None = None) -> Tensor:
-    """Stored samples to feature map; in one function, so that a compiler joins what reads the wave.
+def _part(part: Callable[..., Tensor], *inputs: Any) -> Tensor:
+    return part(*inputs)
+
+
+def feature_map(
+    trunk: Trunk, samples: Tensor, mixing: tuple[Tensor, Tensor] | None = None, run: Callable[..., Tensor] = _part
+) -> Tensor:
+    """Stored samples to feature map.
 
     Args:
         trunk: in any mode.
         samples: (batch, frames, channels) as stored.
         mixing: order and λ of mixup, or None.
+        run: calls its first argument, a part of the network, with the others.
 
     Returns:
         (batch, filters, time).
     """
+    x = run(_first, trunk, samples, mixing)
+    for block in trunk.blocks[1:]:
+        x = run(block, x)
+    return run(Trunk.last, trunk, x)
+
+
+def _first(trunk: Trunk, samples: Tensor, mixing: tuple[Tensor, Tensor] | None) -> Tensor:
+    """In one function, so that a compiler joins what reads the wave."""
     wave = preemphasis(waveform(samples))
-    return trunk(wave if mixing is None else mix(wave, *mixing))
+    return trunk.first(wave if mixing is None else mix(wave, *mixing))
 
 
 @cache
-def compiled_feature_map():
+def compiled_feature_map() -> Callable[..., Tensor]:
     """``feature_map`` as torch.compile makes it: once a process for every system, since all have the same trunk.
 
-    The trunk is an argument, so systems share what was compiled; torch keeps it on disk for the next process.
+    The trunk is an argument, so systems share what was compiled; torch keeps it on disk for the next process. It is
+    compiled block by block: what is between two blocks is in memory in any case, and of the whole a compiler would
+    compute the gradient of the first block's output from all later blocks' anew.
     """
-    return torch.compile(feature_map, dynamic=False)
+    torch._dynamo.config.recompile_limit = 64  # every block has a length of its own, in training and in use
+    return partial(feature_map, run=torch.compile(_part, dynamic=False, options=_RECOMPUTE))
 
 
 def centre_loss(code: Tensor, target: Tensor, centres: Tensor) -> Tensor:
