@@ -45,7 +45,8 @@ class SceneNetwork(nn.Module):
         return self.head(self.trunk(wave), tags)
 
     def head(self, feature_map: Tensor, tags: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """As ``forward``, from the trunk's feature map, (batch, filters, time), on."""
+        """As ``forward``, from the trunk's feature map, (batch, filters, time), on; in the head's own precision."""
+        feature_map = feature_map.to(self.code.weight.dtype)
         feature_map = self.fusion.to_feature_map(feature_map, tags)
         pooled = torch.cat([feature_map.mean(dim=2), feature_map.amax(dim=2)], dim=1)
         code = self.fusion.to_code(self.code(self.fusion.to_pooled(pooled, tags)), tags)

@@ -36,9 +36,10 @@ def codes_and_logits(
     batches = clips.store.batches(which, windows.starts[rows], windows.frames)
     for clip, samples in zip(which.to(clips.device), batches, strict=True):
         with autocast(clips.device):
-            found.append(evaluated.head(to_map(evaluated.trunk, samples), clips.tags_of(clip)))
+            maps = to_map(evaluated.trunk, samples)
+        found.append(evaluated.head(maps, clips.tags_of(clip)))
     count = len(windows.clips)
-    return tuple(torch.cat(part)[:count].float().cpu().numpy() for part in zip(*found, strict=True))
+    return tuple(torch.cat(part)[:count].cpu().numpy() for part in zip(*found, strict=True))
 
 
 def _whole_batches(count: int, batch: int) -> Tensor:

@@ -134,10 +134,11 @@ class SceneStep:
             target = mix(target, *mixing)
             tags = None if tags is None else mix(tags, *mixing)
         with autocast(self.clips.device):
-            code, logits = self.network.head(self._feature_map(self.network.trunk, samples, mixing), tags)
-        loss = F.cross_entropy(logits.to(target.dtype), target)
+            maps = self._feature_map(self.network.trunk, samples, mixing)
+        code, logits = self.network.head(maps, tags)
+        loss = F.cross_entropy(logits, target)
         if self.settings.centre_loss:
-            loss = loss + self.settings.centre_loss * centre_loss(code.to(target.dtype), target, self.centres)
+            loss = loss + self.settings.centre_loss * centre_loss(code, target, self.centres)
         return loss
 
     def _step(self) -> None:
