@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from tagasc import command, provenance, report, sections
+from tagasc.command import plain
 from tagasc.console import console, log
 from tagasc.errors import UserError
 from tagasc.files import digest, write_text
 from tagasc.insights import insight_sections
+from tagasc.models.fusion import System
 from tagasc.packed import packed_splits
 from tagasc.page import html_page
 from tagasc.results import SystemResult, gather
@@ -61,7 +63,7 @@ def main(
     study = _study(experiment, results, tables, tags / f"{corpus}_test.npz", recipe / "exp" / "report", note)
     title = report.escaped(f"Results of {recipe.name}, {experiment.name}")
     parts = list(_parts(recipe / "dump" / "audio", (corpus, tagging_corpus), results, experiment, tagger, tags))
-    deviating = _deviating(parts)
+    outdated, deviating = _outdated(parts) + _edited(results, tables, systems_file), _deviating(parts)
     page = [f"# {title}", "", *([f"**{note}**", ""] if note else [])]
     page += [f"**{MIXED}** (which: under *How this was made*).", ""] if deviating else []
     page += sections.summary(study)
@@ -69,7 +71,7 @@ def main(
     page += sections.systems_section(study) + sections.controls_section(study) + sections.scenes_section(study)
     page += insight_sections(study, _best_attended(study))
     page += tagger_section(tagger, tags, study.out, study.mark)
-    text = "\n".join([*page, *_made(recipe, results, _outdated(parts), deviating, _unscored(experiment))])
+    text = "\n".join([*page, *_made(recipe, results, outdated, deviating, _unscored(experiment))])
     write_text(study.out / "RESULTS.md", text)
     write_text(study.out / "RESULTS.html", html_page(text, title, study.out))
     _say(study, note)
@@ -170,6 +172,20 @@ def _outdated(parts: Sequence[Part]) -> list[str]:
         made_from = (record or {}).get("inputs", {})
         changed = [name for name, digest in made_from.items() if name in files and _digest(files[name]) != digest]
         found.extend(f"{title}: its input {name} has changed" for name in changed[:1])
+    return found
+
+
+def _edited(results: list[SystemResult], tables: dict[str, dict[str, System]], file: Path) -> list[str]:
+    """Networks of a system that has another record by now, each with what differs first."""
+    found = []
+    records = {name: plain(system) for table in tables.values() for name, system in table.items()}
+    for result in results:
+        now = records.get(result.name.partition("@")[0], {})
+        for run in result.runs:
+            then = run.record.get("config", {}).get("system") or {}
+            changed = [key for key in now if key in then and then[key] != now[key]]
+            text = "network of {}, seed {}: its {} is {}, and {} in {}"
+            found.extend(text.format(result.name, run.seed, key, then[key], now[key], file) for key in changed[:1])
     return found
 
 

@@ -286,6 +286,7 @@ def test_dry_run_prints_the_commands_and_runs_nothing(recipe, tmp_path):
         (["--stage", "8", "--seeds", "x"], "must be whole numbers"),
         (["--stage", "8", "--systems", "att_h3"], "there is no system 'att_h3'; take all, table2, table3, "),
         (["--stage", "8", "--systems", "all att_h3@shuffled"], "there is no system 'att_h3@shuffled'"),
+        (["--stage", "8", "--systems", "baseline@shuffled"], "baseline@shuffled: baseline uses no tags to alter"),
         (["--stage", "8", "--systems", "shared_h4_l3@other"], "its control is one of @shuffled @constant"),
         (["--stage", "8", "--controls", "shuffled"], "takes @shuffled @constant @within @oracle, not shuffled"),
         (["--stage", "8", "--trunk", "tabel1"], "conf/trunk_tabel1.yaml; --trunk is one of table1"),

@@ -8,11 +8,12 @@ import pytest
 
 from tagasc import pictures
 from tagasc.codes import Codes
+from tagasc.command import plain
 from tagasc.controls import CONTROLS
 from tagasc.files import digest
 from tagasc.results import gather
 from tagasc.tags import write_npz
-from tests.conftest import run, succeed
+from tests.conftest import ROOT, run, succeed
 from tests.experiments import RECORD, Fake
 
 PICTURES = ("accuracies", "heads_layers", "confusions", "curves", "scene_tags", "attention", "codes")
@@ -263,6 +264,18 @@ def test_what_is_outdated_or_unfinished_is_named(copy):
     depend("scene", **{"audio train": "another"})
     succeed("steps/report.py", *copy.options())
     assert "network of baseline, seed 1: its input audio train has changed" in copy.report()
+
+
+def test_a_system_that_was_edited_after_its_training_is_named(copy, tmp_path):
+    system = plain(copy.records["codecat"])
+    _configure(copy, "scene", "codecat/seed1", system=system)
+    succeed("steps/report.py", *copy.options())
+    assert "network of codecat" not in copy.report()
+    systems = tmp_path / "systems.yaml"
+    text = (ROOT / "egs/systems.yaml").read_text(encoding="utf-8")
+    systems.write_text(text.replace("codecat: {concat: code}", "codecat: {concat: code_fc}"), encoding="utf-8")
+    succeed("steps/report.py", *copy.options("--systems_file", systems))
+    assert f"network of codecat, seed 1: its concat is code, and code_fc in {systems}" in copy.report()
 
 
 MIXED = "Not all results were made with the same settings"
