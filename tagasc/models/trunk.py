@@ -45,6 +45,8 @@ class TrunkConfig:
         widths = (self.stem_filters, *self.block_filters)
         if min(*widths, self.code_size) < 1 or len(widths) < 2:
             raise SettingError("stem_filters, block_filters and code_size must be positive")
+        if self.slope < 0:  # the activation may follow the pooling only where it does not fall
+            raise SettingError("slope must not be negative")
         if len(set(widths)) > 1 and not self.shortcut_convolution:
             raise SettingError("block_filters change the number of filters; set shortcut_convolution: true")
 

@@ -7,6 +7,7 @@ from torch import nn
 from torchvision.models import resnet34
 
 from tagasc.command import from_values
+from tagasc.errors import SettingError
 from tagasc.models.fusion import System, TagAttention, TagTransform
 from tagasc.models.pooling import pooled_activation
 from tagasc.models.scene import SceneNetwork
@@ -91,6 +92,19 @@ def test_pooling_as_a_compiler_gets_it_is_the_librarys(monkeypatch):
         results.append((pooled, *torch.autograd.grad((pooled * weight).sum(), x)))
     for library, ours in zip(*results, strict=True):
         torch.testing.assert_close(ours, library, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"slope": -0.1}, "slope must not be negative"),
+        ({"code_size": 0}, "must be positive"),
+        ({"block_filters": (128, 64)}, "set shortcut_convolution: true"),
+    ],
+)
+def test_impossible_trunks_are_refused(settings, message):
+    with pytest.raises(SettingError, match=message):
+        TrunkConfig(**settings)
 
 
 def test_shortcut_is_a_convolution_only_where_the_width_changes():
