@@ -111,7 +111,7 @@ check_names() { # what a late stage would stumble over only after hours
         [[ " all $tables$all" == *" $name "* || $name == *@* && "$all " == *" ${name%@*} "* ]] ||
             status=2 die "there is no system '$name'; take all, ${tables// /, }, or names out of $file"
         [[ $name != *@* || " $every_control " == *" @${name#*@} "* ]] || status=2 die "$name: its control is one of $every_control"
-        [[ $name != *@* ]] || ! grep -q "^ *${name%@*}: *{ *} *$" "$file" || status=2 die "$name: ${name%@*} uses no tags to alter"
+        [[ $name != *@* ]] || ! grep -q "^ *${name%@*}: *{ *} *\(#.*\)\?$" "$file" || status=2 die "$name: ${name%@*} uses no tags to alter; name a system that does"
     done
     for name in $controls; do
         [[ " $every_control " == *" $name "* ]] || status=2 die "option --controls takes $every_control, not $name"

@@ -4,6 +4,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,9 @@ from tagasc.console import console, log
 from tagasc.errors import UserError
 from tagasc.files import digest, write_text
 from tagasc.insights import insight_sections
-from tagasc.models.fusion import System
 from tagasc.packed import packed_splits
 from tagasc.page import html_page
-from tagasc.results import SystemResult, gather
+from tagasc.results import Run, SystemResult, gather
 from tagasc.study import Study
 from tagasc.systems import best_on_validation, read_systems
 from tagasc.tables import PaperFigures
@@ -29,6 +29,8 @@ EGS = Path(__file__).parents[1] / "egs"
 ROWS = 20  # of the table on the terminal
 TELL_APART = {"system", "control", "seed", "epochs", "trained_on"}  # epochs: of the final fit, by what validation chose
 MIXED = "Not all results were made with the same settings; they are averaged and compared all the same"
+
+FITS = ("", "paper", "final")  # folders of an experiment: ours, and the two that train once more
 
 # The kind of a result, what it is called, its record, and by name the files that it may have been made from.
 Part = tuple[str, str, dict[str, Any] | None, dict[str, Path]]
@@ -63,7 +65,7 @@ def main(
     study = _study(experiment, results, tables, tags / f"{corpus}_test.npz", recipe / "exp" / "report", note)
     title = report.escaped(f"Results of {recipe.name}, {experiment.name}")
     parts = list(_parts(recipe / "dump" / "audio", (corpus, tagging_corpus), results, experiment, tagger, tags))
-    outdated, deviating = _outdated(parts) + _edited(results, tables, systems_file), _deviating(parts)
+    outdated, deviating = _outdated(parts) + _edited(experiment, results, tables, systems_file), _deviating(parts)
     page = [f"# {title}", "", *([f"**{note}**", ""] if note else [])]
     page += [f"**{MIXED}** (which: under *How this was made*).", ""] if deviating else []
     page += sections.summary(study)
@@ -151,10 +153,10 @@ def _parts(
         yield "tag vectors", f"tag vectors of {split}", read_record(vectors[split]), files
     for result in results:
         for run in result.runs:
-            for fit in ("", "paper", "final"):
+            for fit in FITS:
                 root = experiment / fit
                 place = f"{result.name}/seed{run.seed}"
-                title = f"{result.name}, seed {run.seed}" + (f" ({fit})" if fit else "")
+                title = _title(result, run, fit)
                 yield "network", f"network of {title}", provenance.read(root / "scene" / place), inputs
                 codes = {split: root / "codes" / place / f"{split}.npz" for split in packed}
                 network = {"network": root / "scene" / place / WEIGHTS}
@@ -175,18 +177,24 @@ def _outdated(parts: Sequence[Part]) -> list[str]:
     return found
 
 
-def _edited(results: list[SystemResult], tables: dict[str, dict[str, System]], file: Path) -> list[str]:
+def _edited(experiment: Path, results: list[SystemResult], tables: dict, systems_file: Path) -> list[str]:
     """Networks of a system that has another record by now, each with what differs first."""
     found = []
     records = {name: plain(system) for table in tables.values() for name, system in table.items()}
     for result in results:
         now = records.get(result.name.partition("@")[0], {})
-        for run in result.runs:
-            then = run.record.get("config", {}).get("system") or {}
+        for run, fit in product(result.runs, FITS):
+            record = provenance.read(experiment / fit / "scene" / result.name / f"seed{run.seed}") or {}
+            then = record.get("config", {}).get("system", {})
             changed = [key for key in now if key in then and then[key] != now[key]]
-            text = "network of {}, seed {}: its {} is {}, and {} in {}"
-            found.extend(text.format(result.name, run.seed, key, then[key], now[key], file) for key in changed[:1])
+            text = "network of {}: its {} is {}, and {} in {}"
+            title = _title(result, run, fit)
+            found.extend(text.format(title, key, then[key], now[key], systems_file) for key in changed[:1])
     return found
+
+
+def _title(result: SystemResult, run: Run, fit: str) -> str:
+    return f"{result.name}, seed {run.seed}" + (f" ({fit})" if fit else "")
 
 
 def _deviating(parts: Sequence[Part]) -> list[str]:

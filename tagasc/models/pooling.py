@@ -15,7 +15,7 @@ def pooled_activation(x: Tensor, slope: float) -> Tensor:
 
     Args:
         x: (batch, filters, 1, frames).
-        slope: of LeakyReLU, positive, so that it may follow the pooling: the same values at a third of the work.
+        slope: of LeakyReLU, not negative, so that it may follow the pooling: the same values at a third of the work.
 
     Returns:
         (batch, filters, 1, frames // 3).

@@ -91,7 +91,8 @@ def normalised(layer: Stem | Convolution, norm: nn.BatchNorm2d | nn.Identity, x:
     """Batch normalisation of what a layer makes of ``x``.
 
     While it trains, the layer's bias is left out, since normalisation subtracts it again with the mean: it has no
-    gradient, and two passes over memory less. The running mean holds it, for evaluation.
+    gradient, stays as it was initialised, and saves two passes over memory. The running mean holds it, for evaluation.
+    Batches are not counted, since nothing reads the count.
     """
     if not norm.training:
         return norm(layer(x))

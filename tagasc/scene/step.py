@@ -231,11 +231,12 @@ def _first(trunk: Trunk, samples: Tensor, mixing: tuple[Tensor, Tensor] | None) 
 def compiled_feature_map() -> Callable[..., Tensor]:
     """``feature_map`` as torch.compile makes it: once a process for every system, since all have the same trunk.
 
-    The trunk is an argument, so systems share what was compiled; torch keeps it on disk for the next process. It is
-    compiled block by block: what is between two blocks is in memory in any case, and of the whole a compiler would
-    compute the gradient of the first block's output from all later blocks' anew.
+    The trunk is an argument, so systems share what was compiled; torch keeps the kernels on disk for the next process,
+    which traces the network anew. It is compiled block by block: what is between two blocks is in memory in any case,
+    and of the whole a compiler would compute the gradient of the first block's output from all later blocks' anew.
     """
-    torch._dynamo.config.recompile_limit = 64  # every block has a length of its own, in training and in use
+    # Every block has a length of its own, for every length and number of clips; beyond the limit, nothing is compiled.
+    torch._dynamo.config.recompile_limit = 128
     return partial(feature_map, run=torch.compile(_part, dynamic=False, options=_RECOMPUTE))
 
 

@@ -267,15 +267,33 @@ def test_what_is_outdated_or_unfinished_is_named(copy):
 
 
 def test_a_system_that_was_edited_after_its_training_is_named(copy, tmp_path):
-    system = plain(copy.records["codecat"])
-    _configure(copy, "scene", "codecat/seed1", system=system)
+    for kind, name in (("scene", "codecat"), ("final/scene", "baseline"), ("scene", "shared_h4_l3@shuffled")):
+        path = copy.experiment / kind / name / "seed1/made_from.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        config = {"system": plain(copy.records[name.partition("@")[0]])}
+        path.write_text(json.dumps(RECORD | {"config": config}), encoding="utf-8")
     succeed("steps/report.py", *copy.options())
-    assert "network of codecat" not in copy.report()
+    assert "Outdated" not in copy.report()
     systems = tmp_path / "systems.yaml"
     text = (ROOT / "egs/systems.yaml").read_text(encoding="utf-8")
-    systems.write_text(text.replace("codecat: {concat: code}", "codecat: {concat: code_fc}"), encoding="utf-8")
+    for old, new in (
+        ("codecat: {concat: code}", "codecat: {concat: code_fc}"),
+        ("baseline: {}", "baseline: {concat: code}"),
+        (
+            "concat_layers: 3, heads: 4, attention_layers: 3, shared",
+            "concat_layers: 3, heads: 2, attention_layers: 3, shared",
+        ),
+    ):
+        text = text.replace(old, new)
+    systems.write_text(text, encoding="utf-8")
     succeed("steps/report.py", *copy.options("--systems_file", systems))
-    assert f"network of codecat, seed 1: its concat is code, and code_fc in {systems}" in copy.report()
+    for text in (
+        "codecat, seed 1: its concat is code, and code_fc",
+        "baseline, seed 1 (final): its concat is none, and code",
+        "shared_h4_l3@shuffled, seed 1: its heads is 4, and 2",
+    ):
+        assert f"- network of {text} in {systems}" in copy.report()
+    assert copy.report().count("- network of") == 3
 
 
 MIXED = "Not all results were made with the same settings"
