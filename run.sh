@@ -96,7 +96,7 @@ trap 'stopped 143' TERM
     codes() { # NAME OUT OPTIONS…
         shared "$1" "$PYTHON" "$here"/steps/extract_codes.py "${audio[@]}" --tags "$tags" --out "$2" \
             --corpus "$scene_corpus" --windows "$code_windows" --systems "$systems $controls" "${which[@]}" \
-            --device "$device" "${again[@]}" "${fast[@]}" "${@:3}"
+            "${gpu[@]}" "${fast[@]}" "${@:3}"
     }
     svm() { # NAME OUT OPTIONS…
         step "$1" $cpu_cmd "$PYTHON" "$here"/steps/score_svm.py --out "$2" --systems "$systems $controls" "${which[@]}" \
@@ -155,7 +155,7 @@ run_stage() {
         tags)
             step tags $gpu_cmd "$PYTHON" "$here"/steps/extract_tags.py --tagger "$tag_source" "${audio[@]}" --out "$tags" \
                 --corpus "$scene_corpus" --activation "$activation" ${events_table:+--truth "$events_table"} \
-                --device "$device" "${again[@]}" ;;
+                "${gpu[@]}" ;;
         scenes)
             train scenes "$experiment" --systems "$systems" --protocol "$ours"
             [[ -z $controls ]] || train controls "$experiment" --systems "$controls" --protocol "$ours"

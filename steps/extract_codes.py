@@ -34,6 +34,7 @@ def main(
     data_on: DataOn = "auto",
     device: str = "auto",
     compiled: Compiled = "auto",
+    deterministic: bool = False,
     force: bool = False,
 ) -> None:
     """Write ``<out>/codes/<system>/seed<k>/<split>.npz`` for every packed split.
@@ -54,11 +55,12 @@ def main(
         data_on: where the audio lies: auto, gpu, pinned (page-locked memory), or disk (memory-mapped).
         device: auto, cpu, cuda, or cuda:N.
         compiled: let torch.compile make the network; auto: on a GPU.
+        deterministic: repeat bit for bit on a GPU too; slower.
         force: extract again even what is there.
     """
     chosen = select(read_systems(systems_file), systems.split(), systems_file, chosen_by or out)
     mine = runs(out, "codes", list(chosen), seeds)
-    where = choose_device(device)
+    where = choose_device(device, deterministic)
     scenes = SceneCorpus(audio, corpus, tags, where, data_on)
     compile_it = compiles(compiled, where)
     splits = scenes.splits

@@ -31,6 +31,7 @@ def main(
     activation: Activation = "auto",
     batch: int = 16,
     device: str = "auto",
+    deterministic: bool = False,
     force: bool = False,
 ) -> None:
     """Write ``<out>/<corpus>_<split>.npz`` with ids, classes and values for every packed split of a scene corpus.
@@ -46,9 +47,10 @@ def main(
         activation: of a model of transformers: sigmoid, softmax, or auto (what its configuration says).
         batch: clips at a time.
         device: auto, cpu, cuda, or cuda:N.
+        deterministic: repeat bit for bit on a GPU too; slower.
         force: tag again even what is there.
     """
-    where = choose_device(device)
+    where = choose_device(device, deterministic)
     folders = packed_splits(audio, corpus)
     if not folders:
         raise UserError(f"{audio} holds no packed {corpus}; run stage 2 (pack)")

@@ -80,7 +80,7 @@ def main(
     scenes = SceneCorpus(audio, corpus, tags, where, data_on)
     compile_it = compiles(compiled, where)
     scenes.files(("train", "validation"), any(variant.system.uses_tags for variant in chosen.values()))
-    log.info("%d runs, device %s, %d threads", len(mine), where, torch.get_num_threads())
+    log.info("runs: %d, device: %s, threads: %d", len(mine), where, torch.get_num_threads())
     logs = out / "log" / "scene"
     if force:  # all of them now, so that a sweep that was cut goes on without --force
         clear_once([folder for _, _, folder in mine], logs)

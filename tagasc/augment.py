@@ -4,6 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tagasc.prefetch import sent
+
 
 class Draws:
     """Random numbers of one epoch: they depend on the seed and the epoch alone, so a resumed run draws the same.
@@ -44,8 +46,8 @@ def mix(values: Tensor, order: Tensor, weight: Tensor) -> Tensor:
         order: int64 (batch,), which clip each is mixed with.
         weight: λ, (batch,), or (1,) for one λ for all.
     """
-    weight = weight.to(values.device).reshape(-1, *[1] * (values.dim() - 1))
-    return values * weight + values[order.to(values.device)] * (1 - weight)
+    weight = sent(weight, values.device).reshape(-1, *[1] * (values.dim() - 1))
+    return values * weight + values[sent(order, values.device)] * (1 - weight)
 
 
 def band_mask(bands: int, draws: Draws, half_width: tuple[int, int], probability: float, batch: int) -> Tensor:

@@ -27,10 +27,19 @@ class Captured:
             return
         if self._graph is None:
             self._graph = torch.cuda.CUDAGraph()
-            # Other threads, such as one that prefetches, go on meanwhile.
-            with _no_collection(), torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
+            with _recording(self._graph):
                 work()
         self._graph.replay()
+
+
+@contextmanager
+def _recording(graph: torch.cuda.CUDAGraph) -> Iterator[None]:
+    """Record in ``graph``; a recording that fails leaves the current stream as it was, which torch does not."""
+    restored = torch.cuda.stream(torch.cuda.current_stream())
+    # Other threads, such as one that prefetches, go on meanwhile.
+    recorded = torch.cuda.graph(graph, stream=_side_stream(), capture_error_mode="thread_local")
+    with _no_collection(), restored, recorded:
+        yield
 
 
 def _plain(work: Callable[[], None]) -> None:

@@ -9,6 +9,7 @@ from argparse import ArgumentError
 from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -72,13 +73,19 @@ def from_values(cls: type[Config], values: Any, where: str) -> Config:
     """
     if not isinstance(values, dict):
         raise UserError(f"{where} must be a mapping of settings, not {values!r}")
-    parser = ArgumentParser(exit_on_error=False, allow_abbrev=False)
-    parser.add_class_arguments(cls, "it")
+    parser = _parser(cls)
     try:
         return parser.instantiate(parser.parse_object({"it": values})).it
     except (ArgumentError, ValueError, TypeError) as error:
         said = re.sub(r"Group 'it' does not accept option '(.*?)'", r"there is no setting '\1'", _one_line(error))
         raise UserError(f"{where}: {said.replace('it.', '')}") from None
+
+
+@cache
+def _parser(cls: type) -> ArgumentParser:
+    parser = ArgumentParser(exit_on_error=False, allow_abbrev=False)
+    parser.add_class_arguments(cls, "it")
+    return parser
 
 
 def plain(value: Any) -> Any:

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchaudio.functional import melscale_fbanks
+from torchaudio.transforms import Resample
 
 from tagasc.errors import SettingError
 
@@ -70,15 +71,32 @@ class MelPower(nn.Module):
                 return self.bank @ power
 
 
+class MonoAtRate(nn.Module):
+    """Mean of the channels, resampled."""
+
+    def __init__(self, sampling_rate: int, wanted: int) -> None:
+        """Args: sampling rates in Hz, of what is given and of what is to come."""
+        super().__init__()
+        self.resample = Resample(sampling_rate, wanted)
+
+    def forward(self, wave: Tensor) -> Tensor:
+        """(batch, frames, channels) → (batch, samples)."""
+        with _full_precision():
+            return self.resample(wave.mean(dim=2))
+
+
 @contextmanager
 def _full_precision() -> Iterator[None]:
-    """Matrix products in float32: TF32, which training allows, rounds to 11 bits, too few for a spectrogram."""
-    before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = False
+    """In float32 on a GPU too: TF32, which training allows, rounds to 11 bits, too few for a wave or a spectrogram."""
+    backends = torch.backends.cuda.matmul, torch.backends.cudnn  # of matrix products, of convolutions
+    before = [backend.allow_tf32 for backend in backends]
+    for backend in backends:
+        backend.allow_tf32 = False
     try:
         yield
     finally:
-        torch.backends.cuda.matmul.allow_tf32 = before
+        for backend, allowed in zip(backends, before, strict=True):
+            backend.allow_tf32 = allowed
 
 
 def to_decibels(power: Tensor) -> Tensor:

@@ -14,11 +14,11 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor
-from torchaudio.transforms import Resample
 
 from tagasc.audio import PackedAudio
 from tagasc.console import log, progress
 from tagasc.errors import UserError
+from tagasc.features import MonoAtRate
 from tagasc.store import AudioStore
 from tagasc.tagger.clips import of_one_length, refuse_empty
 
@@ -81,11 +81,11 @@ class HuggingFaceTagger:
         """
         refuse_empty(packed)
         store = AudioStore(packed, self.device)
-        to_rate = Resample(packed.sampling_rate, self.sampling_rate).to(self.device)
+        to_rate = MonoAtRate(packed.sampling_rate, self.sampling_rate).to(self.device)
         rows = np.zeros((len(packed), len(self.classes)), np.float32)
         groups = of_one_length(packed, self.batch)
         for length, places in progress(groups, f"tagging {packed.folder.name}", total=len(groups)):
-            mono = to_rate(store.windows(places, torch.zeros_like(places), length).mean(dim=2))
+            mono = to_rate(store.windows(places, torch.zeros_like(places), length))
             rows[places.numpy()] = self._probabilities(list(mono.cpu().numpy()), packed)
         return rows
 

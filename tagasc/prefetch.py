@@ -1,18 +1,25 @@
-"""Brings batches from host memory to a device while the ones before are used."""
+"""Brings values from host memory to a device while that is busy with those before."""
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 
 import torch
 from torch import Tensor
 
 
+def sent(values: Tensor, device: torch.device) -> Tensor:
+    """``values`` on a device; unlike with ``Tensor.to``, the CPU does not wait for what a GPU has yet to do before."""
+    if device.type != "cuda" or values.is_cuda:
+        return values.to(device)
+    return values.pin_memory().to(device, non_blocking=True)
+
+
 class Slot:
     """A buffer on the device that is filled, used, and filled again.
 
-    On a GPU it is filled on a stream of its own, beside the computation; two events keep the streams from overtaking
-    each other.
+    On a GPU it is filled on a stream beside the computation's; two events keep the streams from overtaking each other.
     """
 
     def __init__(self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, staged: bool) -> None:
@@ -22,7 +29,7 @@ class Slot:
             self.samples = torch.empty(shape, dtype=dtype, device=device)
             self._staging = torch.empty(shape, dtype=dtype, pin_memory=self._gpu) if staged else None
         if self._gpu:
-            self._stream, self._filled, self._used = torch.cuda.Stream(device), torch.cuda.Event(), torch.cuda.Event()
+            self._stream, self._filled, self._used = _fill_stream(device), torch.cuda.Event(), torch.cuda.Event()
             self._stream.wait_stream(torch.cuda.current_stream(device))  # the buffer's memory may yet be in use there
 
     def fill(self, work: Callable[[Tensor], None]) -> "Slot":
@@ -51,6 +58,15 @@ class Slot:
         """Work on the current stream so far was the last that reads the buffer."""
         if self._gpu:
             self._used.record(torch.cuda.current_stream(self.samples.device))
+
+
+@cache
+def _fill_stream(device: torch.device) -> torch.cuda.Stream:
+    """One for all slots: of streams that are asked for again and again, torch gives out the same ones in turn.
+
+    A new one could so be that on which a CUDA graph is being recorded, which a copy from here would spoil.
+    """
+    return torch.cuda.Stream(device)
 
 
 def prefetched(fill: Callable[[int, Tensor], None], count: int, slots: Sequence[Slot]) -> Iterator[Tensor]:

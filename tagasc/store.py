@@ -1,6 +1,7 @@
 """Packed audio where it is fastest read from: on the GPU, in page-locked memory, or memory-mapped on disk."""
 
 import os
+import re
 import warnings
 import weakref
 from collections.abc import Iterator, Sequence
@@ -14,11 +15,12 @@ from torch import Tensor
 from tagasc.audio import PackedAudio, waveform
 from tagasc.console import log
 from tagasc.errors import UserError
-from tagasc.prefetch import Slot, prefetched
+from tagasc.prefetch import Slot, prefetched, sent
 
 DataOn = Literal["auto", "gpu", "pinned", "disk"]
 GPU_SHARE = 0.5  # of the GPU's free memory: what remains is the training's
 MEMORY_SHARE = 0.5  # of the machine's available memory: what remains is also the page cache's
+_CGROUPS = Path("/sys/fs/cgroup")
 AHEAD = 3  # batches that are on their way from host memory
 
 
@@ -65,11 +67,11 @@ class AudioStore:
             one sample repeats it.
         """
         if self.home == "gpu":
-            clips, starts = clips.to(self.device).unsqueeze(1), starts.to(self.device).unsqueeze(1)
+            clips, starts = sent(torch.stack([clips, starts]), self.device).unsqueeze(2)
             place = _mirror(starts + torch.arange(frames, device=self.device), self.lengths[clips])
             return waveform(self.flat[self.starts[clips] + place])
         cuts = zip(clips.tolist(), starts.tolist(), strict=True)
-        return waveform(torch.stack([self._cut(clip, start, frames) for clip, start in cuts]).to(self.device))
+        return waveform(sent(torch.stack([self._cut(clip, start, frames) for clip, start in cuts]), self.device))
 
     def _cut(self, clip: int, start: int, frames: int) -> Tensor:
         first, length = int(self.starts[clip]), int(self.lengths[clip])
@@ -174,11 +176,14 @@ def _home(size: int, device: torch.device, on: DataOn) -> tuple[str, str]:
 
 
 def _available_memory() -> int:
-    """Bytes that the machine can give without swapping."""
-    for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    return 0
+    """Bytes that the machine can give without swapping, or that a job or container is allowed, whichever is less."""
+    meminfo = Path("/proc/meminfo").read_text(encoding="ascii")
+    machine = int(re.search(r"MemAvailable:\s*(\d+)", meminfo)[1]) * 1024
+    mine = re.search("^0::/(.*)$", Path("/proc/self/cgroup").read_text(encoding="utf-8"), re.MULTILINE)
+    group = _CGROUPS / (mine[1] if mine else "")
+    files = [folder / "memory.max" for folder in (group, *group.parents) if folder.is_relative_to(_CGROUPS)]
+    limits = [file.read_text(encoding="ascii").strip() for file in files if file.exists()]
+    return min([machine, *(int(limit) for limit in limits if limit != "max")])
 
 
 def _page_locked(samples: np.ndarray) -> Tensor:

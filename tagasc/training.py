@@ -15,7 +15,6 @@ import math
 import os
 import re
 import shutil
-import sysconfig
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -170,7 +169,8 @@ def choose_device(name: str, deterministic: bool = False) -> torch.device:
         torch.backends.cudnn.benchmark = not deterministic
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # asked for by torch.use_deterministic_algorithms
-    torch.use_deterministic_algorithms(deterministic)
+    if deterministic != torch.are_deterministic_algorithms_enabled():  # to say it imports the compiler: two seconds
+        torch.use_deterministic_algorithms(deterministic)
     device = torch.device(name)
     if device.index is not None:
         torch.cuda.set_device(device)  # streams and graphs are of the current device
@@ -178,14 +178,19 @@ def choose_device(name: str, deterministic: bool = False) -> torch.device:
 
 
 def compiles(asked: Compiled, device: torch.device) -> bool:
-    """Whether torch.compile makes the networks; ``auto``: on a GPU, if there is what it needs to compile."""
+    """Whether torch.compile makes the networks; ``auto``: on a GPU, if it works there, which is tried."""
     if asked != "auto" or device.type != "cuda":
         return asked == "always"
-    compiler = any(shutil.which(name) for name in (os.environ.get("CC", "gcc"), "gcc", "clang"))
-    if compiler and (Path(sysconfig.get_path("include")) / "Python.h").exists():
-        return True
-    log.warning("torch.compile needs a C compiler and Python's headers (Debian: gcc, python3-dev): training is slower")
-    return False
+    try:
+        torch.compile(torch.neg)(torch.zeros(1, device=device))
+    except Exception as error:  # of many kinds; what it lacks, it lacks for the networks too
+        log.warning(
+            "torch.compile needs a C compiler and Python's headers (Debian: gcc, python3-dev) and does not work here,"
+            " so that training is slower: %s",
+            " ".join(str(error).split())[:200],
+        )
+        return False
+    return True
 
 
 def autocast(device: torch.device) -> torch.autocast:

@@ -4,6 +4,7 @@ import contextlib
 import io
 import os
 import runpy
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ if os.environ.get("TAGASC_TEST_DEVICE") != "cuda":  # test_gpu.py
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # results are compared bit for bit, which the CPU alone promises
 
 import torch
+
+from tagasc.files import digest
 
 ROOT = Path(__file__).resolve().parents[1]
 RATE, SECONDS = 16000, 1.0
@@ -48,6 +51,17 @@ TAGGER = [
     "[0]",
 ]
 
+RECIPE = """
+. "{root}/egs/mini/recipe.sh"
+systems="baseline shared_h4_l3"
+scene_seconds=1
+scene_train=6
+scene_test=3
+clips_per_location=2
+tagging_train=34
+tagger=tiny
+"""
+
 torch.set_num_threads(2)
 
 
@@ -65,6 +79,28 @@ class Outcome:
         assert len(lines) == 1, self.said
         assert "Traceback" not in self.said
         return lines[0].split("error: ", 1)[1]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe's folder, and how a person runs it."""
+
+    folder: Path
+
+    def command(self, *options):
+        return [str(ROOT / "run.sh"), "--recipe", str(self.folder), "--nj", "1", "--ngpu", "0", *map(str, options)]
+
+    def run(self, *options):
+        environment = {**os.environ, "TAGASC_PYTHON": sys.executable}
+        done = subprocess.run(
+            self.command(*options), capture_output=True, text=True, env=environment, cwd="/", check=False
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    def digests(self):
+        """Digest of every result but logs, which tell the time."""
+        kept = ("*.npz", "*.npy", "*.safetensors", "scores.json", "predictions.csv", "*.jsonl.gz")
+        return {str(p.relative_to(self.folder)): digest(p) for pattern in kept for p in self.folder.rglob(pattern)}
 
 
 def run(program: str, *arguments: object) -> Outcome:
@@ -175,6 +211,39 @@ def tags(audio, tagger, scene_corpus, tmp_path_factory) -> Path:
     truth = scene_corpus / "soundscapes_events.csv"
     succeed("steps/extract_tags.py", "--tagger", tagger, "--audio", audio, "--out", out, "--truth", truth)
     return out
+
+
+@pytest.fixture(scope="session")
+def recipe(tmp_path_factory) -> Recipe:
+    """A recipe with tiny networks, of which nothing has run yet; in a folder whose name has spaces and accents."""
+    folder = tmp_path_factory.mktemp("recipes") / "ma réc été"
+    (folder / "conf").mkdir(parents=True)
+    (folder / "recipe.sh").write_text(RECIPE.format(root=ROOT))
+    (folder / "conf/trunk_table1.yaml").write_text(lines(TRUNK))
+    training = {"epochs": 2, "batch": 8, "crop_seconds": 0.5, "learning_rate": 0.003}
+    (folder / "conf/scene.yaml").write_text(lines(training))
+    tagger = dict(zip(TAGGER[::2], TAGGER[1::2], strict=True))
+    groups = {}
+    for name, value in tagger.items():
+        group, key = name.removeprefix("--").split(".")
+        groups.setdefault(group, {})[key] = value
+    text = "".join(
+        f"{group}:\n" + "".join(f"  {key}: {value}\n" for key, value in keys.items()) for group, keys in groups.items()
+    )
+    (folder / "conf/tagger.yaml").write_text(text)
+    return Recipe(folder)
+
+
+@pytest.fixture(scope="session")
+def finished(recipe) -> Recipe:
+    """The recipe after one bare run."""
+    status, said = recipe.run()
+    assert status == 0, said
+    return recipe
+
+
+def lines(settings):
+    return "".join(f"{name}: {value}\n" for name, value in settings.items())
 
 
 def scene_options(audio: Path, tags: Path, out: Path, **training: object) -> list[object]:

@@ -11,4 +11,5 @@ bin=$(dirname "$PYTHON")
 "$PYTHON" -m ruff format --check .
 "$bin/shellcheck" --external-sources run.sh driver.sh path.sh cmd.sh tests/run.sh .ci/run egs/*/*.sh local/*.sh
 "$bin/lint-imports" --no-cache
-"$PYTHON" -m pytest "$@"
+# A file's tests share what they prepare, so they stay in one process.
+"$PYTHON" -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile "$@"

@@ -16,6 +16,8 @@ import torch
 
 from tagasc.audio import PackedAudio
 from tagasc.augment import Draws
+from tagasc.capture import Captured, _side_stream
+from tagasc.prefetch import Slot
 from tagasc.scene.inference import codes_and_logits
 from tagasc.scene.settings import SceneTraining
 from tagasc.scene.training import SceneTask
@@ -120,6 +122,23 @@ def test_one_training_after_another(clips):
     found = [trained(clips[HOMES[0]], compiled=True, captured=True)[0] for _ in range(2)]
     gc.collect()
     assert found[0] == found[1] == trained(clips[HOMES[0]], compiled=True, captured=True)[0]
+
+
+@pytest.mark.skipif(not GPU, reason="of CUDA's streams")
+def test_no_copy_is_on_the_stream_that_a_graph_is_recorded_on(device):
+    """Which would spoil the recording; torch has 32 streams, and gives out the next in turn."""
+    slots = [Slot((4,), torch.int16, device, staged=False) for _ in range(100)]
+    used = {slot._stream.cuda_stream for slot in slots}
+    assert len(used) == 1
+    assert not used & {_side_stream().cuda_stream, torch.cuda.current_stream().cuda_stream}
+
+
+@pytest.mark.skipif(not GPU, reason="of CUDA's graphs")
+def test_a_recording_that_fails_leaves_the_stream_as_it_was(device):
+    before, values = torch.cuda.current_stream(), torch.ones(3, device=device)
+    with pytest.raises(RuntimeError):
+        Captured(plain_calls=0)(lambda: float(values.sum()))  # waits for the GPU, which no recording may
+    assert torch.cuda.current_stream() == before
 
 
 def test_without_deterministic_algorithms_it_learns_nearly_the_same(clips):

@@ -9,6 +9,7 @@ from torch import Tensor
 from tagasc.audio import PackedAudio
 from tagasc.errors import UserError
 from tagasc.features import MelConfig, MelPower
+from tagasc.prefetch import sent
 from tagasc.store import AudioStore
 
 _RUNG = 32  # whole clips are padded to a multiple of so many spectrogram frames
@@ -82,7 +83,7 @@ def crop(clips: TaggedClips, which: Tensor, starts: Tensor, frames: int, power: 
     wave = clips.store.windows(which, starts * mel.hop - mel.n_fft // 2, mel.samples(frames))[:, :, 0]
     place = starts.unsqueeze(1) + torch.arange(frames)
     inside = (place >= 0) & (place < clips.frames[which].unsqueeze(1))
-    return power(wave) * inside.unsqueeze(1).to(wave.device)
+    return power(wave) * sent(inside.unsqueeze(1), wave.device)
 
 
 def rung(frames: Tensor | int) -> Tensor | int:

@@ -4,7 +4,8 @@ A trained tagger's folder holds ``tagger.json``: the weights that it consists of
 is written last, so its presence means that the tagger is ready, and it stands for the whole wherever a hash is needed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,15 +14,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchaudio.transforms import Resample
 
 from tagasc.audio import PackedAudio
 from tagasc.command import from_values
 from tagasc.console import progress
 from tagasc.errors import SettingError, UserError
-from tagasc.features import MelConfig, MelPower, normalise, reflect, to_decibels
+from tagasc.features import MelConfig, MelPower, MonoAtRate, normalise, reflect, to_decibels
 from tagasc.files import digest, read_json, write_json
 from tagasc.models.tagger import Tagger, TaggerConfig
+from tagasc.prefetch import sent
 from tagasc.store import AudioStore
 from tagasc.tagger.clips import TaggedClips, by_length, crop, of_one_length, refuse_empty, rung
 from tagasc.training import autocast, read_weights
@@ -65,13 +66,15 @@ class Ensemble:
 
     def tags(self, clips: TaggedClips, which: Tensor, batch: int = 64) -> np.ndarray:
         """Tag probabilities of whole clips of a tagging set, float32 (clips, classes), in the order of ``which``."""
-        power = MelPower(self.mel).to(clips.store.device)
-        total = np.zeros((len(which), len(self.classes)), np.float32)
-        for pad in self.pads:
-            for places, frames in by_length(clips.frames[which] + 2 * pad, batch):
-                spectra = crop(clips, which[places], torch.full((len(places),), -pad), frames, power)
-                total[places.numpy()] += self._probabilities(spectra)
-        return _finite(total / len(self.pads), [clips.packed.ids[n] for n in which.tolist()], clips.packed)
+        device = clips.store.device
+        power = MelPower(self.mel).to(device)
+        total = torch.zeros(len(which), len(self.classes), device=device)
+        with _many_lengths():
+            for pad in self.pads:
+                for places, frames in by_length(clips.frames[which] + 2 * pad, batch):
+                    spectra = crop(clips, which[places], torch.full((len(places),), -pad), frames, power)
+                    total[sent(places, device)] += self._probabilities(spectra)
+        return _mean(total, self.pads, [clips.packed.ids[n] for n in which.tolist()], clips.packed)
 
     def tag_scenes(self, packed: PackedAudio, device: torch.device, batch: int = 16) -> np.ndarray:
         """Tag probabilities of scene clips: mean of the channels, resampled, whole clip, float32 (clips, classes).
@@ -80,26 +83,25 @@ class Ensemble:
         """
         refuse_empty(packed)
         store, power = AudioStore(packed, device), MelPower(self.mel).to(device)
-        to_rate = Resample(packed.sampling_rate, self.mel.sampling_rate).to(device)
-        total = np.zeros((len(packed), len(self.classes)), np.float32)
+        to_rate = MonoAtRate(packed.sampling_rate, self.mel.sampling_rate).to(device)
+        total = torch.zeros(len(packed), len(self.classes), device=device)
         groups = of_one_length(packed, batch)
         for length, places in progress(groups, f"tagging {packed.folder.name}", total=len(groups)):
-            mono = to_rate(store.windows(places, torch.zeros_like(places), length).mean(dim=2))
+            mono = to_rate(store.windows(places, torch.zeros_like(places), length))
             spectra = power(reflect(mono, self.mel))
             frames = spectra.shape[2]
             for pad in self.pads:
-                total[places.numpy()] += self._probabilities(
-                    F.pad(spectra, (pad, rung(frames + 2 * pad) - frames - pad))
-                )
-        return _finite(total / len(self.pads), packed.ids, packed)
+                padded = F.pad(spectra, (pad, rung(frames + 2 * pad) - frames - pad))
+                total[sent(places, device)] += self._probabilities(padded)
+        return _mean(total, self.pads, packed.ids, packed)
 
     @torch.inference_mode()
-    def _probabilities(self, power: Tensor) -> np.ndarray:
+    def _probabilities(self, power: Tensor) -> Tensor:
         """Mean over the networks of the curated head's sigmoid: (batch, mels, frames) → float32 (batch, classes)."""
         level = normalise(to_decibels(power))
         with autocast(power.device):
             every = torch.stack([network(level).float().sigmoid() for network in self.networks])
-        return every.mean(dim=0).cpu().numpy()
+        return every.mean(dim=0)
 
 
 def load_ensemble(paths: Sequence[Path], pads: tuple[int, ...], device: torch.device) -> Ensemble:
@@ -159,7 +161,18 @@ def load_tagger(folder: Path, device: torch.device) -> Ensemble:
     return ensemble
 
 
-def _finite(values: np.ndarray, ids: Sequence[str], packed: PackedAudio) -> np.ndarray:
+@contextmanager
+def _many_lengths() -> Iterator[None]:
+    """Without trying out algorithms, which a GPU would do for every length anew: each has a handful of batches."""
+    before, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
+def _mean(total: Tensor, pads: Sequence[int], ids: Sequence[str], packed: PackedAudio) -> np.ndarray:
+    values = (total / len(pads)).cpu().numpy()
     bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
     if len(bad):
         raise UserError(f"{packed.folder}: clip {ids[bad[0]]} holds samples that are not numbers; leave it out")

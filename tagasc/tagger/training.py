@@ -23,6 +23,7 @@ from tagasc.errors import UserError
 from tagasc.features import MelConfig, MelPower, normalise, to_decibels
 from tagasc.metrics import lwlrap
 from tagasc.models.tagger import Tagger, TaggerConfig
+from tagasc.prefetch import sent
 from tagasc.tagger.clips import TaggedClips, crop
 from tagasc.tagger.inference import Ensemble
 from tagasc.tagger.settings import SemiTraining, TaggerTraining
@@ -186,10 +187,11 @@ class TaggerTask:
         spare = clips.frames[which] - config.crop_frames
         # Spare frames: a crop starts within them; missing ones: the clip starts at a random place in the crop.
         starts = draws.integers(spare.abs() + 1) * spare.sign()
-        power, target = crop(clips, which, starts, config.crop_frames, self.power), target[which].to(self.fold.device)
+        power = crop(clips, which, starts, config.crop_frames, self.power)
+        target = sent(target[which], self.fold.device)
         if self.slicing is not None:
             kept = time_slice(config.crop_frames, draws, self.slicing.slice_part, self.slicing.slice_probability, batch)
-            power = power * kept.unsqueeze(1).to(self.fold.device)
+            power = power * sent(kept.unsqueeze(1), self.fold.device)
         chosen = draws.chance(config.probability, batch)
         weight = torch.where(chosen, draws.beta(config.mixup_alpha, batch), 1.0)
         order = draws.permutation(batch)
@@ -197,7 +199,7 @@ class TaggerTask:
         louder = torch.where(draws.chance(config.probability, batch), draws.uniform(*config.gain, batch), 1.0)
         masked = band_mask(self.fold.mel.mels, draws, config.mask_half_width, config.probability, batch)
         factor = louder.unsqueeze(1) * (~masked).float()
-        return power * factor.unsqueeze(2).to(self.fold.device), target
+        return power * sent(factor.unsqueeze(2), self.fold.device), target
 
     def _ends_cycle(self) -> bool:
         return self.epoch % self.config.cycle == 0 or self.epoch == self.epochs

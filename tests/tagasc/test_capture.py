@@ -29,8 +29,9 @@ def recorder(monkeypatch):
                 self.recording.calls += (call,)
 
         @contextmanager
-        def graph(self, graph, capture_error_mode):
+        def graph(self, graph, stream, capture_error_mode):
             assert capture_error_mode == "thread_local"
+            assert stream is capture._side_stream()  # none that anything else may be given
             assert not gc.isenabled()  # no other graph may die meanwhile
             self.recording = graph
             yield

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torchaudio.transforms import MelSpectrogram
 
-from tagasc.features import MelConfig, MelPower, normalise, reflect, to_decibels
+from tagasc.features import MelConfig, MelPower, MonoAtRate, normalise, reflect, to_decibels
 from tagasc.store import AudioStore
 from tagasc.tagger.clips import by_length, crop
 from tests.tagasc.test_audio import write_packed
@@ -63,6 +63,38 @@ def test_agreement_with_a_reference_in_float64(mel):
         assert np.linalg.norm(found[0].numpy() - expected) <= 1e-5 * np.linalg.norm(expected)
         level = to_decibels(found)[0].numpy()
         np.testing.assert_allclose(level, in_decibels(expected), atol=0.01)
+
+
+@pytest.fixture
+def backends():
+    """Of matrix products and of convolutions, with TF32 allowed."""
+    found = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = [backend.allow_tf32 for backend in found]
+    for backend in found:
+        backend.allow_tf32 = True
+    yield found
+    for backend, allowed in zip(found, before, strict=True):
+        backend.allow_tf32 = allowed
+
+
+@pytest.mark.parametrize("make", [lambda: MelPower(CONFIG), lambda: MonoAtRate(100, 99)], ids=["mel", "resampling"])
+def test_nothing_of_a_spectrogram_is_rounded_to_tf32(monkeypatch, backends, make):
+    """Which a GPU would do where it is allowed, as it is for the networks."""
+    seen, module = [], make()
+    for place, name in ((torch.Tensor, "__matmul__"), (torch.nn.functional, "conv1d")):
+        work = getattr(place, name)
+        look = lambda *given, work=work, **how: seen.append([it.allow_tf32 for it in backends]) or work(*given, **how)
+        monkeypatch.setattr(place, name, look)
+    module(torch.randn(2, 5000) if isinstance(module, MelPower) else torch.randn(2, 500, 2))
+    assert seen == [[False, False]]
+    assert [backend.allow_tf32 for backend in backends] == [True, True]
+
+
+def test_channels_are_averaged_before_resampling():
+    time = torch.arange(4000) / 4000
+    left, right = torch.sin(2 * torch.pi * 50 * time), torch.sin(2 * torch.pi * 70 * time)
+    found = MonoAtRate(4000, 2000)(torch.stack([left, right], dim=1)[None])
+    torch.testing.assert_close(found[0, 50:-50], ((left + right) / 2)[::2][50:-50], atol=1e-2, rtol=0)
 
 
 def test_whole_clips_agree_with_torchaudio():

@@ -6,7 +6,7 @@ import torch
 
 from tagasc import store as module
 from tagasc.errors import UserError
-from tagasc.prefetch import Slot, prefetched
+from tagasc.prefetch import Slot, _fill_stream, prefetched, sent
 from tagasc.store import AudioStore, JoinedStore, _page_locked
 from tests.tagasc.test_audio import write_packed
 
@@ -44,6 +44,35 @@ def test_an_error_while_prefetching_reaches_who_waits():
 
     with pytest.raises(OSError, match="gone"):
         list(prefetched(fill, 9, slots(3)))
+
+
+def test_all_slots_are_filled_on_one_stream(monkeypatch):
+    """Of 32 streams torch gives out the next in turn, so that a new one may be one on which a graph is recorded."""
+    stream = SimpleNamespace(wait_stream=lambda other: None)
+    asked, empty = [], torch.empty
+    monkeypatch.setattr(torch, "empty", lambda shape, dtype, **_: empty(shape, dtype=dtype))
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: asked.append(device) or stream)
+    monkeypatch.setattr(torch.cuda, "Event", SimpleNamespace)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: stream)
+    _fill_stream.cache_clear()
+    for staged in (True, False):
+        assert all(Slot((2, 3), torch.int16, torch.device("cuda"), staged)._stream is stream for _ in range(40))
+    assert asked == [torch.device("cuda")]
+    _fill_stream.cache_clear()
+
+
+def test_what_is_sent_arrives():
+    values = torch.arange(6).reshape(2, 3)
+    assert torch.equal(sent(values, CPU), values)
+
+
+def test_what_is_sent_to_a_gpu_is_page_locked_and_not_waited_for(monkeypatch):
+    """From pageable memory, a copy first waits for all that the GPU has to do."""
+    did = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: did.append("locked") or self)
+    monkeypatch.setattr(torch.Tensor, "to", lambda self, device, non_blocking=False: did.append((device, non_blocking)))
+    sent(torch.zeros(3), torch.device("cuda"))
+    assert did == ["locked", (torch.device("cuda"), True)]
 
 
 def test_batches_are_the_samples_of_their_clips(tmp_path):
@@ -89,6 +118,22 @@ def test_audio_that_cannot_lie_where_it_is_wanted_is_one_clear_line(monkeypatch)
 
 def test_available_memory_is_read_from_the_system():
     assert module._available_memory() > 50e6
+
+
+@pytest.mark.parametrize(("limits", "found"), [(["max"], None), (["3000"], 3000), (["4000", "max", "2000"], 2000)])
+def test_a_jobs_limit_of_memory_counts(monkeypatch, tmp_path, limits, found):
+    """The job's own, or that of a job around it, whichever is least."""
+    folders = [tmp_path / "/".join("abc"[:depth]) for depth in range(len(limits))]
+    for folder, limit in zip(folders, limits, strict=True):
+        folder.mkdir(exist_ok=True)
+        (folder / "memory.max").write_text(f"{limit}\n")
+    monkeypatch.setattr(module, "_CGROUPS", tmp_path)
+    read = module.Path.read_text
+    mine = f"4:memory:/elsewhere\n0::/{folders[-1].relative_to(tmp_path)}\n".replace("/.\n", "/\n")
+    monkeypatch.setattr(
+        module.Path, "read_text", lambda path, **how: mine if path.name == "cgroup" else read(path, **how)
+    )
+    assert module._available_memory() == found or (found is None and module._available_memory() > 50e6)
 
 
 def test_page_locked_memory_is_unlocked_when_it_is_freed(monkeypatch):

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from tagasc import provenance
+from tagasc.console import log
 from tagasc.errors import UserError
 from tagasc.files import read_json
 from tagasc.models.trunk import TrunkConfig
@@ -12,7 +13,7 @@ from tagasc.scene.settings import SceneTraining
 from tagasc.scene.training import SceneTask
 from tagasc.scene_corpus import SceneCorpus, Tagging
 from tagasc.systems import read_systems, select
-from tagasc.training import fit, prepare, read_weights, save_weights
+from tagasc.training import compiles, fit, prepare, read_weights, save_weights
 from tests.conftest import ROOT
 
 CPU = torch.device("cpu")
@@ -150,3 +151,26 @@ def test_a_checkpoint_cannot_run_code(tmp_path):
     with pytest.raises(UserError, match="cannot be read"):
         fit(Scripted([0.1]), tmp_path, 1, {})
     assert not (tmp_path / "broken-in").exists()
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_networks_are_compiled_on_a_gpu_if_it_can_be_done_there(monkeypatch, caplog, works):
+    """A compiler, headers or a driver that are missing cost speed, not the run."""
+
+    def compiler(function):
+        def compiled(values):
+            if not works:
+                raise RuntimeError("Failed to find\na C compiler")
+            return function(values)
+
+        return compiled
+
+    monkeypatch.setattr(log, "propagate", True)
+    monkeypatch.setattr(torch, "compile", compiler)
+    monkeypatch.setattr(torch, "zeros", lambda count, device: torch.ones(count))
+    assert compiles("auto", torch.device("cuda")) is works
+    assert ("training is slower: Failed to find a C compiler" in caplog.text) is not works
+
+
+def test_networks_are_compiled_elsewhere_if_it_is_asked_for():
+    assert [compiles(asked, CPU) for asked in ("auto", "never", "always")] == [False, False, True]
