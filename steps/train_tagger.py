@@ -9,6 +9,7 @@ Its parts, each with a record of what it was made from, each left alone once don
 - score: ``predictions/``, ``scores.json``, and ``tagger.json``, which says what weights the tagger consists of.
 """
 
+import shutil
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -36,7 +37,7 @@ from tagasc.tagger.training import Fold, TaggerTask, snapshots
 from tagasc.tags import TagVectors, read_record, write_npz
 from tagasc.training import HISTORY, WEIGHTS, choose_device, fit, parameters, prepare, read_weights
 
-SCORES = "scores.json"
+SCORES, PREDICTIONS = "scores.json", "predictions"
 PARTS = ("stage1", "pseudo_labels", "stage2", "score")
 _STAGE = "stage 3 (tagger)"
 
@@ -237,6 +238,7 @@ class Work:
         to_score = old is None or provenance.difference(old, record) is not None
         if to_score:
             (self.out / TAGGER).unlink(missing_ok=True)
+            shutil.rmtree(self.out / PREDICTIONS, ignore_errors=True)  # of a stage or split that is no more, too
             found = {f"stage {stage}": self._score_stage(stage, models) for stage, models in by_stage.items()}
             paths = [path for some in by_stage[self.stages].values() for path in some]
             about = {"parameters": parameters(load_network(paths[0])[0]), "networks": len(paths)}
@@ -251,7 +253,7 @@ class Work:
 
     def _score_stage(self, stage: int, models: Models) -> dict[str, float | None]:
         """Keep a stage's tags of held-out and test clips; its lwlrap on them."""
-        s, folder = self.settings, self.out / "predictions"
+        s, folder = self.settings, self.out / PREDICTIONS
         tags, truth = out_of_fold(models, self.curated, s.training, s.inference, self.device)
         self._keep(folder / f"stage{stage}_out_of_fold.npz", tags, truth)
         flatters = ["leaks"] if stage == 2 and s.pseudo_labels.models == "all" else []

@@ -72,6 +72,17 @@ def test_a_second_run_trains_nothing(whole, options):
     assert weights(whole) == before
 
 
+def test_no_prediction_is_left_of_a_stage_that_is_no_more(whole, options, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(whole, folder)
+    kept = lambda: sorted(path.stem for path in (folder / "predictions").iterdir())
+    assert kept() == ["stage1_out_of_fold", "stage1_test", "stage2_out_of_fold", "stage2_test"]
+    said = succeed("steps/train_tagger.py", "--out", folder, *options, "--stages", 1)
+    assert said.count("already trained") == 2
+    assert kept() == ["stage1_out_of_fold", "stage1_test"]
+    assert set(read_json(folder / "scores.json", "")["lwlrap"]) == {"stage 1"}
+
+
 @pytest.mark.parametrize("stop", [(1, 2), (2, 1)], ids=["in stage 1", "in stage 2"])
 def test_killed_and_resumed_ends_at_the_same_weights(whole, options, tmp_path, monkeypatch, stop):
     """Cut in the middle of a cycle of fold 1's stage 1, and of fold 0's stage 2, and half-way through an epoch."""
