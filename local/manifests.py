@@ -53,9 +53,9 @@ def read_table(path: Path, columns: Sequence[str], delimiter: str) -> list[dict[
             rows = list(reader)
             found = reader.fieldnames or []
     except FileNotFoundError:
-        raise UserError(f"{path} does not exist; fetch the corpus's metadata again") from None
+        raise UserError(f"{path} does not exist; check the path, or fetch the corpus's metadata again") from None
     except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} is not a text table ({error}); fetch it again") from None
+        raise UserError(f"{path} is not a text table ({error}); save it as UTF-8 text, or fetch it again") from None
     name = {"\t": "tabs", ",": "commas"}[delimiter]
     if not set(columns) <= set(found):
         raise UserError(f"{path} has the columns {found}, not {list(columns)}; they must be separated by {name}")
@@ -63,7 +63,7 @@ def read_table(path: Path, columns: Sequence[str], delimiter: str) -> list[dict[
         if None in row or any(row[column] is None for column in columns):
             raise UserError(f"{path}, line {number}: not as many fields as columns; mend the line")
     if not rows:
-        raise UserError(f"{path} has no line but its header; fetch it again")
+        raise UserError(f"{path} has no line but its header; add some, or fetch it again")
     return rows
 
 
@@ -84,11 +84,14 @@ def listed_file(table: Path, name: str) -> tuple[str, Path]:
 
 def check_unique(entries: Iterable[Entry], table: Path) -> None:
     """Raises UserError if two entries have one id."""
-    seen: set[str] = set()
+    seen: dict[str, Path] = {}
     for entry in entries:
-        if entry.id in seen:
+        other = seen.get(entry.id)
+        if other == entry.path:
             raise UserError(f"{table} lists {entry.path.name} twice; delete one of the lines")
-        seen.add(entry.id)
+        if other is not None:
+            raise UserError(f"{table}: {other.name} and {entry.path.name} both make clip {entry.id}; rename one")
+        seen[entry.id] = entry.path
 
 
 def present(entries: list[Entry], allow_partial: bool) -> list[Entry]:
@@ -266,6 +269,8 @@ def _recording(entry: Entry, sampling_rate: int, channels: int, seconds: tuple[f
         )
     if info.channels != channels:
         raise UserError(f"{entry.path} has {info.channels} channel(s), not {channels}; fetch it again")
+    if info.frames == 0:
+        raise UserError(f"{entry.path} holds no samples; fetch it again or leave it out")
     if not seconds[0] <= info.duration <= seconds[1]:
         raise UserError(
             f"{entry.path} lasts {info.duration:.2f} s, not {seconds[0]:g} to {seconds[1]:g} s; fetch it again"

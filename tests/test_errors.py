@@ -120,7 +120,7 @@ def no_corpus(b):
     return b.tau2019(b.tmp / "nowhere")
 
 
-@case("meta.csv does not exist; fetch")
+@case("meta.csv does not exist; check the path, or fetch the corpus's metadata again")
 def no_metadata(b):
     (b.copy("scenes") / "meta.csv").unlink()
     return b.tau2019()
@@ -144,6 +144,14 @@ def short_line(b):
 def clip_listed_twice(b):
     table = b.copy("scenes") / "meta.csv"
     table.write_text(table.read_text() + table.read_text().splitlines()[1] + "\n")
+    return b.tau2019()
+
+
+@case("both make clip")
+def two_files_of_one_name(b):
+    table = b.copy("scenes") / "meta.csv"
+    line = table.read_text().splitlines()[1]
+    table.write_text(table.read_text() + line.replace(".wav", ".flac") + "\n")
     return b.tau2019()
 
 
@@ -596,6 +604,23 @@ def csv_with_other_columns(b):
 @case("has no scene; mend the line")
 def csv_without_scene(b):
     return "local/scene_csv.py", table_of(b, ["file,scene", f"{clips(b)[0]},"]), b.out
+
+
+@case("scenes.csv does not exist; check the path")
+def csv_that_is_not_there(b):
+    return "local/scene_csv.py", b.copy("scenes") / "scenes.csv", b.out
+
+
+@case("save it as UTF-8 text")
+def csv_that_is_not_text(b):
+    table = b.copy("scenes") / "scenes.csv"
+    table.write_bytes("file,scene\naudio/a.wav,forêt\n".encode("latin-1"))
+    return "local/scene_csv.py", table, b.out
+
+
+@case("has no line but its header; add some")
+def csv_without_lines(b):
+    return "local/scene_csv.py", table_of(b, ["file,scene"]), b.out
 
 
 @case("audio files are missing, first")

@@ -66,9 +66,12 @@ def test_manifests_made_in_parts_are_whole_and_in_order(tmp_path, entries, jobs,
         assert len(opened) == 7 + 2
 
 
-def test_one_wrong_file_and_nothing_is_written(tmp_path, entries):
-    soundfile.write(entries[5].path, np.zeros((80, 2)), 16000)
-    with pytest.raises(UserError, match=r"2\.wav has 16000 Hz, not 8000"):
+@pytest.mark.parametrize(
+    ("frames", "rate", "said"), [(80, 16000, r"2\.wav has 16000 Hz, not 8000"), (0, 8000, r"2\.wav holds no samples")]
+)
+def test_one_wrong_file_and_nothing_is_written(tmp_path, entries, frames, rate, said):
+    soundfile.write(entries[5].path, np.zeros((frames, 2)), rate)
+    with pytest.raises(UserError, match=said):
         write(tmp_path / "out", "x", {"all": entries}, RECORD, 8000, 2, (0.0, 1.0), 2)
     assert not [path for path in tmp_path.iterdir() if path.is_dir()]
 
