@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from numpy.lib.npyio import NpzFile
 
 from tagasc.errors import UserError
 from tagasc.files import whole_file
@@ -28,7 +29,7 @@ def read_npz(path: Path, names: tuple[str, ...], made_by: str) -> dict[str, np.n
         UserError: the file is absent, no ``.npz``, or lacks an array.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with NpzFile(path) as file:  # np.load takes other formats too
             return {name: file[name] for name in names}
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; {made_by} makes it") from None
@@ -41,10 +42,11 @@ def read_npz(path: Path, names: tuple[str, ...], made_by: str) -> dict[str, np.n
 def read_record(path: Path) -> dict[str, Any] | None:
     """What an ``.npz`` was made from; None if it is absent or does not say."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return json.loads(str(file["made_from"]))
+        with NpzFile(path) as file:
+            record = json.loads(str(file["made_from"]))
     except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error):
         return None
+    return record if isinstance(record, dict) else None
 
 
 def scaled(values: np.ndarray, scale: TagScale) -> np.ndarray:
@@ -85,8 +87,14 @@ class TagVectors:
             UserError: it is absent or not such a file, shapes disagree, or a value is not in 0..1.
         """
         arrays = read_npz(path, ("ids", "classes", "values"), "stage 4 (tags)")
-        ids, classes = arrays["ids"].astype(str).tolist(), arrays["classes"].astype(str).tolist()
-        values = arrays["values"].astype(np.float32)
+        try:
+            names, classes = arrays["ids"].astype(str), arrays["classes"].astype(str)
+            values = arrays["values"].astype(np.float32)
+        except (ValueError, TypeError) as error:
+            raise UserError(f"{path}: ids and classes must be text, values numbers ({error})") from None
+        if (names.ndim, classes.ndim) != (1, 1):
+            raise UserError(f"{path}: ids {names.shape} and classes {classes.shape} must each be one row of names")
+        ids = names.tolist()
         if values.shape != (len(ids), len(classes)) or len(set(ids)) != len(ids):
             raise UserError(
                 f"{path}: values {values.shape} do not fit {len(ids)} different ids and {len(classes)} classes"
@@ -94,7 +102,7 @@ class TagVectors:
         if not (np.isfinite(values).all() and (values >= 0).all() and (values <= 1).all()):
             bad = ids[int(np.argmin((np.isfinite(values) & (values >= 0) & (values <= 1)).all(axis=1)))]
             raise UserError(f"{path}: the tags of clip {bad} are not all numbers in 0..1; extract them again")
-        return cls(ids, classes, values, path)
+        return cls(ids, classes.tolist(), values, path)
 
     def of(self, ids: list[str]) -> np.ndarray:
         """Values of the given clips in their order, float32 (clips, classes).

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from tagasc.errors import UserError
+from tagasc.files import digest
 from tagasc.tags import TagVectors, read_record, scaled, write_npz
 
 
@@ -30,6 +31,39 @@ def test_values_outside_0_to_1_are_refused(tmp_path, values):
 def test_shapes_must_agree(tmp_path):
     with pytest.raises(UserError, match="do not fit"):
         TagVectors.read(write(tmp_path / "t.npz", [[0.1, 0.2, 0.3], [0, 0, 0]]))
+
+
+IDS, CLASSES, VALUES = np.array(["a", "b"]), np.array(["x", "y"]), np.zeros((2, 2))
+
+
+@pytest.mark.parametrize(
+    ("ids", "classes", "values", "said"),
+    [
+        (IDS, CLASSES, np.array([["high", "low"], ["low", "low"]]), "values numbers"),
+        (IDS, CLASSES, np.zeros((2, 2), [("mean", "f4"), ("peak", "f4")]), "values numbers"),
+        (np.array([b"\xe9", b"b"]), CLASSES, VALUES, "must be text"),
+        (IDS[:, None], CLASSES, VALUES, "one row of names"),
+        (IDS, np.array("x"), VALUES, "one row of names"),
+    ],
+)
+def test_arrays_of_another_kind_are_refused(tmp_path, ids, classes, values, said):
+    np.savez(tmp_path / "t.npz", ids=ids, classes=classes, values=values)
+    with pytest.raises(UserError, match=rf"t\.npz: .*{said}"):
+        TagVectors.read(tmp_path / "t.npz")
+
+
+def test_another_format_by_the_name_of_npz_is_one_clear_line(tmp_path):
+    np.save(tmp_path / "t.npy", VALUES)
+    path = (tmp_path / "t.npy").rename(tmp_path / "t.npz")
+    with pytest.raises(UserError, match=r"t\.npz is not a readable"):
+        TagVectors.read(path)
+    assert read_record(path) is None
+    assert digest(path) == "not readable"
+
+
+def test_a_record_that_is_no_mapping_is_none(tmp_path):
+    write_npz(tmp_path / "t.npz", ["a"])
+    assert read_record(tmp_path / "t.npz") is None
 
 
 def test_a_torn_file_is_one_clear_line(tmp_path):
