@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from numpy.lib.npyio import NpzFile
 
 from tagasc.errors import UserError
@@ -77,6 +78,31 @@ def read_json(path: Path, made_by: str) -> Any:
         raise UserError(f"{path} does not exist; {made_by} makes it") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not JSON ({error}); delete it and let {made_by} make it again") from None
+
+
+def read_yaml(path: Path, remedy: str) -> Any:
+    """Read YAML in which no mapping has a key twice; ``remedy`` says what to do where the file is absent.
+
+    Raises:
+        UserError: the file is absent, or is not such YAML.
+    """
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), _EachKeyOnce)
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist; {remedy}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+
+
+class _EachKeyOnce(yaml.SafeLoader):
+    """Refuses a key that stands twice, of which others take the last."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        for number, (key, _) in enumerate(node.value):
+            if key.value in [earlier.value for earlier, _ in node.value[:number]]:
+                raise yaml.MarkedYAMLError(problem=f"{key.value!r} stands twice", problem_mark=key.start_mark)
+        return node
 
 
 def digest(path: Path) -> str:

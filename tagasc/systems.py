@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import yaml
 
 from tagasc.command import from_values
 from tagasc.controls import CONTROLS
 from tagasc.errors import UserError
-from tagasc.files import read_json
+from tagasc.files import read_json, read_yaml
 from tagasc.models.fusion import System
 from tagasc.training import HISTORY
 
@@ -31,12 +30,7 @@ def read_systems(path: Path) -> dict[str, dict[str, System]]:
     Raises:
         UserError: the file is absent or not YAML, a record is impossible, or a name stands twice.
     """
-    try:
-        tables = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist; give a file of systems") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    tables = read_yaml(path, "give a file of systems")
     if not isinstance(tables, dict) or not all(isinstance(records, dict) for records in tables.values()):
         raise UserError(f"{path} must hold tables of named records; see egs/systems.yaml")
     names = [name for records in tables.values() for name in records]

@@ -56,6 +56,30 @@ def test_what_is_no_system_is_refused(name, tmp_path):
         pick(name, experiment=tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"t: {a: {heads: 2}, b: {}, a: {heads: 4}}", "'a' stands twice in .* line 1, column 27"),
+        (b"t:\n  a: {}\nt:\n  b: {}\n", "'t' stands twice in .* line 3"),
+        (b"t: {a: {heads: 2, heads: 4}}", "'heads' stands twice"),
+        (b"t: [", "is not valid YAML"),
+        ("t: {forêt: {}}".encode("latin-1"), "is not valid YAML: 'utf-8' codec"),
+    ],
+)
+def test_a_file_that_is_no_yaml_or_has_a_name_twice_is_refused(tmp_path, content, said):
+    path = tmp_path / "systems.yaml"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=said) as caught:
+        read_systems(path)
+    assert str(caught.value).startswith(f"{path} is not valid YAML")
+
+
+def test_records_may_be_merged(tmp_path):
+    path = tmp_path / "systems.yaml"
+    path.write_text("t:\n  a: &a {heads: 2}\n  b: {<<: *a, heads: 4}\n")
+    assert [system.heads for system in read_systems(path)["t"].values()] == [2, 4]
+
+
 def test_runs_are_every_system_with_every_seed():
     assert runs(Path("exp"), "scene", ["a", "b"], "2 1")[1:3] == [
         ("a", 1, Path("exp/scene/a/seed1")),
