@@ -61,9 +61,10 @@ def difference(old: dict[str, Any], new: dict[str, Any]) -> str | None:
 def read(folder: Path) -> dict[str, Any] | None:
     """The record kept in a result's folder, or None."""
     try:
-        return json.loads((folder / NAME).read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
+        record = json.loads((folder / NAME).read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
         return None
+    return record if isinstance(record, dict) else None
 
 
 def write(folder: Path, record: dict[str, Any]) -> None:

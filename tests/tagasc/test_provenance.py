@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 
 from tagasc.files import digest
 from tagasc.provenance import difference, made_from, read, write
@@ -20,6 +21,12 @@ def test_a_changed_setting_or_input_is_named(tmp_path):
     )
     write(tmp_path, first)
     assert read(tmp_path) == first
+
+
+@pytest.mark.parametrize("content", [b"{", b'["step"]', '{"step": "forêt"}'.encode("latin-1")])
+def test_what_is_no_record_is_none(tmp_path, content):
+    (tmp_path / "made_from.json").write_bytes(content)
+    assert read(tmp_path) is None
 
 
 def test_tag_vectors_made_again_with_the_same_values_are_the_same(tmp_path):
