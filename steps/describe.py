@@ -2,14 +2,15 @@
 """Lists systems with their size: parameters, multiply-accumulates a clip, code, feature map. Nothing is trained."""
 
 import json
+import math
 from pathlib import Path
 
 import torch
-import yaml
 from torch.utils.flop_counter import FlopCounterMode
 
 from tagasc import command
 from tagasc.errors import UserError
+from tagasc.files import read_yaml
 from tagasc.models.fusion import System
 from tagasc.models.scene import SceneNetwork
 from tagasc.models.trunk import TrunkConfig
@@ -44,10 +45,11 @@ def main(
         tags: number of tags.
         json: print JSON in place of a table.
     """
+    if not 0 < seconds < math.inf or min(sampling_rate, channels, scenes, tags) < 1:
+        raise UserError("--seconds, --sampling-rate, --channels, --scenes and --tags must be positive")
     path = recipe / "conf" / f"trunk_{trunk}.yaml"
-    if not path.exists():
-        raise UserError(f"{path} does not exist; give a recipe's folder and the name of one of its trunks")
-    shape = command.from_values(TrunkConfig, yaml.safe_load(path.read_text(encoding="utf-8")), str(path))
+    values = read_yaml(path, "give a recipe's folder and the name of one of its trunks")
+    shape = command.from_values(TrunkConfig, values, str(path))
     chosen = select(read_systems(systems_file), systems.split(), systems_file)
     frames = round(seconds * sampling_rate) - 1  # pre-emphasis drops the first
     if frames < shape.least_frames():

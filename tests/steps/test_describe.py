@@ -38,3 +38,24 @@ def test_multiply_accumulates_by_hand():
 def test_a_trunk_that_is_not_there(tmp_path):
     outcome = run("steps/describe.py", "--recipe", tmp_path, "--trunk", "table2")
     assert "trunk_table2.yaml does not exist" in outcome.error
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"stem_filters: [", b"stem_filters: few", b"stem_filter: 8", "code_size: 8 # forêt".encode("latin-1")],
+)
+def test_a_trunk_that_is_none(tmp_path, content):
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf/trunk_mine.yaml").write_bytes(content)
+    outcome = run("steps/describe.py", "--recipe", tmp_path, "--trunk", "mine")
+    assert outcome.status == 1
+    assert "trunk_mine.yaml" in outcome.error
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("tags", -3), ("scenes", -1), ("channels", 0), ("sampling-rate", 0), ("seconds", ".nan")]
+)
+def test_a_number_out_of_range(option, value):
+    outcome = run("steps/describe.py", "--recipe", ROOT / "egs/dcase2019", f"--{option}", value)
+    assert outcome.status == 1
+    assert "must be positive" in outcome.error
