@@ -2,6 +2,7 @@
 
 import errno
 import inspect
+import os
 import re
 import signal
 import sys
@@ -51,6 +52,8 @@ def run(main: Callable[..., None], positional: bool = False) -> None:
         _stop(f"{_one_line(error)}; see --help", 2)
     except UserError as error:
         _stop(str(error), error.status)
+    except UnicodeDecodeError as error:
+        _stop(f"{_holding(error.object)} is not UTF-8 text; save it as UTF-8", 1)
     except KeyboardInterrupt:
         _stop("interrupted; the same command goes on where this stopped", 130)
     except OSError as error:
@@ -112,6 +115,15 @@ def _spelt_out(main: Callable[..., None], arguments: list[str]) -> list[str]:
         if name[2:] in flags and name.startswith("--") and not equals and following not in (["true"], ["false"]):
             spelt.append("true")
     return spelt
+
+
+def _holding(content: bytes) -> str:
+    """The file among the arguments that has this content, since an error of decoding does not name it."""
+    for argument in sys.argv[1:]:
+        name = argument.rpartition("=")[2]
+        if os.path.isfile(name) and os.path.getsize(name) == len(content) and Path(name).read_bytes() == content:
+            return name
+    return "a file that was read"
 
 
 def _interrupt(*_: object) -> None:

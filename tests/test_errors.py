@@ -364,6 +364,28 @@ def setting_of_wrong_type(b):
     return b.train_tagger("--training.epochs", "many")
 
 
+def in_latin_1(b, text):
+    path = b.tmp / "mine.yaml"
+    path.write_bytes(text.encode("latin-1"))
+    return path
+
+
+@case("mine.yaml is not UTF-8 text; save it as UTF-8")
+def settings_not_in_utf_8(b):
+    return b.train("--training", in_latin_1(b, "epochs: 3 # la forêt"))
+
+
+@case("mine.yaml is not UTF-8 text; save it as UTF-8")
+def configuration_not_in_utf_8(b):
+    return b.train_tagger(f"--config={in_latin_1(b, 'seed: 3 # la forêt')}")
+
+
+@case("a file that was read is not UTF-8 text; save it as UTF-8")
+def settings_not_in_utf_8_named_in_a_configuration(b):
+    (b.tmp / "config.yaml").write_text(f"training: {in_latin_1(b, 'epochs: 3 # la forêt')}")
+    return b.train("--config", b.tmp / "config.yaml")
+
+
 @case("does not exist; stage 3 (tagger) makes it")
 def tags_without_tagger(b):
     (b.copy("tagger") / "tagger.json").unlink()
