@@ -39,10 +39,12 @@ options() { # a line of help for each name|comment, with its value
     done
 }
 
+own_options() { sed -n '/^recipe=/,/^estimate=/s/=.*//p' "$here/run.sh"; }
+
 variables() { compgen -A variable | grep -E '^[a-z][a-z_]*$' | sort; }
 
 load_recipe() { # find the recipe among the arguments and read it; what it sets becomes options
-    local previous="" argument before
+    local previous="" argument
     for argument in "${given[@]}"; do
         [[ $previous == --recipe ]] && recipe=$argument
         [[ $argument == --recipe=* ]] && recipe=${argument#*=}
@@ -53,15 +55,24 @@ load_recipe() { # find the recipe among the arguments and read it; what it sets 
     [[ -f $dir/recipe.sh ]] || die "there is no recipe $recipe; take one of: $(cd "$here/egs" && echo */ | tr -d /)"
     dir=$(cd "$dir" && pwd)
     name=${dir##*/}
+    mapfile -t recipe_options < <(set_by_recipe)
+    # shellcheck source=egs/mini/recipe.sh
+    . "$dir/recipe.sh"
+}
+
+# shellcheck disable=SC2046  # names, each a word
+set_by_recipe() { # the names of what recipe.sh sets, in a subshell; the environment may hold variables of these names too
+    local before
+    unset $(compgen -e | grep -E '^[a-z][a-z_]*$' | grep -vxF "$(own_options)")
     before=$(variables)
     # shellcheck source=egs/mini/recipe.sh
     . "$dir/recipe.sh"
-    mapfile -t recipe_options < <(comm -13 <(echo "$before") <(variables) | grep -vxE 'costs|summary|before')
+    comm -13 <(echo "$before") <(variables) | grep -vxE 'before|costs|summary'
 }
 
 parse() { # set the variables that the options name
     local known option value
-    known=" $(sed -n '/^recipe=/,/^estimate=/s/=.*//p' "$here/run.sh" | xargs) ${recipe_options[*]} "
+    known=" $(own_options | xargs) ${recipe_options[*]} "
     while (($#)); do
         [[ $1 == --help || $1 == -h ]] && { usage; exit 0; }
         [[ $1 == --* ]] || status=2 die "$1 is no option; see ./run.sh --help"
@@ -86,6 +97,7 @@ parse() { # set the variables that the options name
     if [[ $ngpu == auto ]]; then ngpu=$(some_gpu); fi
     for option in stage stop_stage ngpu nj; do
         [[ ${!option} =~ ^[0-9]+$ ]] || status=2 die "option --${option//_/-} must be a whole number, not ${!option}"
+        printf -v "$option" %d "$((10#${!option}))" # 08 is eight
     done
     ((stage <= stop_stage && stop_stage < ${#names[@]})) || status=2 die "stages go from 0 to 8, --stage not above --stop-stage"
     ((nj > 0)) || status=2 die "option --nj must be at least 1"
@@ -104,21 +116,27 @@ parse() { # set the variables that the options name
 }
 
 check_names() { # what a late stage would stumble over only after hours
-    local file=$here/egs/systems.yaml name tables all
+    local file=$here/egs/systems.yaml system wanted tables all trunks
     tables=$(sed -n 's/^\([[:alnum:]_]*\):.*/\1/p' "$file" | xargs)
     all=" $(sed -n 's/^ \+\([[:alnum:]_]*\):.*/\1/p' "$file" | xargs) "
-    for name in $systems; do
-        [[ " all $tables$all" == *" $name "* || $name == *@* && "$all " == *" ${name%@*} "* ]] ||
-            status=2 die "there is no system '$name'; take all, ${tables// /, }, or names out of $file"
-        [[ $name != *@* || " $every_control " == *" @${name#*@} "* ]] || status=2 die "$name: its control is one of $every_control"
-        [[ $name != *@* ]] || ! grep -q "^ *${name%@*}: *{ *} *\(#.*\)\?$" "$file" || status=2 die "$name: ${name%@*} uses no tags to alter; name a system that does"
+    read -rd "" -a wanted <<<"$systems" || true
+    ((${#wanted[@]})) || status=2 die "--systems '$systems' names none; take all, ${tables// /, }, or names out of $file"
+    for system in "${wanted[@]}"; do
+        [[ " all $tables$all" == *" $system "* || $system == *@* && "$all " == *" ${system%@*} "* ]] ||
+            status=2 die "there is no system '$system'; take all, ${tables// /, }, or names out of $file"
+        [[ $system != *@* || " $every_control " == *" @${system#*@} "* ]] || status=2 die "$system: its control is one of $every_control"
+        [[ $system != *@* ]] || ! grep -q "^ *${system%@*}: *{ *} *\(#.*\)\?$" "$file" || status=2 die "$system: ${system%@*} uses no tags to alter; name a system that does"
     done
-    for name in $controls; do
-        [[ " $every_control " == *" $name "* ]] || status=2 die "option --controls takes $every_control, not $name"
+    read -rd "" -a wanted <<<"$controls" || true
+    for system in "${wanted[@]}"; do
+        [[ " $every_control " == *" $system "* ]] || status=2 die "option --controls takes $every_control, not $system"
     done
     [[ $seeds =~ ^\ *[0-9]+(\ +[0-9]+)*\ *$ ]] || status=2 die "--seeds '$seeds' must be whole numbers from 0 on, as in \"1 2 3\""
-    ((stop_stage < 5)) || [[ -f $dir/conf/trunk_$trunk.yaml ]] ||
-        status=2 die "there is no $dir/conf/trunk_$trunk.yaml; --trunk is one of$(printf '%s\n' "$dir"/conf/trunk_*.yaml | sed 's/.*trunk_\(.*\)\.yaml/ \1/' | tr -d '\n')"
+    ((stop_stage >= 5)) || return 0
+    trunks=$(find "$dir/conf" -name 'trunk_*.yaml' 2>/dev/null | sed 's/.*trunk_\(.*\)\.yaml/\1/' | sort | xargs)
+    [[ -n $trunks && -f $dir/conf/scene.yaml ]] ||
+        status=2 die "recipe $name trains no scene network without $dir/conf/scene.yaml and a trunk_NAME.yaml there; it ends at --stop-stage 4"
+    [[ -f $dir/conf/trunk_$trunk.yaml ]] || status=2 die "there is no $dir/conf/trunk_$trunk.yaml; --trunk is one of $trunks"
 }
 
 some_gpu() { # 1 if there is one here; cmd.sh may send the work to where there is

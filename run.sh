@@ -7,8 +7,8 @@ set -euo pipefail
 recipe=mini      # a folder of egs/, or the path of a recipe's folder
 stage=0          # first stage to run
 stop_stage=8     # last stage to run
-systems=         # systems or tables of egs/systems.yaml, or all; empty: the recipe's
-seeds=           # one training each; empty: the recipe's
+systems=         # systems or tables of egs/systems.yaml, or all
+seeds=           # one training each
 tagger_folds=    # folds to train the tagger on, as "0 1 2", or all; empty: its configuration's
 tagger_stages=   # 1, or 2 with the semi-supervised stage; empty: its configuration's
 tagger_seed=1    # of the tagger's training

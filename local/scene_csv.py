@@ -101,7 +101,22 @@ def _splits(
         splits["train"], splits["test"] = split_by_location(entries, test_share, seed)
     if not splits["validation"]:
         splits["train"], splits["validation"] = split_by_location(splits["train"], validation_share, seed)
+    _check_scenes(table, splits)
     return {name: clips for name, clips in splits.items() if clips}
+
+
+def _check_scenes(table: Path, splits: dict[str, list[Entry]]) -> None:
+    """Raises UserError: fewer than two scenes to tell apart, or one that nothing is trained on."""
+    trained = {entry.labels[0] for entry in splits["train"]}
+    if len(trained) < 2:
+        raise UserError(f"{table} has training clips of one scene only, {min(trained)}; give clips of two or more")
+    for name, clips in splits.items():
+        for entry in clips:
+            if entry.labels[0] not in trained:
+                raise UserError(
+                    f"{table}: {entry.path.name} in the split {name} is of the scene {entry.labels[0]}, which no clip"
+                    " of train is; put some there, or leave the scene out"
+                )
 
 
 if __name__ == "__main__":

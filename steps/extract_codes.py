@@ -75,9 +75,9 @@ def main(
         _remove_dropped(target, splits)
         written = 0
         for split in splits:
-            record = provenance.made_from(
-                "extract_codes", {"windows": windows}, {"network": weights} | scenes.files([split], uses_tags)
-            )
+            config = {"windows": windows, "answers": about["scenes"]}
+            files = {"network": weights} | scenes.files([split], uses_tags)
+            record = provenance.made_from("extract_codes", config, files)
             if not _is_current(target / f"{split}.npz", record, f"{name} seed {seed}"):
                 clips = scenes.clips([split], tagging, about["scenes"])
                 _fits(about, clips)
@@ -85,7 +85,8 @@ def main(
                 if windows == "released":
                     window = released_windows(clips, split == "train", about["crop_seconds"], seed)
                 codes, logits = codes_and_logits(network.to(where), clips, window, compile_it)
-                _codes(clips, codes, logits, window).write(target / f"{split}.npz", record)
+                answers = np.array(about["scenes"])[logits.argmax(axis=1)]
+                _codes(clips, codes, answers, window).write(target / f"{split}.npz", record)
                 written += 1
         log.info("%s seed %d: %s", name, seed, f"codes of {written} splits" if written else "up to date")
         return written > 0
@@ -115,10 +116,10 @@ def _is_current(path: Path, record: dict, title: str) -> bool:
     return why is None
 
 
-def _codes(clips: SceneClips, codes: np.ndarray, logits: np.ndarray, window: Windows | None = None) -> Codes:
+def _codes(clips: SceneClips, codes: np.ndarray, answers: np.ndarray, window: Windows | None = None) -> Codes:
     which = range(len(clips)) if window is None else window.clips.tolist()
     ids, locations = ([getattr(clips.clips[n], what) for n in which] for what in ("id", "location"))
-    return Codes(np.array(ids), codes, logits, np.array([clips.labels[n] for n in which]), np.array(locations))
+    return Codes(np.array(ids), codes, answers, np.array([clips.labels[n] for n in which]), np.array(locations))
 
 
 def _remove_dropped(folder: Path, splits: list[str]) -> None:
@@ -132,10 +133,11 @@ def _remove_dropped(folder: Path, splits: list[str]) -> None:
 def _tags_alone(folder: Path, scenes: SceneCorpus, splits: list[str]) -> None:
     _remove_dropped(folder, splits)
     for split in splits:
-        record = provenance.made_from("extract_codes", {"system": TAGS_ALONE}, scenes.files([split], with_tags=True))
+        config = {"system": TAGS_ALONE, "answers": []}
+        record = provenance.made_from("extract_codes", config, scenes.files([split], with_tags=True))
         if not _is_current(folder / f"{split}.npz", record, TAGS_ALONE):
             clips = scenes.clips([split], Tagging())
-            codes = _codes(clips, clips.tags.cpu().numpy(), np.zeros((len(clips), 0), np.float32))
+            codes = _codes(clips, clips.tags.cpu().numpy(), np.full(len(clips), ""))
             codes.write(folder / f"{split}.npz", record)
 
 

@@ -17,14 +17,14 @@ class Codes:
     Attributes:
         ids: clip ids, str (clips,).
         codes: float32 (clips, code size).
-        logits: float32 (clips, scenes), the network's own scores.
+        answers: the scene that the network itself names, by softmax, str (clips,); empty where there is no network.
         scenes: the true scene of each clip, str (clips,).
         locations: the recording location of each clip, str (clips,).
     """
 
     ids: np.ndarray
     codes: np.ndarray
-    logits: np.ndarray
+    answers: np.ndarray
     scenes: np.ndarray
     locations: np.ndarray
 
@@ -35,7 +35,7 @@ class Codes:
     @classmethod
     def read(cls, path: Path) -> "Codes":
         """Raises UserError: the file is absent, not such a file, or its codes are not finite."""
-        codes = cls(**read_npz(path, ("ids", "codes", "logits", "scenes", "locations"), "stage 6 (codes)"))
+        codes = cls(**read_npz(path, ("ids", "codes", "answers", "scenes", "locations"), "stage 6 (codes)"))
         if codes.codes.ndim != 2 or len({len(value) for value in vars(codes).values()}) != 1:
             raise UserError(f"{path}: its arrays differ in length; extract the codes again (stage 6)")
         if not np.isfinite(codes.codes).all():

@@ -57,7 +57,7 @@ def _codes(random: np.random.Generator, centres: np.ndarray, clips: int) -> Code
     scenes = np.sort(np.arange(clips) % len(centres))
     codes = (centres[scenes] + random.normal(size=(clips, centres.shape[1]))).astype(np.float32)
     names = scenes.astype(str)
-    return Codes(names, codes, np.empty((clips, 0), np.float32), names, names)
+    return Codes(names, codes, names, names, names)
 
 
 def _threads(number: int) -> str:

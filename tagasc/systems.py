@@ -69,6 +69,8 @@ def select(
         else:
             known = ", ".join([*tables, *list(every)[:4]])
             raise UserError(f"there is no system {name!r} in {path}; take all, {known}, …")
+    if not chosen:
+        raise UserError(f"no system is named; take all, {', '.join(tables)}, or names out of {path}")
     return chosen
 
 

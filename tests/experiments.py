@@ -86,9 +86,8 @@ class Fake:
         if options.get("codes"):
             here = self.splits == "test"
             codes = self.random.normal(size=(self.clips, 8)) + 2 * np.eye(len(self.scenes), 8)[self.truth[here]]
-            logits = np.zeros((self.clips, len(self.scenes)), np.float32)
             names = np.array(self.scenes)[self.truth[here]]
-            found = Codes(self.ids[here], codes.astype(np.float32), logits, names, self.locations[here])
+            found = Codes(self.ids[here], codes.astype(np.float32), names, names, self.locations[here])
             found.write(self.experiment / "codes" / place / "test.npz", RECORD)
 
     def options(self, *more: object) -> list[object]:

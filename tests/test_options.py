@@ -49,6 +49,9 @@ def test_dry_run_prints_the_commands_and_runs_nothing(recipe, tmp_path):
         (["--stage", "0", "--clips-per-location", "0", "--force"], "must be positive"),
         (["--stage", "0", "--group", "(", "--force"], "is no pattern"),
         (["--stage", "8", "--seeds", "x"], "must be whole numbers"),
+        (["--stage", "8", "--systems", " "], "--systems ' ' names none; take all, table2, table3, "),
+        (["--stage", "8", "--systems", "*"], "there is no system '*'"),
+        (["--stage", "09"], "stages go from 0 to 8"),
         (["--stage", "8", "--systems", "att_h3"], "there is no system 'att_h3'; take all, table2, table3, "),
         (["--stage", "8", "--systems", "all att_h3@shuffled"], "there is no system 'att_h3@shuffled'"),
         (["--stage", "8", "--systems", "baseline@shuffled"], "baseline@shuffled: baseline uses no tags to alter"),
@@ -65,6 +68,35 @@ def test_a_wrong_option_is_one_clear_line(finished, options, said):
     assert status in (1, 2)
     assert said in output
     assert "Traceback" not in output
+
+
+def test_a_number_may_have_leading_zeros(recipe):
+    status, said = recipe.run("--dry-run", "--stage", "08", "--nj", "08")
+    assert status == 0, said
+    assert "report.py" in said
+    assert "value too great" not in said
+
+
+def test_a_variable_of_the_environment_may_be_called_as_an_option_is(recipe):
+    environment = {**os.environ, "TAGASC_PYTHON": sys.executable, "tagger": "other", "seeds": "4 5", "group": "x"}
+    command = recipe.command("--dry-run", "--stage", 3, "--tagger", "mine", "--group", "y")
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "exp/tagger/mine" in done.stdout
+    assert "--seeds 1 " in done.stdout
+    shown = subprocess.run(recipe.command("--help"), capture_output=True, text=True, env=environment, check=True).stdout
+    assert len(re.findall("--tagger ", shown)) == len(re.findall("--seeds ", shown)) == 1
+
+
+def test_a_recipe_without_scene_networks_ends_before_them(recipe, tmp_path):
+    bare = Recipe(tmp_path / "bare")
+    shutil.copytree(recipe.folder / "conf", bare.folder / "conf")
+    shutil.copy(recipe.folder / "recipe.sh", bare.folder)
+    (bare.folder / "conf/scene.yaml").unlink()
+    status, said = bare.run("--dry-run")
+    assert status == 2
+    assert "recipe bare trains no scene network without" in said
+    assert bare.run("--dry-run", "--stop-stage", 4)[0] == 0
 
 
 def test_bit_for_bit_is_asked_of_every_step_that_may_run_on_a_gpu(recipe):

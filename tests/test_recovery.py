@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from tagasc.files import digest
 from tests.conftest import ROOT, Recipe
 
 
@@ -54,7 +55,11 @@ def test_a_failure_says_where_and_how_to_go_on(finished, tmp_path):
         ["bash", "-c", goes_on], capture_output=True, text=True, env=environment, cwd="/", check=False
     )
     assert done.returncode == 0, done.stderr
-    assert len(list((recipe.folder / "exp/table1-tiny/svm").glob("*/seed*/scores.json"))) == 5  # and tags alone
+    experiment = recipe.folder / "exp/table1-tiny"
+    assert len(list((experiment / "svm").glob("*/seed*/scores.json"))) == 5  # and tags alone
+    for name in ("baseline", "shared_h4_l3"):
+        first, second = (experiment / f"scene/{name}/seed{seed}/model.safetensors" for seed in (1, 2))
+        assert digest(first) != digest(second)
 
 
 def test_a_step_that_dies_without_a_word_is_told_of(finished, tmp_path):

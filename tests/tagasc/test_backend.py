@@ -13,7 +13,7 @@ def codes(random, count, spread):
     return Codes(
         np.arange(count).astype(str),
         (centres + spread * random.normal(size=(count, 3))).astype(np.float32),
-        centres.astype(np.float32),
+        scenes,
         scenes,
         scenes,
     )
@@ -51,7 +51,7 @@ def test_standardised_codes_do_not_depend_on_their_scales():
     random = np.random.default_rng(0)
     train, validation = codes(random, 60, 0.6), codes(random, 60, 0.6)
     scales = np.array([1, 1000, 0.001], np.float32)
-    stretched = [Codes(c.ids, c.codes * scales, c.logits, c.scenes, c.locations) for c in (train, validation)]
+    stretched = [Codes(c.ids, c.codes * scales, c.answers, c.scenes, c.locations) for c in (train, validation)]
     plain = choose_svm(SvmConfig(), train, validation, standardise=True)
     assert choose_svm(SvmConfig(), *stretched, standardise=True).tried == plain.tried
     assert choose_svm(SvmConfig(), *stretched).tried != plain.tried
@@ -73,6 +73,6 @@ def test_codes_survive_the_disk_and_refuse_what_is_not_finite(tmp_path):
 def test_codes_of_different_runs_do_not_mix():
     random = np.random.default_rng(0)
     other = codes(random, 6, 0.1)
-    wider = Codes(other.ids, np.zeros((6, 5), np.float32), other.logits, other.scenes, other.locations)
+    wider = Codes(other.ids, np.zeros((6, 5), np.float32), other.answers, other.scenes, other.locations)
     with pytest.raises(UserError, match="differ in length"):
         choose_svm(SvmConfig(), codes(random, 6, 0.1), wider)

@@ -8,8 +8,19 @@ from tagasc.models.tagger import TaggerConfig
 from tagasc.models.trunk import TrunkConfig
 from tagasc.scene.settings import SceneTraining
 from tagasc.systems import read_systems, runs
-from tagasc.tagger.settings import TaggerTraining
+from tagasc.tagger.inference import Inference
+from tagasc.tagger.pseudo_labels import PseudoLabels
+from tagasc.tagger.settings import SemiTraining, TaggerTraining
 from tests.conftest import ROOT, run
+
+TAGGER_GROUPS = {
+    "model": TaggerConfig,
+    "mel": MelConfig,
+    "training": TaggerTraining,
+    "pseudo_labels": PseudoLabels,
+    "semi": SemiTraining,
+    "inference": Inference,
+}
 
 
 @pytest.mark.parametrize(
@@ -40,11 +51,23 @@ def values(path):
 def test_the_recipes_configurations_are_valid():
     for recipe in ("mini", "dcase2019", "rehearsal", "soundscapes", "template"):
         from_values(SceneTraining, values(f"egs/{recipe}/conf/scene.yaml"), recipe)
-        tagger = values(f"egs/{recipe}/conf/tagger.yaml")
-        for group, cls in (("model", TaggerConfig), ("mel", MelConfig), ("training", TaggerTraining)):
-            from_values(cls, tagger[group], recipe)
     assert from_values(SceneTraining, values("egs/dcase2019/conf/scene.yaml"), "") == SceneTraining()
-    assert from_values(TaggerTraining, values("egs/dcase2019/conf/tagger.yaml")["training"], "") == TaggerTraining()
+
+
+@pytest.mark.parametrize("path", sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("egs/*/conf/tagger*.yaml")))
+def test_the_recipes_taggers_are_valid(path):
+    tagger = values(path)
+    for group, cls in TAGGER_GROUPS.items():
+        from_values(cls, tagger.get(group, {}), path)
+    assert set(tagger) <= {*TAGGER_GROUPS, "folds", "stages"}
+
+
+def test_the_papers_tagger_is_the_published_one():
+    """Its settings are the defaults, of all five folds in two stages."""
+    tagger = values("egs/dcase2019/conf/tagger.yaml")
+    for group, cls in TAGGER_GROUPS.items():
+        assert from_values(cls, tagger.get(group, {}), group) == cls()
+    assert (tagger["folds"], tagger["stages"]) == ("all", 2)
 
 
 @pytest.mark.parametrize("trunk", ["released", "table1"])

@@ -44,12 +44,20 @@ def test_the_defaults_are_the_papers_text():
 
 
 def test_the_tables_have_the_papers_systems():
-    assert {table: len(records) for table, records in SYSTEMS.items()} == {
-        "table2": 8,
-        "table3": 20,
-        "table4": 8,
-        "table5": 20,
+    grid = [(heads, layers) for heads in (2, 4, 8, 16, 32) for layers in range(4)]
+    both = [(heads, concat, attention) for heads in (2, 4) for concat in (3, 4) for attention in (3, 4)]
+    wanted = {
+        "table2": {
+            "baseline": System(),
+            "codecat": System("code"),
+            "codecat_fc": System("code_fc"),
+            **{f"beforecode_l{layers}": System("before_code", layers) for layers in range(1, 6)},
+        },
+        "table3": {f"att_h{h}_l{n}": System(heads=h, attention_layers=n) for h, n in grid},
+        "table4": {f"separate_h{h}_c{c}_a{a}": System("before_code", c, h, a) for h, c, a in both},
+        "table5": {f"shared_h{h}_l{n}": System("before_code", n, h, n, shared=True) for h, n in grid},
     }
+    assert wanted == SYSTEMS
 
 
 @pytest.mark.parametrize(("trunk", "frames"), [(TABLE1, 18), (RELEASED, 24)])

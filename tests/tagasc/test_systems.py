@@ -80,6 +80,11 @@ def test_records_may_be_merged(tmp_path):
     assert [system.heads for system in read_systems(path)["t"].values()] == [2, 4]
 
 
+def test_no_system_at_all_is_refused():
+    with pytest.raises(UserError, match="no system is named; take all, table2"):
+        pick()
+
+
 def test_runs_are_every_system_with_every_seed():
     assert runs(Path("exp"), "scene", ["a", "b"], "2 1")[1:3] == [
         ("a", 1, Path("exp/scene/a/seed1")),

@@ -14,19 +14,28 @@ TABLES = read_systems(ROOT / "egs/systems.yaml")
 def test_the_paper_has_a_figure_for_each_of_the_56_systems():
     assert list(PAPER.accuracies) == [name for records in TABLES.values() for name in records]
     assert len(PAPER.accuracies) == 56
-    assert min(PAPER.accuracies.values()) == 73.61
 
 
-@pytest.mark.parametrize(
-    ("name", "accuracy"),
-    {
-        "baseline": 73.63, "codecat_fc": 74.36, "beforecode_l3": 75.66, "att_h2_l1": 76.58, "att_h4_l2": 76.24,
-        "att_h16_l0": 73.61, "att_h32_l3": 75.31, "separate_h2_c3_a4": 75.74, "separate_h4_c4_a3": 76.24,
-        "shared_h2_l0": 76.12, "shared_h4_l3": 76.75, "shared_h32_l3": 76.27,
-    }.items(),
-)  # fmt: skip
-def test_figures_of_the_paper(name, accuracy):
-    assert PAPER.accuracies[name] == accuracy
+def test_figures_of_the_paper():
+    """As printed, row by row."""
+    printed = """
+        73.63 74.15 74.36 74.84 74.22 75.66 75.22 74.07
+
+        75.67 76.58 75.93 75.50
+        75.45 75.22 76.24 76.17
+        74.41 74.36 74.89 75.17
+        73.61 74.47 74.43 75.96
+        75.14 75.57 75.24 75.31
+
+        74.76 75.74 75.17 75.14
+        75.31 75.84 76.24 75.34
+
+        76.12 75.62 75.34 75.69
+        75.43 76.00 76.24 76.75
+        75.84 74.71 75.96 75.69
+        76.00 75.81 75.91 75.72
+        75.26 75.45 76.24 76.27"""
+    assert list(PAPER.accuracies.values()) == [float(figure) for figure in printed.split()]
 
 
 def test_the_rows_of_table_6():
