@@ -14,29 +14,16 @@ from collections import Counter
 from pathlib import Path
 
 from local.manifests import Entry, check_counts, check_unique, present, read_table, split_by_location, state_of, write
+from local.published import TAU2019
 from tagasc import command, provenance
 from tagasc.console import log
 from tagasc.errors import UserError
 
-SCENES = (
-    "airport",
-    "bus",
-    "metro",
-    "metro_station",
-    "park",
-    "public_square",
-    "shopping_mall",
-    "street_pedestrian",
-    "street_traffic",
-    "tram",
-)
-TRAIN = (911, 928, 902, 897, 946, 945, 896, 924, 942, 894)
-TEST = (421, 415, 433, 435, 386, 387, 441, 429, 402, 436)
-PUBLISHED = (
-    {f"train {scene}": count for scene, count in zip(SCENES, TRAIN, strict=True)}
-    | {f"test {scene}": count for scene, count in zip(SCENES, TEST, strict=True)}
-    | {f"unused {scene}": 1440 - train - test for scene, train, test in zip(SCENES, TRAIN, TEST, strict=True)}
-)
+PUBLISHED = {
+    f"{split} {scene}": count
+    for scene, counts in TAU2019.items()
+    for split, count in zip(("train", "test", "unused"), counts, strict=True)
+}
 
 
 def main(
@@ -137,7 +124,7 @@ def _present(parts: list[list[Entry]], allow_partial: bool) -> list[list[Entry]]
 
 def _entry(corpus: Path, row: dict[str, str], table: Path) -> Entry:
     path = corpus / row["filename"]
-    if row["scene_label"] not in SCENES:
+    if row["scene_label"] not in TAU2019:
         raise UserError(f"{table}: {row['filename']} has the unknown scene {row['scene_label']!r}; mend the table")
     if path.parent != corpus / "audio" or not row["filename"].startswith("audio/"):
         raise UserError(f"{table}: {row['filename']!r} does not lie in audio/; mend the table")
