@@ -112,7 +112,7 @@ def digest(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     whole = hashlib.sha256()
     try:
-        with NpzFile(path) as arrays:  # np.load takes other formats too
+        with NpzFile(path, allow_pickle=False) as arrays:  # np.load takes other formats too
             for name in sorted(set(arrays.files) - {"made_from"}):
                 value = np.ascontiguousarray(arrays[name])
                 whole.update(f"{name} {value.dtype} {value.shape}".encode())

@@ -29,7 +29,7 @@ def read_npz(path: Path, names: tuple[str, ...], made_by: str) -> dict[str, np.n
         UserError: the file is absent, no ``.npz``, or lacks an array.
     """
     try:
-        with NpzFile(path) as file:  # np.load takes other formats too
+        with NpzFile(path, allow_pickle=False) as file:  # np.load takes other formats too
             return {name: file[name] for name in names}
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; {made_by} makes it") from None
@@ -42,7 +42,7 @@ def read_npz(path: Path, names: tuple[str, ...], made_by: str) -> dict[str, np.n
 def read_record(path: Path) -> dict[str, Any] | None:
     """What an ``.npz`` was made from; None if it is absent or does not say."""
     try:
-        with NpzFile(path) as file:
+        with NpzFile(path, allow_pickle=False) as file:
             record = json.loads(str(file["made_from"]))
     except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error):
         return None

@@ -671,6 +671,19 @@ def csv_with_one_location(b):
     return "local/scene_csv.py", table_of(b, ["file,scene,location", *(f"{clip},bus,home" for clip in clips(b))]), b.out
 
 
+@case("is of the scene zoo, which no clip of train is; put some there")
+def csv_with_a_scene_for_testing_alone(b):
+    scenes = ["bus", "bus", "park", "park", "bus", "zoo"]
+    splits = ["train"] * 4 + ["test"] * 2
+    rows = [",".join(row) for row in zip(clips(b), scenes, splits, strict=False)]
+    return "local/scene_csv.py", table_of(b, ["file,scene,split", *rows]), b.out
+
+
+@case("has training clips of one scene only, bus")
+def csv_with_one_scene(b):
+    return "local/scene_csv.py", table_of(b, ["file,scene", *(f"{clip},bus" for clip in clips(b))]), b.out
+
+
 @case("which no curated clip is")
 def tagging_csv_with_a_strange_label(b):
     one, two, *_ = clips(b)

@@ -78,23 +78,24 @@ def test_one_wrong_file_and_nothing_is_written(tmp_path, entries, frames, rate, 
 
 @pytest.mark.parametrize(
     ("program", "header", "split"),
-    [("scene_csv", "file,scene,split", ("train", "validation", "test")), ("tagging_csv", "file,labels,split", ("curated",) * 3)],
+    [("scene_csv", "file,scene,split", ("train", "train", "validation", "test")), ("tagging_csv", "file,labels,split", ("curated",) * 4)],
 )  # fmt: skip
 def test_clips_behind_links_are_taken_under_the_names_in_the_table(tmp_path, entries, program, header, split):
     """A folder that is a link, and a file that is one; both lead out of the table's folder."""
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "mine").mkdir()
-    for entry in entries[:3]:
+    for entry in entries[:4]:
         soundfile.write(tmp_path / f"elsewhere/{entry.id}.wav", np.zeros(80), 8000)
     (tmp_path / "mine/clips").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "mine/4.wav").symlink_to("../elsewhere/4.wav")
-    names = ("clips/3.wav", "clips/../clips/1.wav", "4.wav")
-    rows = [header, *(f"{name},bus,{part}" for name, part in zip(names, split, strict=True))]
+    names = ("clips/3.wav", "clips/../clips/1.wav", "4.wav", "clips/0.wav")
+    labels = ("bus", "tram", "bus", "bus")
+    rows = [header, *(f"{name},{label},{part}" for name, label, part in zip(names, labels, split, strict=True))]
     (tmp_path / "mine/table.csv").write_text("\n".join(rows) + "\n")
     succeed(f"local/{program}.py", tmp_path / "mine/table.csv", tmp_path / "out")
     cuts = {c.supervisions[0].id: c for p in set(split) for c in load_manifest(tmp_path / f"out/{program}_cuts_{p}.jsonl.gz")}  # fmt: skip
     found = {name: cut.recording.sources[0].source for name, cut in cuts.items()}
-    assert found == {name: str(tmp_path / f"mine/{name}.wav") for name in ("clips/3", "clips/1", "4")}
+    assert found == {name: str(tmp_path / f"mine/{name}.wav") for name in ("clips/3", "clips/1", "4", "clips/0")}
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../a.wav", "clips/../../a.wav", "/etc/passwd", "../mine2/a.wav"])

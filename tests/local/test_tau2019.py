@@ -9,7 +9,8 @@ import pytest
 import soundfile
 from lhotse import load_manifest
 
-from local.tau2019 import SCENES, TEST, TRAIN, city_of
+from local.published import TAU2019
+from local.tau2019 import city_of
 from tests.conftest import run, succeed
 
 CITIES = ("barcelona", "helsinki", "lisbon", "london", "lyon", "paris", "prague", "stockholm", "vienna")
@@ -27,7 +28,7 @@ def write_tree(corpus, clips=1440):
     sound = corpus.parent / "one.wav"
     soundfile.write(sound, np.zeros((480, 2)), 48000, subtype="PCM_24")
     location, parts = 0, {"train": [], "test": [], "unused": []}
-    for scene, train, test in zip(SCENES, TRAIN, TEST, strict=True):
+    for scene, (train, test, _) in TAU2019.items():
         for part, count in (("train", train), ("test", test), ("unused", 1440 - train - test)):
             cities = cycle(["milan"] if part == "unused" else CITIES + (("milan",) if part == "test" else ()))
             for number in range(min(count, clips)):
@@ -63,7 +64,7 @@ def test_the_published_counts_and_a_validation_split_by_location(published, tmp_
     locations = {split: {e.custom["location"] for e in found[split]} for split in found}
     assert not locations["train"] & locations["validation"]
     per_scene = Counter(e.labels[0] for e in found["validation"])
-    for scene, count in zip(SCENES, TRAIN, strict=True):
+    for scene, (count, *_) in TAU2019.items():
         assert 0.12 < per_scene[scene] / count < 0.18
     per_city = Counter(city_of(e.custom["location"]) for e in found["validation"])
     assert set(per_city) == set(CITIES)
