@@ -17,6 +17,7 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from http.client import HTTPException
+from math import inf
 from pathlib import Path, PurePosixPath
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
@@ -65,6 +66,8 @@ def main(
         timeout: seconds without a byte after which a connection counts as lost.
         wait: seconds before the second try; doubled for each further one.
     """
+    if tries < 1 or not 0 < timeout < inf or not 0 <= wait < inf:
+        raise UserError("--tries must be at least 1, --timeout positive, --wait not negative")
     corpus, archives = out / name, out / f"archives-{record}"
     if corpus.exists():
         log.info("%s: already there", corpus)

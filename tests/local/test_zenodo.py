@@ -229,6 +229,15 @@ def test_a_wrong_checksum_is_fetched_once_more_then_refused(server, tmp_path):
     assert_whole(tmp_path / "b")
 
 
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("tries", 0), ("timeout", -1), ("timeout", 0), ("timeout", ".nan"), ("wait", -1), ("wait", ".inf")],
+)
+def test_tries_and_times_out_of_range_are_refused(server, tmp_path, option, value):
+    assert f"--{option} " in fetch(server, tmp_path / "out", f"--{option}", value).error
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_record_that_does_not_exist(server, tmp_path):
     outcome = run("local/zenodo.py", "--record", 7, "--out", tmp_path, "--name", "Corpus", "--url", server.url)
     assert outcome.status == 1
