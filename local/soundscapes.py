@@ -23,6 +23,7 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from inspect import signature
+from math import inf
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,8 @@ from tagasc.console import log, progress
 from tagasc.errors import SettingError, UserError
 from tagasc.files import whole_folder, write_json
 from tagasc.processes import workers
+
+_LONGEST_MARGIN = 0.3  # seconds before the event of a tagging clip
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,8 @@ class SceneSize:
             or min(self.unused, self.distinct) < 0
         ):
             raise SettingError("seconds, sampling_rate and numbers of clips must be positive")
+        if not 1 <= self.seconds * self.sampling_rate < inf:
+            raise SettingError(f"seconds: {self.seconds:g} must be finite, and one sample or more")
 
     def of(self, scene: str) -> tuple[int, int, int]:
         """Training, test and unused clips of a scene."""
@@ -107,8 +112,10 @@ class TaggingSize:
     distinct: int = 0
 
     def __post_init__(self) -> None:
-        if min(self.sampling_rate, self.curated, self.noisy, self.test, self.longest) <= 0 or self.distinct < 0:
-            raise SettingError("sampling_rate, longest and numbers of clips must be positive")
+        if min(self.sampling_rate, self.curated, self.noisy, self.test) <= 0 or self.distinct < 0:
+            raise SettingError("sampling_rate and numbers of clips must be positive")
+        if not _LONGEST_MARGIN <= self.longest < inf:
+            raise SettingError(f"longest: {self.longest:g} must be finite, and {_LONGEST_MARGIN} s or more")
         if not all(0 <= share <= 1 for share in (self.second_event, self.wrong, self.missing)):
             raise SettingError("second_event, wrong and missing are probabilities, in 0..1")
 
@@ -295,7 +302,7 @@ def _tagging_clip(
         held.append(str(random.choice([name for name in names if name != held[0]])))
     pool = "tagging_test" if part == "test" else "tagging_train"
     waves = [sources.events.draw(name, pool, random) * random.uniform(0.5, 1) for name in held]
-    margins = [int(rate * random.uniform(0.05, 0.3)) for _ in waves]
+    margins = [int(rate * random.uniform(0.05, _LONGEST_MARGIN)) for _ in waves]
     length = max(len(wave) + margin for wave, margin in zip(waves, margins, strict=True)) + int(rate * 0.05)
     clip = np.zeros(min(max(length, int(0.3 * rate)), int(size.longest * rate)))
     for wave, margin in zip(waves, margins, strict=True):

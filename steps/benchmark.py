@@ -7,6 +7,7 @@ No stage of a recipe needs it; ``run.sh --estimate`` calls it.
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
+from math import inf
 from pathlib import Path
 from typing import Literal
 
@@ -132,7 +133,7 @@ def main(
         device: auto, cpu, cuda, or cuda:N.
         json: also write the figures, with machine and versions, to this file.
     """
-    if seconds < 0 or (batch is not None and batch < 2) or min(nj, scene_threads or nj) < 1:
+    if not 0 <= seconds < inf or (batch is not None and batch < 2) or min(nj, scene_threads or nj) < 1:
         raise UserError("--seconds must not be negative, --batch at least 2, --nj and --scene-threads at least 1")
     networks = _systems(systems.split(), systems_file) * len(seeds.split())
     if audio is not None:

@@ -5,6 +5,7 @@ import gzip
 import hashlib
 import os
 import shutil
+from math import inf
 from pathlib import Path
 
 from tagasc import command, provenance
@@ -29,7 +30,7 @@ def main(
         nj: number of processes.
         force: pack again even what is there.
     """
-    if nj < 1 or (seconds is not None and seconds <= 0):
+    if nj < 1 or (seconds is not None and not 0 < seconds < inf):
         raise UserError("--nj and --seconds must be positive")
     cuts = sorted(manifests.glob("*_cuts_*.jsonl.gz"))
     if not cuts:
@@ -85,6 +86,8 @@ def _sources(path: Path, seconds: float | None) -> list[Source]:
             raise UserError(f"{path}: {recording.id} is not one audio file; give manifests of plain files")
         custom = supervision.custom or {}
         frames = cut.num_samples if seconds is None else round(seconds * cut.sampling_rate)
+        if frames < 1:
+            raise UserError(f"{path}: {recording.id} would hold no sample; give more --seconds")
         sources.append(
             Source(
                 supervision.id,

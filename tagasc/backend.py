@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from itertools import product
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ class SvmConfig:
     def __post_init__(self) -> None:
         if not self.kernels or not set(self.kernels) <= {"rbf", "sigmoid", "linear", "poly"}:
             raise SettingError("kernels must be out of rbf, sigmoid, linear, poly")
-        if not self.costs or min(self.costs) <= 0:
+        if not self.costs or not all(0 < cost < inf for cost in self.costs):
             raise SettingError("costs must be positive")
 
 

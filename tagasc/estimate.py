@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from tagasc.audio import PackedAudio
-from tagasc.errors import UserError
+from tagasc.errors import SettingError, UserError
 from tagasc.pack_speed import PACKED
 from tagasc.packed import packed_splits
 from tagasc.scene.settings import SceneTraining
@@ -57,6 +57,16 @@ class Work:
     own_tagger: bool = True
     gpus: int = 1
     at_once: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.validation <= self.train - 2:  # an SVM needs two scenes
+            raise SettingError("train must exceed validation by 2 or more, validation not be negative")
+        if self.test < 1 or min(self.unused, self.curated, self.noisy, self.tagging_test) < 0:
+            raise SettingError("test must be at least 1; unused, curated, noisy and tagging_test not negative")
+        if not 0 < self.seconds < math.inf or not 0 < self.tagging_seconds < math.inf:
+            raise SettingError("seconds and tagging_seconds must be positive")
+        if min(self.sampling_rate, self.tagging_rate, self.gpus, self.at_once) < 1:
+            raise SettingError("sampling_rate, tagging_rate, gpus and at_once must be at least 1")
 
     @property
     def scene_clips(self) -> int:

@@ -5,11 +5,21 @@ import os
 import shutil
 import subprocess
 import sys
+from math import inf, nan
 
 import numpy as np
 import pytest
 import soundfile
 
+from local.soundscapes import SceneSize, TaggingSize
+from tagasc.backend import SvmConfig
+from tagasc.errors import SettingError
+from tagasc.estimate import Work
+from tagasc.models.tagger import TaggerConfig
+from tagasc.models.trunk import TrunkConfig
+from tagasc.scene.settings import SceneTraining
+from tagasc.tagger.pseudo_labels import PseudoLabels
+from tagasc.tagger.settings import SemiTraining, TaggerTraining
 from tests.conftest import RATE, ROOT, SECONDS, TAGGER, run, scene_options, succeed
 
 
@@ -260,6 +270,16 @@ def split_with_an_underscore(b):
     return "steps/pack_audio.py", "--manifests", data, "--out", b.out
 
 
+@case("would hold no sample; give more --seconds")
+def less_than_a_sample(b):
+    return "steps/pack_audio.py", "--manifests", b.copy("data") / "tau2019", "--out", b.out, "--seconds", 0.00001
+
+
+@case("--nj and --seconds must be positive")
+def seconds_that_are_no_number(b):
+    return "steps/pack_audio.py", "--manifests", b.copy("data") / "tau2019", "--out", b.out, "--seconds", ".nan"
+
+
 @case("ends after")
 def truncated_clip(b):
     command = b.pack(b.copy("scenes"))
@@ -319,6 +339,16 @@ def label_of_a_test_clip_outside_the_vocabulary(b):
 @case("must be numbers in 0..4")
 def fold_that_is_not_there(b):
     return b.train_tagger("--folds", "0 5")
+
+
+@case("dropout must lie in 0..1")
+def dropout_above_1(b):
+    return b.train_tagger("--model.dropout", "[2.0, 0.1]")
+
+
+@case("crop_seconds must be positive")
+def crop_that_is_no_number(b):
+    return b.train("--training.crop_seconds", ".nan")
 
 
 @case("pads must be one or more numbers of frames")
@@ -745,6 +775,32 @@ def test_bad_input(broken, name):
 
 def test_the_exceptions_are_cases():
     assert CASES.keys() >= OTHER_SPLITS_ARE_WHOLE
+
+
+@pytest.mark.parametrize(
+    ("settings", "values"),
+    [
+        (TaggerConfig, {"dropout": [(2.0, 0.1), (0.2, 1.0), (0.2, -0.1), (nan, 0.1)]}),
+        (TrunkConfig, {"slope": [-0.1, nan]}),
+        (SceneTraining, {"learning_rate": [0, nan, inf], "crop_seconds": [0, nan, inf]}),
+        (SceneTraining, {name: [-1, nan, inf] for name in ("weight_decay", "mixup_alpha", "centre_loss")}),
+        (TaggerTraining, {"learning_rate": [nan, inf], "least_learning_rate": [0, nan], "mixup_alpha": [0, nan, inf]}),
+        (TaggerTraining, {"gain": [(0, 1), (nan, 1), (1, nan), (1, inf)], "probability": [nan]}),
+        (SemiTraining, {"consistency": [-1, nan, inf], "slice_part": [(nan, 1)], "slice_probability": [nan]}),
+        (PseudoLabels, {"sharpness": [0, nan, inf]}),
+        (SvmConfig, {"costs": [(), (0,), (1, nan), (inf,)]}),
+        (SceneSize, {"seconds": [0, 0.00001, nan, inf]}),
+        (TaggingSize, {"longest": [0, 0.2, nan, inf], "wrong": [nan]}),
+        (Work, {"train": [1379], "validation": [-1, 9185], "test": [0], "unused": [-1], "noisy": [-1], "gpus": [0]}),
+        (Work, {"seconds": [0, nan, inf], "tagging_seconds": [nan], "sampling_rate": [0]}),
+    ],
+    ids=lambda part: part.__name__ if isinstance(part, type) else " ".join(part),
+)
+def test_a_setting_out_of_range_is_named(settings, values):
+    for name, refused in values.items():
+        for value in refused:
+            with pytest.raises(SettingError, match=name):
+                settings(**{name: value})
 
 
 def test_names_with_spaces_and_accents_work(broken):

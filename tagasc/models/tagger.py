@@ -30,6 +30,8 @@ class TaggerConfig:
         if self.width % 8:
             # oneDNN 3.12's strided 1×1 convolution for AVX2 writes outside its memory in training otherwise.
             raise SettingError(f"width: {self.width} must be a multiple of 8")
+        if not all(0 <= share < 1 for share in self.dropout):
+            raise SettingError("dropout must lie in 0..1, below 1")
 
 
 class Head(nn.Sequential):

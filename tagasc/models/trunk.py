@@ -7,6 +7,7 @@ one class: ``egs/dcase2019/conf/trunk_table1.yaml`` and ``trunk_released.yaml``.
 
 from dataclasses import dataclass
 from itertools import pairwise
+from math import inf
 
 import torch
 import torch.nn.functional as F
@@ -45,7 +46,7 @@ class TrunkConfig:
         widths = (self.stem_filters, *self.block_filters)
         if min(*widths, self.code_size) < 1 or len(widths) < 2:
             raise SettingError("stem_filters, block_filters and code_size must be positive")
-        if self.slope < 0:  # the activation may follow the pooling only where it does not fall
+        if not 0 <= self.slope < inf:  # the activation may follow the pooling only where it does not fall
             raise SettingError("slope must not be negative")
         if len(set(widths)) > 1 and not self.shortcut_convolution:
             raise SettingError("block_filters change the number of filters; set shortcut_convolution: true")

@@ -1,6 +1,7 @@
 """How a scene network is trained; the values of the paper's experiment are in ``egs/dcase2019/conf/scene.yaml``."""
 
 from dataclasses import dataclass
+from math import inf
 from typing import Literal
 
 from tagasc.errors import SettingError
@@ -39,7 +40,8 @@ class SceneTraining:
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch < 2:
             raise SettingError("epochs must be at least 1, batch at least 2")
-        if self.learning_rate <= 0 or min(self.weight_decay, self.mixup_alpha, self.centre_loss) < 0:
+        weights = (self.weight_decay, self.mixup_alpha, self.centre_loss)
+        if not 0 < self.learning_rate < inf or not all(0 <= weight < inf for weight in weights):
             raise SettingError("learning_rate must be positive; weight_decay, mixup_alpha, centre_loss not negative")
-        if self.crop_seconds is not None and self.crop_seconds <= 0:
+        if self.crop_seconds is not None and not 0 < self.crop_seconds < inf:
             raise SettingError("crop_seconds must be positive, or null for whole clips")

@@ -1,6 +1,7 @@
 """Soft pseudo-labels of the noisy clips, from the curated heads of stage 1 (Akiyama & Sato [13])."""
 
 from dataclasses import dataclass
+from math import inf
 from typing import Literal
 
 import numpy as np
@@ -22,7 +23,7 @@ class PseudoLabels:
     sharpness: float = 2.0
 
     def __post_init__(self) -> None:
-        if self.sharpness <= 0:
+        if not 0 < self.sharpness < inf:
             raise SettingError("sharpness must be positive")
 
 

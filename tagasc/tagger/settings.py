@@ -1,6 +1,7 @@
 """The settings of the tagger's training. The defaults are the published ones (Akiyama & Sato [13])."""
 
 from dataclasses import dataclass
+from math import inf
 
 from tagasc.errors import SettingError
 
@@ -45,13 +46,13 @@ class TaggerTraining:
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.cycle < 1 or self.batch < 2 or self.crop_frames < 1:
             raise SettingError("epochs, cycle and crop_frames must be at least 1, batch at least 2")
-        if not 0 < self.least_learning_rate <= self.learning_rate:
-            raise SettingError("learning rates must be positive, the least not above the highest")
+        if not 0 < self.least_learning_rate <= self.learning_rate < inf:
+            raise SettingError("learning_rate and least_learning_rate must be positive, the least not above the other")
         if self.folds < 2:
             raise SettingError("folds must be at least 2")
-        if not 0 <= self.probability <= 1 or self.mixup_alpha <= 0:
+        if not 0 <= self.probability <= 1 or not 0 < self.mixup_alpha < inf:
             raise SettingError("probability must lie in 0..1, mixup_alpha be positive")
-        if not 0 <= self.mask_half_width[0] <= self.mask_half_width[1] or not 0 < self.gain[0] <= self.gain[1]:
+        if not 0 <= self.mask_half_width[0] <= self.mask_half_width[1] or not 0 < self.gain[0] <= self.gain[1] < inf:
             raise SettingError("mask_half_width and gain are ranges: lower end first, not negative")
 
 
@@ -74,7 +75,7 @@ class SemiTraining:
     slice_probability: float = 0.5
 
     def __post_init__(self) -> None:
-        if self.epochs < 1 or self.noisy_folds < 2 or self.consistency < 0:
+        if self.epochs < 1 or self.noisy_folds < 2 or not 0 <= self.consistency < inf:
             raise SettingError("epochs must be at least 1, noisy_folds at least 2, consistency not negative")
         if not 0 < self.slice_part[0] <= self.slice_part[1] <= 1 or not 0 <= self.slice_probability <= 1:
             raise SettingError("slice_part is a range within 0..1, lower end first; slice_probability lies in 0..1")

@@ -96,6 +96,9 @@ def test_the_scene_network_alone_gets_its_own_threads(monkeypatch):
 def test_what_cannot_be_measured_is_one_clear_line():
     assert run("steps/benchmark.py", "heater").status == 2
     assert "--batch at least 2" in run("steps/benchmark.py", "tagger", "--batch", 1).error
+    assert "--seconds must" in run("steps/benchmark.py", "svm", "--seconds", ".nan").error
+    few = run("steps/benchmark.py", "svm", "--work.train", 10, "--work.validation", 20)
+    assert "train must exceed validation" in few.error
     outcome = run("steps/benchmark.py", "all", "--systems", "att_h3")
     assert "there is no system 'att_h3'" in outcome.error
     assert "clips/s" not in outcome.error  # told before minutes are spent on measuring
