@@ -30,6 +30,7 @@ import numpy as np
 import soundfile
 
 from local.composition import SCENES, ClipPlan, Sources, location_of, rates_of, render
+from local.published import TAU2019
 from local.sounds import RecordedBeds, RecordedEvents, SynthesisedEvents, band_noise
 from tagasc import command
 from tagasc.console import log, progress
@@ -77,12 +78,7 @@ class SceneSize:
 
     def of(self, scene: str) -> tuple[int, int, int]:
         """Training, test and unused clips of a scene."""
-        if not self.published:
-            return self.train, self.test, self.unused
-        place = list(SCENES).index(scene)
-        train = (911, 928, 902, 897, 946, 945, 896, 924, 942, 894)[place]
-        test = (421, 415, 433, 435, 386, 387, 441, 429, 402, 436)[place]
-        return train, test, 1440 - train - test
+        return TAU2019[scene] if self.published else (self.train, self.test, self.unused)
 
 
 @dataclass(frozen=True)
