@@ -27,7 +27,8 @@ from tagasc.training import WEIGHTS
 
 EGS = Path(__file__).parents[1] / "egs"
 ROWS = 20  # of the table on the terminal
-TELL_APART = {"system", "control", "seed", "epochs", "trained_on"}  # epochs: of the final fit, by what validation chose
+# By nature they differ; epochs of the final fit, as validation chose; answers, since tags alone have no network.
+TELL_APART = {"system", "control", "seed", "epochs", "trained_on", "answers"}
 MIXED = "Not all results were made with the same settings; they are averaged and compared all the same"
 
 FITS = ("", "paper", "final")  # folders of an experiment: ours, and the two that train once more
