@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from local.manifests import Entry, check_counts, check_unique, present, read_table, state_of, write
-from tagasc import command, provenance
-from tagasc.console import log
-from tagasc.errors import UserError
+from tagasc.utils import cli, provenance
+from tagasc.utils.errors import UserError
+from tagasc.utils.log import log
 
 PUBLISHED = {
     "classes": 80,
@@ -167,4 +167,4 @@ def _check(
 
 
 if __name__ == "__main__":
-    command.run(main, positional=True)
+    cli.run(main, positional=True)

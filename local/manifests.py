@@ -13,14 +13,15 @@ from typing import Any
 
 import soundfile
 
-from tagasc import provenance
-from tagasc.console import log, progress
-from tagasc.errors import UserError
-from tagasc.files import whole_folder
-from tagasc.processes import mapping
+from tagasc.utils import provenance
+from tagasc.utils.errors import UserError
+from tagasc.utils.files import whole_folder
+from tagasc.utils.log import log, progress
+from tagasc.utils.processes import mapping
 
 KINDS = ("recordings", "supervisions", "cuts")
 _PER_PART = 512  # clips
+OWN = "put them there, or take them out of the table"
 PARTIAL = "fetch what is missing, or give --allow-partial to use what is there"
 
 
@@ -94,13 +95,13 @@ def check_unique(entries: Iterable[Entry], table: Path) -> None:
         seen[entry.id] = entry.path
 
 
-def present(entries: list[Entry], allow_partial: bool) -> list[Entry]:
-    """The entries whose audio is there; lacking ones are an error unless ``allow_partial``."""
+def present(entries: list[Entry], allow_partial: bool, remedy: str = PARTIAL) -> list[Entry]:
+    """The entries whose audio is there; lacking ones are an error unless ``allow_partial``, and ``remedy`` mends it."""
     folders = {path.parent for path in (entry.path for entry in entries)}
     there = {file for folder in folders if folder.is_dir() for file in folder.iterdir()}
     missing = [entry for entry in entries if entry.path not in there]
     if missing and not allow_partial:
-        raise UserError(f"{len(missing)} of {len(entries)} audio files are missing, first {missing[0].path}; {PARTIAL}")
+        raise UserError(f"{len(missing)} of {len(entries)} audio files are missing, first {missing[0].path}; {remedy}")
     if missing:
         log.warning(
             "%d of %d audio files are missing and left out, first %s", len(missing), len(entries), missing[0].path

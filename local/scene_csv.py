@@ -12,6 +12,7 @@ without validation clips, they are cut from the training clips by location.
 from pathlib import Path
 
 from local.manifests import (
+    OWN,
     Entry,
     check_unique,
     header,
@@ -22,9 +23,9 @@ from local.manifests import (
     state_of,
     write,
 )
-from tagasc import command, provenance
-from tagasc.console import log
-from tagasc.errors import UserError
+from tagasc.utils import cli, provenance
+from tagasc.utils.errors import UserError
+from tagasc.utils.log import log
 
 SPLITS = ("train", "validation", "test", "unused")
 
@@ -56,7 +57,7 @@ def main(
     rows = read_table(table, ("file", "scene"), ",")
     entries = [_entry(table, row) for row in rows]
     check_unique(entries, table)
-    present(entries, allow_partial=False)
+    present(entries, False, OWN)
     shares = {"test_share": test_share, "validation_share": validation_share, "seed": seed}
     record = provenance.made_from("scene_csv", {"seconds": seconds, **shares}, state_of([table], entries))
     if not force and provenance.difference(provenance.read(out) or {}, record) is None:
@@ -120,4 +121,4 @@ def _check_scenes(table: Path, splits: dict[str, list[Entry]]) -> None:
 
 
 if __name__ == "__main__":
-    command.run(main, positional=True)
+    cli.run(main, positional=True)

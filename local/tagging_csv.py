@@ -9,10 +9,10 @@ clips. Clips are mono.
 
 from pathlib import Path
 
-from local.manifests import Entry, check_unique, header, listed_file, present, read_table, state_of, write
-from tagasc import command, provenance
-from tagasc.console import log
-from tagasc.errors import UserError
+from local.manifests import OWN, Entry, check_unique, header, listed_file, present, read_table, state_of, write
+from tagasc.utils import cli, provenance
+from tagasc.utils.errors import UserError
+from tagasc.utils.log import log
 
 SPLITS = ("curated", "noisy", "test")
 
@@ -34,7 +34,7 @@ def main(table: Path, out: Path, nj: int = 4, force: bool = False) -> None:
         splits[name].append(_entry(table, row))
     entries = [entry for clips in splits.values() for entry in clips]
     check_unique(entries, table)
-    present(entries, allow_partial=False)
+    present(entries, False, OWN)
     if not splits["curated"]:
         raise UserError(f"{table} has no curated clip; the tagger cannot be trained without")
     known = {label for entry in splits["curated"] for label in entry.labels}
@@ -60,4 +60,4 @@ def _entry(table: Path, row: dict[str, str]) -> Entry:
 
 
 if __name__ == "__main__":
-    command.run(main, positional=True)
+    cli.run(main, positional=True)

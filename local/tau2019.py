@@ -15,9 +15,9 @@ from pathlib import Path
 
 from local.manifests import Entry, check_counts, check_unique, present, read_table, split_by_location, state_of, write
 from local.published import TAU2019
-from tagasc import command, provenance
-from tagasc.console import log
-from tagasc.errors import UserError
+from tagasc.utils import cli, provenance
+from tagasc.utils.errors import UserError
+from tagasc.utils.log import log
 
 PUBLISHED = {
     f"{split} {scene}": count
@@ -132,4 +132,4 @@ def _entry(corpus: Path, row: dict[str, str], table: Path) -> Entry:
 
 
 if __name__ == "__main__":
-    command.run(main, positional=True)
+    cli.run(main, positional=True)

@@ -23,10 +23,10 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
-from tagasc import command
-from tagasc.console import log, progress
-from tagasc.errors import UserError
-from tagasc.files import put_folder, whole_file
+from tagasc.utils import cli
+from tagasc.utils.errors import UserError
+from tagasc.utils.files import put_folder, whole_file
+from tagasc.utils.log import log, progress
 
 _CHUNK = 1 << 20
 _HIGHEST_RATIO = 100  # unpacked size over packed size; audio stays below 10
@@ -290,4 +290,4 @@ def _md5(path: Path) -> str:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

@@ -13,28 +13,27 @@ from typing import Literal
 
 import torch
 
-from tagasc import command, estimate, memory, provenance
-from tagasc.console import console, log
-from tagasc.errors import UserError
-from tagasc.estimate import Speeds, Tagger, Work
-from tagasc.features import MelConfig
-from tagasc.files import write_json
-from tagasc.models.tagger import TaggerConfig
-from tagasc.models.trunk import TrunkConfig
-from tagasc.pack_speed import speeds as pack_speeds
-from tagasc.report import aligned
-from tagasc.scene.settings import SceneTraining
-from tagasc.scene.speed import Scenes
-from tagasc.scene.speed import speeds as scene_speeds
-from tagasc.speed import Speed
-from tagasc.store import DataOn
-from tagasc.svm_speed import speeds as svm_speeds
-from tagasc.systems import read_systems, select
-from tagasc.tagger.inference import Inference
-from tagasc.tagger.pseudo_labels import PseudoLabels
-from tagasc.tagger.settings import SemiTraining, TaggerTraining
-from tagasc.tagger.speed import speeds as tagger_speeds
-from tagasc.training import Compiled, choose_device, compiles
+from tagasc.audio.store import DataOn
+from tagasc.benchmark import estimate
+from tagasc.benchmark.audio import speeds as pack_speeds
+from tagasc.benchmark.backend import speeds as svm_speeds
+from tagasc.benchmark.estimate import Speeds, Tagger, Work
+from tagasc.benchmark.measure import Speed
+from tagasc.benchmark.scene import Scenes
+from tagasc.benchmark.scene import speeds as scene_speeds
+from tagasc.benchmark.tagger import speeds as tagger_speeds
+from tagasc.report.markdown import aligned
+from tagasc.scene.config import SceneTraining
+from tagasc.scene.systems import read_systems, select
+from tagasc.scene.trunk import TrunkConfig
+from tagasc.tagger.config import Inference, PseudoLabels, SemiTraining, TaggerTraining
+from tagasc.tagger.features import MelConfig
+from tagasc.tagger.network import TaggerConfig
+from tagasc.utils import cli, processes, provenance
+from tagasc.utils.device import Compiled, choose_device, compiles
+from tagasc.utils.errors import UserError
+from tagasc.utils.files import write_json
+from tagasc.utils.log import console, log
 
 What = Literal["scene", "tagger", "pack", "svm", "all"]
 
@@ -167,7 +166,7 @@ def _measured(part: str, options: Options) -> Iterator[tuple[str, Speed]]:
         for one in MEASUREMENTS[part](options, Path(folder)):
             log.info("%s: %s: %.3g clips/s", part, one.what, one.clips_per_second)
             yield part, one
-    log.info("%s: at most %s", part, memory.peak())
+    log.info("%s: at most %s", part, processes.peak())
 
 
 def _systems(names: list[str], path: Path) -> int:
@@ -202,4 +201,4 @@ def _time(seconds: float | None) -> str:
 
 
 if __name__ == "__main__":
-    command.run(main, positional=True)
+    cli.run(main, positional=True)

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from tagasc import command
-from tagasc.console import console
-from tagasc.errors import UserError
-from tagasc.files import write_text
-from tagasc.metrics import label_precisions
-from tagasc.report import Table, aligned, markdown
-from tagasc.statistics import bootstrap
-from tagasc.tags import TagVectors, read_npz
+from tagasc.report.markdown import Table, aligned, markdown
+from tagasc.report.statistics import bootstrap
+from tagasc.tagger.lwlrap import label_precisions
+from tagasc.tagger.tags import TagVectors
+from tagasc.utils import cli
+from tagasc.utils.errors import UserError
+from tagasc.utils.files import read_npz, write_text
+from tagasc.utils.log import console
 
 Label = tuple[str, str]  # clip, class
 Precisions = Mapping[str, Mapping[Label, float]]  # by seed, then by label
@@ -100,4 +100,4 @@ def _interval(bounds: Sequence[float], form: str) -> str:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

@@ -8,15 +8,14 @@ from pathlib import Path
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from tagasc import command
-from tagasc.errors import UserError
-from tagasc.files import read_yaml
-from tagasc.models.fusion import System
-from tagasc.models.scene import SceneNetwork
-from tagasc.models.trunk import TrunkConfig
-from tagasc.report import aligned
-from tagasc.systems import read_systems, select
-from tagasc.training import parameters
+from tagasc.report.markdown import aligned
+from tagasc.scene.network import SceneNetwork
+from tagasc.scene.systems import System, read_systems, select
+from tagasc.scene.trunk import TrunkConfig
+from tagasc.training.weights import parameters
+from tagasc.utils import cli
+from tagasc.utils.errors import UserError
+from tagasc.utils.files import read_yaml
 
 
 def main(
@@ -49,7 +48,7 @@ def main(
         raise UserError("--seconds, --sampling-rate, --channels, --scenes and --tags must be positive")
     path = recipe / "conf" / f"trunk_{trunk}.yaml"
     values = read_yaml(path, "give a recipe's folder and the name of one of its trunks")
-    shape = command.from_values(TrunkConfig, values, str(path))
+    shape = cli.from_values(TrunkConfig, values, str(path))
     chosen = select(read_systems(systems_file), systems.split(), systems_file)
     frames = round(seconds * sampling_rate) - 1  # pre-emphasis drops the first
     if frames < shape.least_frames():
@@ -86,4 +85,4 @@ def _json(rows: list[dict[str, str | int]]) -> str:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

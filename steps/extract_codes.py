@@ -5,20 +5,20 @@ from pathlib import Path
 
 import numpy as np
 
-from tagasc import command, provenance
-from tagasc.codes import Codes
-from tagasc.console import log
-from tagasc.errors import UserError
-from tagasc.files import digest
-from tagasc.scene.clips import SceneClips, Taken, Windows, released_windows
+from tagasc.audio.store import DataOn
+from tagasc.backend.codes import Codes
+from tagasc.scene.corpus import SceneClips, SceneCorpus, Tagging, Taken, Windows, released_windows
+from tagasc.scene.experiment import runs
 from tagasc.scene.inference import codes_and_logits
+from tagasc.scene.systems import TAGS_ALONE, read_systems, select
 from tagasc.scene.training import load_network
-from tagasc.scene_corpus import SceneCorpus, Tagging
-from tagasc.store import DataOn
-from tagasc.sweep import clear_once, sweep
-from tagasc.systems import TAGS_ALONE, read_systems, runs, select
-from tagasc.tags import read_record
-from tagasc.training import WEIGHTS, Compiled, choose_device, compiles
+from tagasc.training.result import WEIGHTS
+from tagasc.utils import cli, provenance
+from tagasc.utils.device import Compiled, choose_device, compiles
+from tagasc.utils.errors import UserError
+from tagasc.utils.files import digest, read_record
+from tagasc.utils.log import log
+from tagasc.utils.sweep import clear_once, sweep
 
 
 def main(
@@ -153,4 +153,4 @@ def _fits(about: dict, clips: SceneClips) -> None:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

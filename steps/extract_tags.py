@@ -8,16 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from tagasc import command, provenance
-from tagasc.audio import PackedAudio
-from tagasc.console import log
-from tagasc.errors import UserError
-from tagasc.files import write_json
-from tagasc.metrics import lwlrap
-from tagasc.packed import packed_splits
-from tagasc.tag_sources import Activation, TagSource, open_source
-from tagasc.tags import TagVectors, read_record, write_npz
-from tagasc.training import choose_device
+from tagasc.audio.packed import PackedAudio, packed_splits
+from tagasc.tagger.lwlrap import lwlrap
+from tagasc.tagger.sources import Activation, TagSource, open_source
+from tagasc.tagger.tags import TagVectors
+from tagasc.utils import cli, provenance
+from tagasc.utils.device import choose_device
+from tagasc.utils.errors import UserError
+from tagasc.utils.files import read_record, write_json, write_npz
+from tagasc.utils.log import log
 
 _WITHOUT = "mend it, or leave --truth out (of a recipe: --events-table '')"
 
@@ -127,4 +126,4 @@ def _score(tags: TagVectors, heard: dict[str, set[int]]) -> float:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

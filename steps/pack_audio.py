@@ -8,11 +8,11 @@ import shutil
 from math import inf
 from pathlib import Path
 
-from tagasc import command, provenance
-from tagasc.console import log
-from tagasc.errors import UserError
-from tagasc.packed import packed_splits
-from tagasc.packing import Sample, Source, pack
+from tagasc.audio.pack import Sample, Source, pack
+from tagasc.audio.packed import packed_splits
+from tagasc.utils import cli, provenance
+from tagasc.utils.errors import UserError
+from tagasc.utils.log import log
 
 
 def main(
@@ -106,4 +106,4 @@ def _sources(path: Path, seconds: float | None) -> list[Source]:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

@@ -8,22 +8,24 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from tagasc import command, provenance, report, sections
-from tagasc.command import plain
-from tagasc.console import console, log
-from tagasc.errors import UserError
-from tagasc.files import digest, write_text
-from tagasc.insights import insight_sections
-from tagasc.packed import packed_splits
-from tagasc.page import html_page
-from tagasc.results import Run, SystemResult, gather
-from tagasc.study import Study
-from tagasc.systems import best_on_validation, read_systems
-from tagasc.tables import PaperFigures
+from tagasc.audio.packed import packed_splits
+from tagasc.report import sections
+from tagasc.report.analysis import insight_sections
+from tagasc.report.comparison import Study
+from tagasc.report.markdown import aligned, escaped, html_page
+from tagasc.report.paper_tables import PaperFigures
+from tagasc.report.results import Run, SystemResult, gather
+from tagasc.report.tables import brief_table, most_telling
+from tagasc.report.tagger import tagger_section
+from tagasc.scene.experiment import best_on_validation
+from tagasc.scene.systems import read_systems
 from tagasc.tagger.inference import TAGGER
-from tagasc.tagger_report import tagger_section
-from tagasc.tags import read_record
-from tagasc.training import WEIGHTS
+from tagasc.training.result import WEIGHTS
+from tagasc.utils import cli, provenance
+from tagasc.utils.cli import plain
+from tagasc.utils.errors import UserError
+from tagasc.utils.files import digest, read_record, write_text
+from tagasc.utils.log import console, log
 
 EGS = Path(__file__).parents[1] / "egs"
 ROWS = 20  # of the table on the terminal
@@ -64,7 +66,7 @@ def main(
     tables, paper = read_systems(systems_file), PaperFigures.read(paper_file)
     results = gather(experiment, [name for records in tables.values() for name in records])
     study = _study(experiment, results, tables, tags / f"{corpus}_test.npz", recipe / "exp" / "report", note)
-    title = report.escaped(f"Results of {recipe.name}, {experiment.name}")
+    title = escaped(f"Results of {recipe.name}, {experiment.name}")
     parts = list(_parts(recipe / "dump" / "audio", (corpus, tagging_corpus), results, experiment, tagger, tags))
     outdated, deviating = _outdated(parts) + _edited(experiment, results, tables, systems_file), _deviating(parts)
     page = [f"# {title}", "", *([f"**{note}**", ""] if note else [])]
@@ -101,9 +103,9 @@ def _best_attended(study: Study) -> str | None:
 
 
 def _say(study: Study, note: str) -> None:
-    shown = report.most_telling(study.results, ROWS)
+    shown = most_telling(study.results, ROWS)
     more = len(study.results) - len(shown)
-    text = report.aligned(report.brief_table(shown, "test", study.bounds, study.gains))
+    text = aligned(brief_table(shown, "test", study.bounds, study.gains))
     if more:
         text += f"\n(the baseline and the {len(shown) - 1} best on validation; {more} more systems are in the report)"
     console.print(f"\n{text}" + (f"\n{note}" if note else "") + "\n")
@@ -232,4 +234,4 @@ def _digest(path: Path | None) -> str | None:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

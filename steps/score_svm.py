@@ -8,16 +8,15 @@ from typing import Any
 import numpy as np
 from joblib import Parallel, delayed
 
-from tagasc import command, provenance
-from tagasc.backend import Chosen, SvmConfig, choose_svm, fit_svm, predict
-from tagasc.codes import Codes
-from tagasc.console import log
-from tagasc.errors import UserError
-from tagasc.files import read_json, whole_folder, write_json
-from tagasc.metrics import class_averaged
-from tagasc.sweep import sweep
-from tagasc.systems import TAGS_ALONE, read_systems, runs, select
-from tagasc.tags import read_record
+from tagasc.backend.codes import Codes
+from tagasc.backend.svm import Chosen, SvmConfig, choose_svm, class_averaged, fit_svm, predict
+from tagasc.scene.experiment import runs
+from tagasc.scene.systems import TAGS_ALONE, read_systems, select
+from tagasc.utils import cli, provenance
+from tagasc.utils.errors import UserError
+from tagasc.utils.files import read_json, read_record, whole_folder, write_json
+from tagasc.utils.log import log
+from tagasc.utils.sweep import sweep
 
 SCORES = "scores.json"
 MACHINES = {"svm": False, "svm_standardised": True}
@@ -154,4 +153,4 @@ def _write_predictions(path: Path, clips: Codes, tests: int, predicted: dict[str
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

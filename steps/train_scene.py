@@ -7,21 +7,24 @@ from typing import Any, Literal
 
 import torch
 
-from tagasc import command, provenance
-from tagasc.console import log
-from tagasc.errors import UserError
-from tagasc.files import read_json
-from tagasc.models.trunk import TrunkConfig
-from tagasc.paper_protocol import COST, EpochScoring, Labelled
-from tagasc.scene.clips import SceneClips, Taken, released_windows
+from tagasc.audio.store import DataOn
+from tagasc.backend.paper_protocol import COST, EpochScoring, Labelled
+from tagasc.scene.config import SceneTraining
+from tagasc.scene.corpus import SceneClips, SceneCorpus, Tagging, Taken, released_windows
+from tagasc.scene.experiment import runs
 from tagasc.scene.inference import codes_and_logits
-from tagasc.scene.settings import SceneTraining
+from tagasc.scene.systems import Variant, read_systems, select
 from tagasc.scene.training import SceneTask
-from tagasc.scene_corpus import SceneCorpus, Tagging
-from tagasc.store import DataOn
-from tagasc.sweep import clear_once, sweep
-from tagasc.systems import Variant, read_systems, runs, select
-from tagasc.training import HISTORY, Compiled, choose_device, compiles, fit, parameters, prepare
+from tagasc.scene.trunk import TrunkConfig
+from tagasc.training.loop import fit
+from tagasc.training.result import HISTORY, prepare
+from tagasc.training.weights import parameters
+from tagasc.utils import cli, provenance
+from tagasc.utils.device import Compiled, choose_device, compiles
+from tagasc.utils.errors import UserError
+from tagasc.utils.files import read_json
+from tagasc.utils.log import log
+from tagasc.utils.sweep import clear_once, sweep
 
 Protocol = Literal["ours", "both", "paper", "final"]
 TRAINED_ON = {"ours": "train", "both": "train", "paper": "train+validation", "final": "train+validation"}
@@ -158,4 +161,4 @@ def _labelled(task: SceneTask, clips: SceneClips, training: bool, windows: Taken
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

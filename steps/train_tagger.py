@@ -18,24 +18,26 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from tagasc import command, provenance
-from tagasc.audio import PackedAudio
-from tagasc.console import log
-from tagasc.errors import SomeFailed, UserError
-from tagasc.features import MelConfig
-from tagasc.files import digest, read_json, write_json
-from tagasc.metrics import lwlrap
-from tagasc.models.tagger import TaggerConfig
-from tagasc.sweep import clear_once, sweep
+from tagasc.audio.packed import PackedAudio
 from tagasc.tagger.clips import TaggedClips, truth_of
-from tagasc.tagger.inference import TAGGER, Inference, load_ensemble, load_network, write_tagger
-from tagasc.tagger.pseudo_labels import PseudoLabels, sharpened
-from tagasc.tagger.selection import Models, all_of, best_of, by_usage, out_of_fold
-from tagasc.tagger.semi import SemiTask
-from tagasc.tagger.settings import SemiTraining, TaggerTraining
+from tagasc.tagger.config import Inference, PseudoLabels, SemiTraining, TaggerTraining
+from tagasc.tagger.features import MelConfig
+from tagasc.tagger.inference import TAGGER, load_ensemble, load_network, write_tagger
+from tagasc.tagger.lwlrap import lwlrap
+from tagasc.tagger.network import TaggerConfig
+from tagasc.tagger.scoring import Models, all_of, best_of, by_usage, out_of_fold
+from tagasc.tagger.semi import SemiTask, sharpened
+from tagasc.tagger.tags import TagVectors
 from tagasc.tagger.training import Fold, TaggerTask, snapshots
-from tagasc.tags import TagVectors, read_record, write_npz
-from tagasc.training import HISTORY, WEIGHTS, choose_device, fit, parameters, prepare, read_weights
+from tagasc.training.loop import fit
+from tagasc.training.result import HISTORY, WEIGHTS, prepare
+from tagasc.training.weights import parameters, read_weights
+from tagasc.utils import cli, provenance
+from tagasc.utils.device import choose_device
+from tagasc.utils.errors import SomeFailed, UserError
+from tagasc.utils.files import digest, read_json, read_record, write_json, write_npz
+from tagasc.utils.log import log
+from tagasc.utils.sweep import clear_once, sweep
 
 SCORES, PREDICTIONS = "scores.json", "predictions"
 PARTS = ("stage1", "pseudo_labels", "stage2", "score")
@@ -334,4 +336,4 @@ def _folds(text: str, number: int) -> list[int]:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

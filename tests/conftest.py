@@ -17,7 +17,7 @@ if os.environ.get("TAGASC_TEST_DEVICE") != "cuda":  # test_gpu.py
 
 import torch
 
-from tagasc.files import digest
+from tagasc.utils.files import digest
 
 ROOT = Path(__file__).resolve().parents[1]
 RATE, SECONDS = 16000, 1.0
@@ -130,7 +130,7 @@ def corpora(tmp_path_factory) -> Path:
     """A folder with a tiny scene corpus and a tiny tagging corpus."""
     out = tmp_path_factory.mktemp("corpora")
     succeed(
-        "local/soundscapes.py",
+        "local/synthetic/soundscapes.py",
         "--out",
         out,
         "--scenes.seconds",

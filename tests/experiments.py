@@ -8,15 +8,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tagasc.codes import Codes
-from tagasc.command import plain
-from tagasc.controls import CONTROLS
-from tagasc.metrics import class_averaged
-from tagasc.models.scene import SceneNetwork
-from tagasc.models.trunk import TrunkConfig
-from tagasc.systems import read_systems
-from tagasc.tags import write_npz
-from tagasc.training import WEIGHTS, save_weights
+from tagasc.backend.codes import Codes
+from tagasc.backend.svm import class_averaged
+from tagasc.scene.controls import CONTROLS
+from tagasc.scene.network import SceneNetwork
+from tagasc.scene.systems import read_systems
+from tagasc.scene.trunk import TrunkConfig
+from tagasc.training.result import WEIGHTS
+from tagasc.training.weights import save_weights
+from tagasc.utils.cli import plain
+from tagasc.utils.files import write_npz
 
 ROOT = Path(__file__).resolve().parents[1]
 SCENES = ("airport", "bus", "metro", "metro_station", "park", "public_square", "shopping_mall", "street_pedestrian",

@@ -11,15 +11,14 @@ import numpy as np
 import pytest
 import soundfile
 
-from local.soundscapes import SceneSize, TaggingSize
-from tagasc.backend import SvmConfig
-from tagasc.errors import SettingError
-from tagasc.estimate import Work
-from tagasc.models.tagger import TaggerConfig
-from tagasc.models.trunk import TrunkConfig
-from tagasc.scene.settings import SceneTraining
-from tagasc.tagger.pseudo_labels import PseudoLabels
-from tagasc.tagger.settings import SemiTraining, TaggerTraining
+from local.synthetic.soundscapes import SceneSize, TaggingSize
+from tagasc.backend.svm import SvmConfig
+from tagasc.benchmark.estimate import Work
+from tagasc.scene.config import SceneTraining
+from tagasc.scene.trunk import TrunkConfig
+from tagasc.tagger.config import PseudoLabels, SemiTraining, TaggerTraining
+from tagasc.tagger.network import TaggerConfig
+from tagasc.utils.errors import SettingError
 from tests.conftest import RATE, ROOT, SECONDS, TAGGER, run, scene_options, succeed
 
 
@@ -620,12 +619,12 @@ def report_without_scores(b):
 
 @case("give both or neither")
 def events_without_beds(b):
-    return "local/soundscapes.py", "--out", b.out, "--events", b.tmp
+    return "local/synthetic/soundscapes.py", "--out", b.out, "--events", b.tmp
 
 
 @case("holds no audio; give a folder of long recordings")
 def beds_without_audio(b):
-    return "local/soundscapes.py", "--out", b.out, "--events", b.tmp, "--beds", b.tmp
+    return "local/synthetic/soundscapes.py", "--out", b.out, "--events", b.tmp, "--beds", b.tmp
 
 
 @case("no class has recordings for all of")
@@ -634,7 +633,7 @@ def events_without_classes(b):
     beds.mkdir()
     soundfile.write(beds / "wind.wav", np.random.default_rng(0).normal(size=8000) * 0.1, 8000)
     (b.tmp / "events").mkdir()
-    return "local/soundscapes.py", "--out", b.out, "--events", b.tmp / "events", "--beds", beds
+    return "local/synthetic/soundscapes.py", "--out", b.out, "--events", b.tmp / "events", "--beds", beds
 
 
 def table_of(b, rows, name="scenes.csv"):
@@ -675,7 +674,7 @@ def csv_without_lines(b):
     return "local/scene_csv.py", table_of(b, ["file,scene"]), b.out
 
 
-@case("audio files are missing, first")
+@case("audio/lost.wav; put them there, or take them out of the table")
 def csv_lists_what_is_not_there(b):
     return "local/scene_csv.py", table_of(b, ["file,scene", "audio/lost.wav,bus"]), b.out
 

@@ -14,23 +14,24 @@ import numpy as np
 import pytest
 import torch
 
-from tagasc.audio import PackedAudio
-from tagasc.augment import Draws
-from tagasc.capture import Captured, _side_stream
-from tagasc.prefetch import Slot
+from tagasc.audio.packed import PackedAudio
+from tagasc.audio.prefetch import Slot
+from tagasc.audio.store import AudioStore
+from tagasc.scene.config import SceneTraining
 from tagasc.scene.inference import codes_and_logits
-from tagasc.scene.settings import SceneTraining
 from tagasc.scene.training import SceneTask
-from tagasc.store import AudioStore
 from tagasc.tagger.clips import TaggedClips
+from tagasc.tagger.config import TaggerTraining
 from tagasc.tagger.inference import Ensemble
-from tagasc.tagger.settings import TaggerTraining
 from tagasc.tagger.training import Fold, TaggerTask
-from tagasc.training import choose_device, fit
+from tagasc.training.augment import Draws
+from tagasc.training.cuda_graph import Captured, _side_stream
+from tagasc.training.loop import fit
+from tagasc.utils.device import choose_device
 from tests.conftest import ENVIRONMENT, ROOT
-from tests.tagasc.test_scene_step import SYSTEM, TRUNKS, made_up, packed_noise
-from tests.tagasc.test_tagger import CLASSES, MEL, TINY, noise, packed, tiny
-from tests.tagasc.test_training import Stop, cut_after
+from tests.tagasc.scene.test_step import SYSTEM, TRUNKS, made_up, packed_noise
+from tests.tagasc.tagger.test_training import CLASSES, MEL, TINY, noise, packed, tiny
+from tests.tagasc.training.test_loop import Stop, cut_after
 
 WANTED = os.environ.get("TAGASC_TEST_DEVICE")
 GPU = WANTED == "cuda"

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from tagasc.files import digest
+from tagasc.utils.files import digest
 from tests.conftest import ROOT, Recipe
 
 

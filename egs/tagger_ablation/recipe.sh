@@ -26,7 +26,7 @@ download() {
     local n=$test_group
     [[ $n == [1-5] ]] || status=2 die "option --test-group is 1 to 5, not $n"
     $dry_run || [[ -n $sounds ]] || die "this recipe needs recorded sounds: give --sounds DIR"
-    step wrong_labels $cpu_cmd "$PYTHON" "$here/local/wrong_labels.py" "$sounds" "$tagging_source" --group "$group" \
+    step wrong_labels $cpu_cmd "$PYTHON" "$here/local/synthetic/wrong_labels.py" "$sounds" "$tagging_source" --group "$group" \
         --parts.test "$n" --parts.curated "$((n % 5 + 1)) $(((n + 1) % 5 + 1))" \
         --parts.noisy "$(((n + 2) % 5 + 1)) $(((n + 3) % 5 + 1))" --wrong "$wrong" --sampling-rate "$tagging_rate" "${again[@]}"
 }

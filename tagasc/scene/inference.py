@@ -4,11 +4,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tagasc.models.scene import SceneNetwork, folded
-from tagasc.models.trunk import STRIDE
-from tagasc.scene.clips import SceneClips, Windows
-from tagasc.scene.step import compiled_feature_map, feature_map
-from tagasc.training import autocast
+from tagasc.scene.compiled import compiled_feature_map, feature_map
+from tagasc.scene.corpus import SceneClips, Windows
+from tagasc.scene.network import SceneNetwork, folded
+from tagasc.scene.trunk import STRIDE
+from tagasc.utils.device import autocast
 
 CACHED_VALUES = 1_500_000  # of one layer's output; measured on 1 MB of L2 a core and 32 MB of L3
 

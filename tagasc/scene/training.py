@@ -6,21 +6,21 @@ from typing import Any
 
 import torch
 
-from tagasc.augment import Draws
-from tagasc.command import from_values, plain
-from tagasc.errors import UserError
-from tagasc.models.fusion import System
-from tagasc.models.scene import SceneNetwork
-from tagasc.models.trunk import TrunkConfig
-from tagasc.scene.clips import SceneClips, crop_frames
+from tagasc.scene.config import SceneTraining
+from tagasc.scene.corpus import SceneClips, crop_frames
 from tagasc.scene.inference import codes_and_logits
-from tagasc.scene.settings import SceneTraining
+from tagasc.scene.network import SceneNetwork
 from tagasc.scene.step import Plan, SceneStep
-from tagasc.training import read_weights
+from tagasc.scene.systems import System
+from tagasc.scene.trunk import TrunkConfig
+from tagasc.training.augment import Draws
+from tagasc.training.weights import read_weights
+from tagasc.utils.cli import from_values, plain
+from tagasc.utils.errors import UserError
 
 
 class SceneTask:
-    """One system in training; see ``tagasc.training.Trainable``."""
+    """One system in training; see ``tagasc.training.loop.Trainable``."""
 
     def __init__(
         self,

@@ -6,11 +6,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tagasc.audio import PackedAudio
-from tagasc.errors import UserError
-from tagasc.features import MelConfig, MelPower
-from tagasc.prefetch import sent
-from tagasc.store import AudioStore
+from tagasc.audio.packed import PackedAudio
+from tagasc.audio.store import AudioStore
+from tagasc.tagger.features import MelConfig, MelPower
+from tagasc.utils.device import sent
+from tagasc.utils.errors import UserError
 
 _RUNG = 32  # whole clips are padded to a multiple of so many spectrogram frames
 

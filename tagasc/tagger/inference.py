@@ -8,44 +8,28 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tagasc.audio import PackedAudio
-from tagasc.command import from_values
-from tagasc.console import progress
-from tagasc.errors import SettingError, UserError
-from tagasc.features import MelConfig, MelPower, MonoAtRate, normalise, reflect, to_decibels
-from tagasc.files import digest, read_json, write_json
-from tagasc.models.tagger import Tagger, TaggerConfig
-from tagasc.prefetch import sent
-from tagasc.store import AudioStore
+from tagasc.audio.packed import PackedAudio
+from tagasc.audio.store import AudioStore
+from tagasc.audio.waveform import MonoAtRate
 from tagasc.tagger.clips import TaggedClips, by_length, crop, of_one_length, refuse_empty, rung
-from tagasc.training import autocast, read_weights
+from tagasc.tagger.config import Inference
+from tagasc.tagger.features import MelConfig, MelPower, normalise, reflect, to_decibels
+from tagasc.tagger.network import Tagger, TaggerConfig
+from tagasc.training.weights import read_weights
+from tagasc.utils.cli import from_values
+from tagasc.utils.device import autocast, sent
+from tagasc.utils.errors import UserError
+from tagasc.utils.files import digest, read_json, write_json
+from tagasc.utils.log import progress
 
 TAGGER = "tagger.json"
 _STAGE = "stage 3 (tagger)"
-
-
-@dataclass(frozen=True)
-class Inference:
-    """How a trained tagger is used.
-
-    Args:
-        models: mean of every snapshot of every trained fold, or the best single one, chosen out-of-fold.
-        pads: silent spectrogram frames put before and behind a clip; the mean is taken over several.
-    """
-
-    models: Literal["mean", "best"] = "mean"
-    pads: tuple[int, ...] = (8, 64)
-
-    def __post_init__(self) -> None:
-        if not self.pads or min(self.pads) < 0:
-            raise SettingError("pads must be one or more numbers of frames, not negative")
 
 
 @dataclass(frozen=True)

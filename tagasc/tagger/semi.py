@@ -6,14 +6,14 @@ import torch.nn.functional as F
 from sklearn.model_selection import KFold
 from torch import Tensor
 
-from tagasc.augment import Draws
-from tagasc.errors import UserError
-from tagasc.tagger.settings import SemiTraining
+from tagasc.tagger.config import SemiTraining
 from tagasc.tagger.training import Fold, Pool, Stream, TaggerTask
+from tagasc.training.augment import Draws
+from tagasc.utils.errors import UserError
 
 
 class SemiTask(TaggerTask):
-    """Stage 2 on one fold; see ``tagasc.training.Trainable``."""
+    """Stage 2 on one fold; see ``tagasc.training.loop.Trainable``."""
 
     def __init__(self, fold: Fold, semi: SemiTraining, soft: Tensor, start: dict[str, Tensor]) -> None:
         """Take the network up where stage 1 left it.
@@ -47,3 +47,10 @@ class SemiTask(TaggerTask):
 
     def _consistency(self, logits: Tensor, target: Tensor) -> Tensor:
         return self.semi.consistency * F.mse_loss(logits.sigmoid(), target)
+
+
+def sharpened(probabilities: np.ndarray, sharpness: float) -> np.ndarray:
+    """Raise (clips, classes) to a power and divide by the sum over the classes: float32, each row sums to 1."""
+    probabilities = np.maximum(probabilities.astype(np.float64), 1e-30)  # of a class no model has ever heard
+    raised = (probabilities / probabilities.max(axis=1, keepdims=True)) ** sharpness
+    return (raised / raised.sum(axis=1, keepdims=True)).astype(np.float32)

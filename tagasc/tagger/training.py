@@ -16,18 +16,19 @@ import torch.nn.functional as F
 from sklearn.model_selection import KFold
 from torch import Tensor, nn
 
-from tagasc.augment import Draws, band_mask, mix, time_slice
-from tagasc.command import plain
-from tagasc.console import progress
-from tagasc.errors import UserError
-from tagasc.features import MelConfig, MelPower, normalise, to_decibels
-from tagasc.metrics import lwlrap
-from tagasc.models.tagger import Tagger, TaggerConfig
-from tagasc.prefetch import sent
 from tagasc.tagger.clips import TaggedClips, crop
+from tagasc.tagger.config import SemiTraining, TaggerTraining
+from tagasc.tagger.features import MelConfig, MelPower, normalise, to_decibels
 from tagasc.tagger.inference import Ensemble
-from tagasc.tagger.settings import SemiTraining, TaggerTraining
-from tagasc.training import autocast, mean_of, save_weights
+from tagasc.tagger.lwlrap import lwlrap
+from tagasc.tagger.network import Tagger, TaggerConfig
+from tagasc.training.augment import Draws, band_mask, mix, time_slice
+from tagasc.training.loop import mean_of
+from tagasc.training.weights import save_weights
+from tagasc.utils.cli import plain
+from tagasc.utils.device import autocast, sent
+from tagasc.utils.errors import UserError
+from tagasc.utils.log import progress
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class Fold:
 
 
 class TaggerTask:
-    """Stage 1 on one fold; see ``tagasc.training.Trainable``."""
+    """Stage 1 on one fold; see ``tagasc.training.loop.Trainable``."""
 
     def __init__(self, fold: Fold) -> None:
         """Build the network from the fold's seed.

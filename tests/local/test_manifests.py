@@ -8,8 +8,8 @@ from lhotse import load_manifest
 from local import manifests
 from local.manifests import Entry, listed_file, split_by_location, write
 from local.tau2019 import city_of
-from tagasc import provenance
-from tagasc.errors import UserError
+from tagasc.utils import provenance
+from tagasc.utils.errors import UserError
 from tests.conftest import succeed
 
 

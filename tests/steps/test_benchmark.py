@@ -6,12 +6,12 @@ import torch
 import yaml
 
 from steps import benchmark, train_tagger
-from tagasc.features import MelConfig
-from tagasc.files import read_json
-from tagasc.models.tagger import TaggerConfig
-from tagasc.speed import Speed
-from tagasc.tagger import speed as tagger_speed
-from tagasc.tagger.settings import TaggerTraining
+from tagasc.benchmark import tagger as tagger_speed
+from tagasc.benchmark.measure import Speed
+from tagasc.tagger.config import TaggerTraining
+from tagasc.tagger.features import MelConfig
+from tagasc.tagger.network import TaggerConfig
+from tagasc.utils.files import read_json
 from tests.conftest import run, succeed
 
 TINY = ["--trunk.stem_filters", 8, "--trunk.block_filters", "[8, 8]", "--scene.crop_seconds", 0.5]
@@ -87,7 +87,7 @@ def test_the_scene_network_alone_gets_its_own_threads(monkeypatch):
         threads.append(torch.get_num_threads())
         yield Speed("fake", 1.0, 2)
 
-    monkeypatch.setattr("tagasc.scene.speed.speeds", measured)
+    monkeypatch.setattr("tagasc.benchmark.scene.speeds", measured)
     before = torch.get_num_threads()
     succeed("steps/benchmark.py", "scene", "--scene-threads", before - 1)
     assert [*threads, torch.get_num_threads()] == [before - 1, before]

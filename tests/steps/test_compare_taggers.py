@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from tagasc.metrics import lwlrap
-from tagasc.tags import write_npz
+from tagasc.tagger.lwlrap import lwlrap
+from tagasc.utils.files import write_npz
 from tests.conftest import run, succeed
 
 CLASSES = ["bell", "dog", "rain", "tram"]

@@ -6,13 +6,12 @@ from html import escape
 import numpy as np
 import pytest
 
-from tagasc import pictures
-from tagasc.codes import Codes
-from tagasc.command import plain
-from tagasc.controls import CONTROLS
-from tagasc.files import digest
-from tagasc.results import gather
-from tagasc.tags import write_npz
+from tagasc.backend.codes import Codes
+from tagasc.report import figures
+from tagasc.report.results import gather
+from tagasc.scene.controls import CONTROLS
+from tagasc.utils.cli import plain
+from tagasc.utils.files import digest, write_npz
 from tests.conftest import ROOT, run, succeed
 from tests.experiments import RECORD, Fake
 
@@ -132,13 +131,13 @@ def test_every_picture_of_a_synthetic_corpus_says_so(tmp_path, monkeypatch):
     (fake.tagger / "fold0/stage1").mkdir(parents=True)
     for name, value in (("tagger.json", {}), ("scores.json", scores), ("fold0/stage1/history.json", history)):
         (fake.tagger / name).write_text(json.dumps(value))
-    save = pictures.save
+    save = figures.save
 
     def listen(figure, path, note=""):
         said[path.stem] = note
         save(figure, path, note)
 
-    monkeypatch.setattr(pictures, "save", listen)
+    monkeypatch.setattr(figures, "save", listen)
     succeed("steps/report.py", *fake.options("--note", "Synthetic corpus."))
     assert {"accuracies", "confusions", "curves", "tagger"} <= said.keys()
     assert set(said.values()) == {"synthetic"}

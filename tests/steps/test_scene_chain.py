@@ -10,19 +10,18 @@ import torch
 from sklearn.svm import SVC
 
 from steps.train_scene import _labelled
-from tagasc.codes import Codes
-from tagasc.controls import CONTROLS
-from tagasc.models.fusion import System
-from tagasc.models.trunk import TrunkConfig
+from tagasc.audio.store import AudioStore
+from tagasc.backend.codes import Codes
+from tagasc.scene.config import SceneTraining
+from tagasc.scene.controls import CONTROLS
+from tagasc.scene.corpus import SceneCorpus
 from tagasc.scene.inference import codes_and_logits
-from tagasc.scene.settings import SceneTraining
+from tagasc.scene.systems import System, read_systems, select
 from tagasc.scene.training import SceneTask, load_network
-from tagasc.scene_corpus import SceneCorpus
-from tagasc.store import AudioStore
-from tagasc.systems import read_systems, select
-from tagasc.tags import read_record
+from tagasc.scene.trunk import TrunkConfig
+from tagasc.utils.files import read_record
 from tests.conftest import ROOT, SECONDS, run, scene_options, succeed
-from tests.tagasc.test_scene_step import made_up, packed_noise
+from tests.tagasc.scene.test_step import made_up, packed_noise
 
 FILE = ROOT / "egs/systems.yaml"
 EVERY = list(select(read_systems(FILE), ["all"], FILE))

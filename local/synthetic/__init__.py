@@ -1,0 +1,1 @@
+"""Synthetic corpora, composed of synthesised or recorded sounds."""

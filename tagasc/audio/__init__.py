@@ -1,0 +1,1 @@
+"""Packed audio and how it is read."""

@@ -1,0 +1,191 @@
+"""Decodes audio files once into packed audio (``tagasc.audio.packed``), in parallel and resumably."""
+
+import json
+import os
+import zlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+import numpy as np
+import soundfile
+from numpy.lib.format import open_memmap
+
+from tagasc.audio.packed import FORMAT, FULL_SCALE, Clip
+from tagasc.utils import provenance
+from tagasc.utils.errors import UserError
+from tagasc.utils.files import put_folder, write_json
+from tagasc.utils.log import log, progress
+from tagasc.utils.processes import mapping
+
+Sample = Literal["int16", "float32"]
+_PER_JOB = 16
+_BLOCK = 2**15  # frames
+
+
+@dataclass(frozen=True)
+class Source:
+    """A stretch of an audio file that becomes one clip of ``frames`` sample frames.
+
+    The file is read from ``first`` on for ``available`` frames, then cut or padded with zeros to ``frames``.
+    """
+
+    id: str
+    path: str
+    first: int
+    available: int
+    frames: int
+    channels: int
+    sampling_rate: int
+    labels: tuple[str, ...]
+    location: str = ""
+    usage: str = ""
+
+
+def pack(sources: Sequence[Source], folder: Path, record: dict, sample: Sample = "int16", jobs: int = 1) -> None:
+    """Decode ``sources`` into ``folder``; a run that was cut goes on with the clips not yet decoded.
+
+    Args:
+        sources: the clips in order, all of one sampling rate and number of channels.
+        folder: where the packed audio goes.
+        record: from ``provenance.made_from``; an unfinished folder made from anything else is started over.
+        sample: type of the stored samples.
+        jobs: number of processes.
+
+    Raises:
+        UserError: a file is absent, unreadable, shorter than its manifest says, of another format, or not finite.
+    """
+    if len({(source.sampling_rate, source.channels) for source in sources}) != 1:
+        raise UserError(f"{folder}: its clips differ in sampling rate or channels; give manifests of one kind")
+    partial = folder.with_name(f".partial.{folder.name}")
+    starts = np.concatenate([[0], np.cumsum([source.frames for source in sources])]).tolist()
+    done = _take_up(partial, record, sources, starts, sample)
+    todo = [number for number in range(len(sources)) if number not in done]
+    chunks = [todo[at : at + _PER_JOB] for at in range(0, len(todo), _PER_JOB)]
+    with mapping(jobs) as run, (partial / "done.jsonl").open("a", encoding="utf-8") as journal:
+        work = ((str(partial / "audio.npy"), [(sources[n], starts[n], n) for n in chunk]) for chunk in chunks)
+        for finished in progress(run(_decode_chunk, work), f"packing {folder.name}", total=len(chunks)):
+            for number, crc32, error_energy, energy in finished:
+                done[number] = (crc32, error_energy, energy)
+                journal.write(json.dumps([number, crc32, error_energy, energy]) + "\n")
+            journal.flush()
+    clips = [_clip(source, starts[n], done[n][0]) for n, source in enumerate(sources)]
+    index = {"format": FORMAT, "sampling_rate": sources[0].sampling_rate, "channels": sources[0].channels}
+    write_json(partial / "index.json", {**index, "clips": [asdict(clip) for clip in clips]})
+    put_folder(partial, folder)
+    (folder / "done.jsonl").unlink()
+    _report(folder, sources, [done[n] for n in range(len(sources))])
+
+
+def quantise(wave: np.ndarray) -> np.ndarray:
+    """float in -1..1 to int16: round(x · 32768), ties to even, clipped. Exact for 16-bit audio."""
+    scaled = wave * wave.dtype.type(FULL_SCALE)
+    np.rint(scaled, out=scaled)
+    np.clip(scaled, -FULL_SCALE, FULL_SCALE - 1, out=scaled)
+    return scaled.astype(np.int16)
+
+
+def read(source: Source, buffer: np.ndarray) -> np.ndarray:
+    """Decode one source into ``buffer``: float32 (frames, channels), which holds 24-bit samples exactly.
+
+    Returns:
+        The part of ``buffer``, which has as many frames or more, that the clip takes.
+
+    Raises:
+        UserError: see ``pack``.
+    """
+    wanted = min(source.available, source.frames)
+    try:
+        with soundfile.SoundFile(source.path) as file:
+            found = (file.samplerate, file.channels)
+            if found != (source.sampling_rate, source.channels):
+                raise UserError(
+                    f"{source.path} has {found[0]} Hz and {found[1]} channel(s), its manifest says"
+                    f" {source.sampling_rate} Hz and {source.channels}; run stage 1 (manifests) again"
+                )
+            file.seek(source.first)
+            decoded = len(file.read(out=buffer[:wanted]))
+    except (soundfile.LibsndfileError, RuntimeError) as error:
+        if not Path(source.path).exists():
+            raise UserError(f"{source.path} does not exist; run stages 0 and 1 again") from None
+        raise UserError(f"{source.path} cannot be read as audio ({error}); fetch the file again") from None
+    if decoded < wanted:
+        raise UserError(f"{source.path} ends after {decoded} frames; it is truncated, fetch the file again")
+    buffer[wanted : source.frames] = 0
+    return buffer[: source.frames]
+
+
+def _take_up(partial: Path, record: dict, sources: Sequence[Source], starts: list[int], sample: Sample) -> dict:
+    """Prepare the partial folder; return what an earlier run of the same record has finished, by clip number."""
+    old = provenance.read(partial)
+    if old is not None and provenance.difference(old, record) is None and (partial / "audio.npy").exists():
+        lines = (partial / "done.jsonl").read_text(encoding="utf-8").split("\n")[:-1]
+        samples = np.load(partial / "audio.npy", mmap_mode="r", allow_pickle=False)
+        done = {number: tuple(rest) for number, *rest in map(json.loads, lines)}
+        # The journal may have reached the disk before the samples did, if the machine itself went down.
+        kept = {n: row for n, row in done.items() if zlib.crc32(samples[starts[n] : starts[n + 1]]) == row[0]}
+        if kept:
+            log.info("%s: going on after %d of %d clips", partial.name, len(kept), len(sources))
+        return kept
+    partial.mkdir(parents=True, exist_ok=True)
+    (partial / provenance.NAME).unlink(missing_ok=True)
+    shape = (starts[-1], sources[0].channels)
+    open_memmap(partial / "audio.npy", mode="w+", dtype=np.dtype(sample).newbyteorder("<"), shape=shape).flush()
+    with (partial / "audio.npy").open("r+b") as file:  # take the space now, so that a full disk shows at once
+        os.posix_fallocate(file.fileno(), 0, (partial / "audio.npy").stat().st_size)
+    (partial / "done.jsonl").write_text("", encoding="utf-8")
+    provenance.write(partial, record)
+    return {}
+
+
+def _decode_chunk(work: tuple[str, list[tuple[Source, int, int]]]) -> list[tuple[int, int, float, float]]:
+    """Decode some clips into the array; for each: its number, checksum, energy of rounding error and of signal."""
+    path, clips = work
+    samples = np.load(path, mmap_mode="r", allow_pickle=False)
+    buffer = np.empty((max(source.frames for source, _, _ in clips), samples.shape[1]), np.float32)
+    finished = []
+    with open(path, "r+b") as file:  # not through the mapping, where each new page costs a fault
+        for source, start, number in clips:
+            file.seek(samples.offset + start * samples.strides[0])
+            finished.append((number, *_store(source, read(source, buffer), samples.dtype, file)))
+    return finished
+
+
+def _store(source: Source, wave: np.ndarray, sample: np.dtype, file: BinaryIO) -> tuple[int, float, float]:
+    """Write a clip in blocks that the cache holds: its checksum, energy of rounding error and of signal."""
+    crc32, error, energy = 0, 0.0, 0.0
+    for start in range(0, len(wave), _BLOCK):
+        block = wave[start : start + _BLOCK]
+        energy += float(np.vdot(block, block))
+        if not np.isfinite(energy):
+            raise UserError(f"{source.path} holds samples that are not numbers; fetch the file again or leave it out")
+        stored = block
+        if sample == np.int16:
+            stored = quantise(block)
+            block -= stored / np.float32(FULL_SCALE)
+            error += float(np.vdot(block, block))
+        crc32 = zlib.crc32(stored, crc32)
+        file.write(stored)
+    return crc32, error / wave.size, energy / wave.size
+
+
+def _clip(source: Source, start: int, crc32: int) -> Clip:
+    return Clip(source.id, start, source.frames, source.labels, source.location, source.usage, crc32)
+
+
+def _report(folder: Path, sources: Sequence[Source], energies: list[tuple]) -> None:
+    hours = sum(source.frames for source in sources) / sources[0].sampling_rate / 3600
+    log.info("%s: %d clips, %.2f hours", folder.name, len(sources), hours)
+    changed = [(source.frames - source.available) for source in sources if source.frames != source.available]
+    if changed:
+        log.info("%s: %d clips padded or cut by up to %d frames", folder.name, len(changed), max(map(abs, changed)))
+    ratios = [10 * np.log10(energy / error) for _, error, energy in energies if error > 0 and energy > 0]
+    if ratios:
+        quiet, middle = np.percentile(ratios, [1, 50])
+        log.info(
+            "%s: signal to rounding error %.1f dB in the median clip, %.1f dB in the quietest hundredth",
+            folder.name,
+            middle,
+            quiet,
+        )

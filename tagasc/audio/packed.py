@@ -1,0 +1,117 @@
+"""Packed audio: every clip of a data set, decoded once, in one flat array that training reads without copying.
+
+A packed folder holds ``audio.npy``, an array of shape (frames, channels), interleaved as in a WAV file, and
+``index.json``: sampling rate and, for each clip in order, its id, first frame, number of frames, labels, location
+and a checksum of its samples. The index therefore stands for the audio wherever a hash of the audio is needed.
+
+int16 samples are ``round(x · 32768)``, ties to even, clipped to ±full scale, for x in -1..1; 24-bit audio is thus
+rounded to 16 bits, not cut off (``steps/pack_audio.py`` logs the ratio of signal to rounding error).
+
+``tagasc.audio.pack`` writes it.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tagasc.utils.errors import UserError
+from tagasc.utils.files import read_json
+
+FORMAT = 1
+FULL_SCALE = 32768
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One clip of a packed folder; ``start`` and ``frames`` count sample frames of ``audio.npy``."""
+
+    id: str
+    start: int
+    frames: int
+    labels: tuple[str, ...]
+    location: str
+    usage: str
+    crc32: int
+
+
+def packed_splits(audio: Path, corpus: str) -> dict[str, Path]:
+    """A corpus's packed folders in ``audio``, ``<corpus>_<split>``, by their splits in alphabetical order.
+
+    No split has ``_`` in its name (stage 2 sees to it): ``cafe_events_test`` is of ``cafe_events``, not of ``cafe``.
+    """
+    folders = sorted(index.parent for index in audio.glob("*_*/index.json"))
+    named = ((*folder.name.rsplit("_", 1), folder) for folder in folders)
+    return {split: folder for name, split, folder in named if name == corpus}
+
+
+class PackedAudio:
+    """A packed folder, memory-mapped.
+
+    Attributes:
+        folder: where it lies.
+        samples: array (all frames, channels), int16 or float32, read-only.
+        sampling_rate: in Hz.
+        clips: the clips in the order of ``samples``.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Open ``folder``.
+
+        Raises:
+            UserError: it does not exist, or index and samples do not agree.
+        """
+        self.folder = folder
+        self.index_file = folder / "index.json"
+        index = read_json(self.index_file, "stage 2 (pack)")
+        try:
+            if index["format"] != FORMAT:
+                raise UserError(
+                    f"{self.index_file} has format {index['format']}, not {FORMAT}; pack again with --force"
+                )
+            self.sampling_rate: int = index["sampling_rate"]
+            self.clips = [Clip(**{**clip, "labels": tuple(clip["labels"])}) for clip in index["clips"]]
+            self.samples = np.load(folder / "audio.npy", mmap_mode="r", allow_pickle=False)
+        except (KeyError, TypeError, ValueError, FileNotFoundError) as error:
+            raise UserError(f"{folder} is not whole ({error}); run stage 2 (pack) with --force") from None
+        end = self.clips[-1].start + self.clips[-1].frames if self.clips else 0
+        if self.samples.shape != (end, index["channels"]):
+            raise UserError(f"{folder}: audio.npy does not fit index.json; run stage 2 (pack) with --force")
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    @property
+    def channels(self) -> int:
+        """Channels of every clip."""
+        return self.samples.shape[1]
+
+    @cached_property
+    def ids(self) -> list[str]:
+        """Clip ids in order."""
+        return [clip.id for clip in self.clips]
+
+    @cached_property
+    def starts(self) -> Tensor:
+        """First frame of each clip, int64."""
+        return torch.tensor([clip.start for clip in self.clips], dtype=torch.int64)
+
+    @cached_property
+    def lengths(self) -> Tensor:
+        """Frames of each clip, int64."""
+        return torch.tensor([clip.frames for clip in self.clips], dtype=torch.int64)
+
+    def one_length(self) -> int:
+        """The number of frames that every clip has.
+
+        Raises:
+            UserError: the clips differ in length.
+        """
+        lengths = sorted({clip.frames for clip in self.clips})
+        if len(lengths) != 1:
+            found = f"{lengths[0]} to {lengths[-1]} frames" if lengths else "no clips"
+            raise UserError(f"{self.folder} holds {found}, but scene clips need one length; pack with --seconds")
+        return lengths[0]

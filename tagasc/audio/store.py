@@ -1,0 +1,208 @@
+"""Packed audio where it is fastest read from: on the GPU, in page-locked memory, or memory-mapped on disk."""
+
+import os
+import re
+import warnings
+import weakref
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tagasc.audio.packed import PackedAudio
+from tagasc.audio.prefetch import Slot, prefetched
+from tagasc.audio.waveform import waveform
+from tagasc.utils.device import sent
+from tagasc.utils.errors import UserError
+from tagasc.utils.log import log
+
+DataOn = Literal["auto", "gpu", "pinned", "disk"]
+GPU_SHARE = 0.5  # of the GPU's free memory: what remains is the training's
+MEMORY_SHARE = 0.5  # of the machine's available memory: what remains is also the page cache's
+_CGROUPS = Path("/sys/fs/cgroup")
+AHEAD = 3  # batches that are on their way from host memory
+
+
+class AudioStore:
+    """Cuts windows out of one packed folder and delivers them on a device.
+
+    Attributes:
+        packed: the folder.
+        device: where windows are delivered.
+        home: ``gpu``, ``pinned`` or ``disk``, where the samples lie.
+        flat: the samples, (all frames, channels).
+    """
+
+    def __init__(self, packed: PackedAudio, device: torch.device, on: DataOn = "auto") -> None:
+        """Bring the samples to where they are to lie; ``auto`` takes the GPU, then memory, if they fit there.
+
+        Raises:
+            UserError: they do not fit where they must, or there is no GPU.
+        """
+        self.packed, self.device = packed, device
+        self.home, why = _home(packed.samples.nbytes, device, on)
+        if device.type == "cuda":
+            log.info("%s: %.1f GB %s (%s)", packed.folder.name, packed.samples.nbytes / 1e9, _SAID[self.home], why)
+        if self.home == "pinned":
+            self.flat = _page_locked(np.array(packed.samples))
+        else:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # the samples are read-only, and nothing writes to them
+                self.flat = torch.from_numpy(packed.samples)
+        place = device if self.home == "gpu" else torch.device("cpu")
+        self.flat, self.starts, self.lengths = (x.to(place) for x in (self.flat, packed.starts, packed.lengths))
+
+    def windows(self, clips: Tensor, starts: Tensor, frames: int) -> Tensor:
+        """Cut equally long windows, which may reach past their clips' ends.
+
+        Args:
+            clips: int64 (batch,), positions in the packed folder.
+            starts: int64 (batch,), each window's first frame within its clip; may be negative.
+            frames: length of the windows.
+
+        Returns:
+            float32 (batch, frames, channels) in -1..1 on the device. Where a window reaches past its clip's ends the
+            clip is mirrored there, edge sample not repeated ('reflect'), as a centred spectrogram needs it; a clip of
+            one sample repeats it.
+        """
+        if self.home == "gpu":
+            clips, starts = sent(torch.stack([clips, starts]), self.device).unsqueeze(2)
+            place = _mirror(starts + torch.arange(frames, device=self.device), self.lengths[clips])
+            return waveform(self.flat[self.starts[clips] + place])
+        cuts = zip(clips.tolist(), starts.tolist(), strict=True)
+        return waveform(sent(torch.stack([self._cut(clip, start, frames) for clip, start in cuts]), self.device))
+
+    def _cut(self, clip: int, start: int, frames: int) -> Tensor:
+        first, length = int(self.starts[clip]), int(self.lengths[clip])
+        if start >= 0 and start + frames <= length:
+            return self.flat[first + start : first + start + frames]
+        return self.flat[first + _mirror(torch.arange(start, start + frames), torch.tensor(length))]
+
+
+class JoinedStore:
+    """Several stores as one, in order: the clips of the second follow those of the first. No audio is copied.
+
+    Attributes:
+        resident: whether every sample lies on the GPU, so that windows are cut without waiting for the CPU.
+    """
+
+    def __init__(self, stores: Sequence[AudioStore]) -> None:
+        self.stores, self.device = tuple(stores), stores[0].device
+        self.resident = all(store.home == "gpu" for store in stores)
+        self._ends = torch.tensor([len(store.packed) for store in stores]).cumsum(0)
+
+    def samples(self, clips: Tensor, starts: Tensor, frames: int) -> Tensor:
+        """Cut equally long windows, each within its clip.
+
+        Args:
+            clips: int64 (batch,), positions, counted through all stores; on the device if ``resident``.
+            starts: int64 (batch,), each window's first frame within its clip; where ``clips`` is.
+            frames: length of the windows.
+
+        Returns:
+            (batch, frames, channels) as stored, on the device.
+        """
+        if self.resident:
+            return self._gathered(clips, starts, frames)
+        store = self.stores[0]
+        out = torch.empty(len(clips), frames, store.packed.channels, dtype=store.flat.dtype)
+        self._copy(clips, starts, out)
+        return out.to(self.device)
+
+    def batches(self, clips: Tensor, starts: Tensor, frames: int) -> Iterator[Tensor]:
+        """One batch of samples after another, as ``samples`` gives them.
+
+        From host memory to a GPU the next batches are on their way while one is used; a batch holds until the next is
+        asked for.
+
+        Args:
+            clips: int64 (batches, batch), on the CPU.
+            starts: int64 (batches, batch), on the CPU.
+            frames: length of the windows.
+        """
+        if self.resident or self.device.type == "cpu":
+            for row in zip(clips.to(self.device), starts.to(self.device), strict=True):
+                yield self.samples(*row, frames)
+            return
+        first = self.stores[0]
+        shape = (clips.shape[1], frames, first.packed.channels)
+        staged = any(store.home == "disk" for store in self.stores)
+        slots = [Slot(shape, first.flat.dtype, self.device, staged) for _ in range(AHEAD)]
+        yield from prefetched(lambda number, out: self._copy(clips[number], starts[number], out), len(clips), slots)
+
+    def _gathered(self, clips: Tensor, starts: Tensor, frames: int) -> Tensor:
+        """Without a branch that depends on data: every store gives a window for every clip, its own are kept."""
+        inside = torch.arange(frames, device=self.device)
+        found, first = None, 0
+        for store in self.stores:
+            own = (clips - first).clamp(0, len(store.packed) - 1)
+            window = store.flat[(store.starts[own] + starts).unsqueeze(1) + inside]
+            found = window if found is None else torch.where((clips >= first).reshape(-1, 1, 1), window, found)
+            first += len(store.packed)
+        return found
+
+    def _copy(self, clips: Tensor, starts: Tensor, out: Tensor) -> None:
+        of_store = torch.bucketize(clips, self._ends, right=True).tolist()
+        for place, (clip, start, number) in enumerate(zip(clips.tolist(), starts.tolist(), of_store, strict=True)):
+            store = self.stores[number]
+            own = clip - (int(self._ends[number - 1]) if number else 0)
+            first = int(store.packed.starts[own]) + start
+            out[place].copy_(store.flat[first : first + out.shape[1]], non_blocking=True)
+
+
+_SAID = {"gpu": "on the GPU", "pinned": "in page-locked memory", "disk": "read from disk"}
+
+
+def _home(size: int, device: torch.device, on: DataOn) -> tuple[str, str]:
+    """Where samples of so many bytes are to lie, and why."""
+    if device.type != "cuda":
+        if on in ("gpu", "pinned"):
+            raise UserError(f"--data-on {on} needs a GPU, and this runs on the CPU; take --data-on auto")
+        return "disk", "on the CPU"
+    sharing = int(os.environ.get("TAGASC_PROCESSES", "1"))  # processes of this run, each with a GPU of its own
+    free, memory = torch.cuda.mem_get_info(device)[0], _available_memory() // sharing
+    room = {"gpu": free if on == "gpu" else GPU_SHARE * free, "disk": size}
+    room["pinned"] = memory if on == "pinned" else MEMORY_SHARE * memory
+    if on != "auto":
+        if size > room[on]:
+            raise UserError(
+                f"--data-on {on}: the audio takes {size / 1e9:.1f} GB and {room[on] / 1e9:.1f} GB are free there;"
+                " take --data-on auto"
+            )
+        return on, "as asked"
+    home = next(place for place in ("gpu", "pinned", "disk") if size <= room[place])
+    return home, f"free: {free / 1e9:.1f} GB on the GPU, {memory / 1e9:.1f} GB of memory"
+
+
+def _available_memory() -> int:
+    """Bytes that the machine can give without swapping, or that a job or container is allowed, whichever is less."""
+    meminfo = Path("/proc/meminfo").read_text(encoding="ascii")
+    machine = int(re.search(r"MemAvailable:\s*(\d+)", meminfo)[1]) * 1024
+    mine = re.search("^0::/(.*)$", Path("/proc/self/cgroup").read_text(encoding="utf-8"), re.MULTILINE)
+    group = _CGROUPS / (mine[1] if mine else "")
+    files = [folder / "memory.max" for folder in (group, *group.parents) if folder.is_relative_to(_CGROUPS)]
+    limits = [file.read_text(encoding="ascii").strip() for file in files if file.exists()]
+    return min([machine, *(int(limit) for limit in limits if limit != "max")])
+
+
+def _page_locked(samples: np.ndarray) -> Tensor:
+    """Lock memory in place; torch's own pinned allocator would round its size up to a power of two."""
+    flat = torch.from_numpy(samples)
+    cuda = torch.cuda.cudart()
+    status = int(cuda.cudaHostRegister(flat.data_ptr(), samples.nbytes, 0))
+    if status != 0:
+        raise UserError(
+            f"{samples.nbytes / 1e9:.1f} GB cannot be page-locked (CUDA error {status}); take --data-on disk"
+        )
+    # What is freed must not stay locked: a later store may get the same address.
+    weakref.finalize(samples, cuda.cudaHostUnregister, flat.data_ptr()).atexit = False
+    return flat
+
+
+def _mirror(place: Tensor, length: Tensor) -> Tensor:
+    """Reflect positions outside 0..length-1 at the ends: a triangle wave of period 2·(length - 1)."""
+    last = length - 1
+    return last - (place.remainder((2 * last).clamp(min=1)) - last).abs()

@@ -1,0 +1,171 @@
+"""The paper's way of scoring: codes and SVM anew after every epoch, all of it on the test clips.
+
+The released code of [21] refits the SVM after each epoch and keeps the best epoch and kernel *on the test clips*, which
+inflates the figure. It is done here for comparison only, beside the training, by processes on the CPU. Codes wait for
+them on disk, in the run's ``epochs/``, where a run that was cut finds them; at most one training's codes do.
+"""
+
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.svm import SVC
+
+from tagasc.training.result import WEIGHTS
+from tagasc.utils import provenance
+from tagasc.utils.errors import UserError
+from tagasc.utils.files import read_json, read_npz, write_json, write_npz
+from tagasc.utils.log import log
+from tagasc.utils.processes import workers
+
+PAPER = "paper.json"
+KERNELS = ("rbf", "sigmoid")
+COST = 1.0
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Codes float32 (clips, code size) and scenes int64 (clips,) of some clips."""
+
+    codes: np.ndarray
+    scenes: np.ndarray
+
+
+Add = Callable[[int, Callable[[], dict[str, Labelled]]], None]
+
+
+class EpochScoring:
+    """Processes that score epochs of one training after another."""
+
+    def __init__(self, jobs: int) -> None:
+        """Fork ``jobs`` processes, before the first tensor is computed: a fork copies no threads; 0: score nothing."""
+        self._pool = workers(jobs) if jobs else None
+        if self._pool:
+            self._pool.submit(int).result()
+
+    @contextmanager
+    def of(self, folder: Path, epochs: int, record: dict[str, Any]) -> Iterator[Add]:
+        """Score the epochs of one training, in the block; when it ends, the run's folder holds ``paper.json``.
+
+        It does not, and the log says so, if an epoch was trained without this.
+
+        Args:
+            folder: of the run, which has ended already or is trained in the block.
+            epochs: of the training.
+            record: from ``provenance.made_from``, of whatever the figure depends on beside the network.
+
+        Raises:
+            UserError: no SVM can be fitted on an epoch's codes.
+        """
+        if self._pool is None:
+            yield lambda epoch, codes: None
+            return
+        queue = _Queue(folder, self._pool, record)
+        try:
+            yield queue.add
+            queue.wait()
+        except Exception:
+            queue.stop()
+            raise
+        if (folder / WEIGHTS).exists():
+            queue.gather(epochs)
+
+    def __enter__(self) -> "EpochScoring":
+        return self
+
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        if self._pool:
+            self._pool.shutdown(wait=kind is None, cancel_futures=True)
+
+
+class _Queue:
+    """One training's epochs: codes that wait, ``epochs/<epoch>.npz``, and what was found, ``epochs/<epoch>.json``."""
+
+    def __init__(self, run: Path, pool: ProcessPoolExecutor, record: dict[str, Any]) -> None:
+        """Take up what a run that was cut has left, unless it was made from something else."""
+        self._run, self._pool, self._record = run, pool, record
+        self._folder = run / "epochs"
+        old = provenance.read(self._folder)
+        if old is not None and provenance.difference(old, record) is not None:
+            shutil.rmtree(self._folder)
+        self._waiting = {int(path.stem): pool.submit(_score, path) for path in self._found("npz")}
+
+    def add(self, epoch: int, codes: Callable[[], dict[str, Labelled]]) -> None:
+        """Put an epoch's codes into the queue, unless it is known from before.
+
+        Args:
+            epoch: its number.
+            codes: computes the codes of the training clips, ``train``, of ``test``, and of ``unused`` if there are any.
+        """
+        path = self._folder / f"{epoch:03}.npz"
+        if epoch in self._waiting or path.with_suffix(".json").exists():
+            return
+        if provenance.read(self._folder) is None:
+            provenance.write(self._folder, self._record)
+        arrays = {f"{part}_{kind}": value for part, of in codes().items() for kind, value in vars(of).items()}
+        write_npz(path, {}, **arrays)
+        self._waiting[epoch] = self._pool.submit(_score, path)
+
+    def wait(self) -> None:
+        """Until every epoch in the queue is scored."""
+        for epoch, future in self._waiting.items():
+            try:
+                future.result()
+            except ValueError as error:
+                raise UserError(f"{self._run}: no SVM could be fitted on the codes of epoch {epoch}: {error}") from None
+
+    def stop(self) -> None:
+        """Leave what waits to a later run; returns when nothing is being scored any more."""
+        for future in self._waiting.values():
+            future.cancel()
+        wait(self._waiting.values())
+
+    def gather(self, epochs: int) -> None:
+        """Make ``paper.json`` of a training that has ended, and remove the queue."""
+        rows = [row for path in self._found("json") for row in read_json(path, "stage 5 (scenes)")]
+        known = {row["epoch"] for row in rows}
+        if len(known) == epochs:
+            write_json(self._run / PAPER, {**self._record["config"], "epochs": rows, "made_from": self._record})
+        elif why := self._lacks(len(known), epochs):
+            log.warning("%s: no figure by the paper's protocol (%s); --force trains it anew for one", self._run, why)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _lacks(self, known: int, epochs: int) -> str | None:
+        if known or not (self._run / PAPER).exists():
+            return f"{epochs - known} of {epochs} epochs were trained without it"
+        old = read_json(self._run / PAPER, "stage 5 (scenes)").get("made_from", {})
+        return provenance.difference(old, self._record)
+
+    def _found(self, kind: str) -> list[Path]:
+        return sorted(self._folder.glob(f"[0-9]*.{kind}"))
+
+
+def score_epoch(codes: dict[str, Labelled]) -> list[dict[str, Any]]:
+    """Fit an SVM with each kernel on the clips of ``train``; its accuracies on ``test`` and ``test+unused``."""
+    rows = []
+    for kernel in KERNELS:
+        svm = SVC(kernel=kernel, C=COST, gamma="scale").fit(codes["train"].codes, codes["train"].scenes)
+        right = {part: svm.predict(of.codes) == of.scenes for part, of in codes.items() if part != "train"}
+        row = {"kernel": kernel, "test": float(right["test"].mean())}
+        if "unused" in right:
+            row["test+unused"] = float(np.concatenate([right["test"], right["unused"]]).mean())
+        rows.append(row)
+    return rows
+
+
+def _score(path: Path) -> None:
+    """Score one epoch's codes, keep the accuracies, and remove the codes."""
+    if not path.exists():
+        return  # a process that outlived its killed run for a moment has just done it
+    with np.load(path, allow_pickle=False) as file:
+        parts = [part for part in ("train", "test", "unused") if f"{part}_codes" in file.files]
+    names = tuple(f"{part}_{kind}" for part in parts for kind in ("codes", "scenes"))
+    arrays = read_npz(path, names, "stage 5 (scenes)")
+    rows = score_epoch({part: Labelled(arrays[f"{part}_codes"], arrays[f"{part}_scenes"]) for part in parts})
+    write_json(path.with_suffix(".json"), [{"epoch": int(path.stem)} | row for row in rows])
+    path.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""How fast it goes, and how long a recipe will take."""

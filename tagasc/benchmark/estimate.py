@@ -1,0 +1,220 @@
+"""What a recipe will take on this machine, stage by stage, from speeds that were measured on it."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from tagasc.audio.packed import PackedAudio, packed_splits
+from tagasc.benchmark.audio import PACKED
+from tagasc.benchmark.backend import CHOSEN, SCORED
+from tagasc.benchmark.measure import Speed
+from tagasc.benchmark.scene import CODES, WHOLE
+from tagasc.benchmark.tagger import STEP, TAGS
+from tagasc.scene.config import SceneTraining
+from tagasc.tagger.config import SemiTraining, TaggerTraining
+from tagasc.utils.errors import SettingError, UserError
+
+
+@dataclass(frozen=True)
+class Work:
+    """How much there is to do; the defaults are the paper's experiment.
+
+    Args:
+        train: training clips of the scene corpus, those of validation among them.
+        validation: those held out of ``train``.
+        test: official test clips.
+        unused: clips that are in neither.
+        seconds: length of a scene clip.
+        sampling_rate: of the scene clips, in Hz.
+        curated: curated tagging clips.
+        noisy: noisy tagging clips.
+        tagging_test: test clips of the tagging corpus.
+        tagging_rate: sampling rate of the tagging clips, in Hz.
+        tagging_seconds: their mean length; FSDKaggle2019 lasts 103 hours in all.
+        protocol: ours; both, where each epoch is scored in the paper's way too; paper, where a second training is.
+        final_fit: all adds a training on all training clips.
+        own_tagger: whether the tagger is trained here; what one made elsewhere takes is not known.
+        gpus: that share the tagger's folds.
+        at_once: scene networks that run at once, on GPUs or cores.
+    """
+
+    train: int = 9185
+    validation: int = 1378
+    test: int = 4185
+    unused: int = 1030
+    seconds: float = 10.0
+    sampling_rate: int = 48000
+    curated: int = 4970
+    noisy: int = 19815
+    tagging_test: int = 4481
+    tagging_rate: int = 44100
+    tagging_seconds: float = 12.7
+    protocol: Literal["ours", "both", "paper"] = "both"
+    final_fit: Literal["none", "all"] = "none"
+    own_tagger: bool = True
+    gpus: int = 1
+    at_once: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.validation <= self.train - 2:  # an SVM needs two scenes
+            raise SettingError("train must exceed validation by 2 or more, validation not be negative")
+        if self.test < 1 or min(self.unused, self.curated, self.noisy, self.tagging_test) < 0:
+            raise SettingError("test must be at least 1; unused, curated, noisy and tagging_test not negative")
+        if not 0 < self.seconds < math.inf or not 0 < self.tagging_seconds < math.inf:
+            raise SettingError("seconds and tagging_seconds must be positive")
+        if min(self.sampling_rate, self.tagging_rate, self.gpus, self.at_once) < 1:
+            raise SettingError("sampling_rate, tagging_rate, gpus and at_once must be at least 1")
+
+    @property
+    def scene_clips(self) -> int:
+        """All of them."""
+        return self.train + self.test + self.unused
+
+
+@dataclass(frozen=True)
+class Tagger:
+    """The tagger's settings that its cost depends on; ``pads`` counts its passes at inference."""
+
+    training: TaggerTraining = TaggerTraining()
+    semi: SemiTraining = SemiTraining()
+    folds: int = 5
+    stages: int = 2
+    pads: int = 2
+
+    def snapshots(self, stage: int) -> int:
+        """Networks that a fold keeps of a stage."""
+        return math.ceil((self.training.epochs if stage == 1 else self.semi.epochs) / self.training.cycle)
+
+
+@dataclass(frozen=True)
+class Speeds:
+    """Clips a second.
+
+    Attributes:
+        packed: 10-s stereo clips at 48 kHz, packed.
+        step: clips of all streams in the tagger's training.
+        tags: 10-s clips tagged by one model with one pad.
+        whole: crops in the scene network's training, data path included.
+        codes: whole scene clips coded.
+        chosen: training clips of choosing an SVM.
+        scored: training clips of scoring an epoch in the paper's way.
+    """
+
+    packed: float
+    step: float
+    tags: float
+    whole: float
+    codes: float
+    chosen: float
+    scored: float
+
+    @classmethod
+    def of(cls, measured: Iterable[Speed]) -> "Speeds":
+        """Take from what the benchmark measured; of one thing measured with several threads, the last."""
+        found = {speed.what: speed.clips_per_second for speed in measured}
+        names = (PACKED, STEP, TAGS, WHOLE, CODES, CHOSEN, SCORED)
+        return cls(*([value for what, value in found.items() if what.startswith(name)][-1] for name in names))
+
+
+def stages(work: Work, networks: int, speeds: Speeds, scene: SceneTraining, tagger: Tagger) -> dict[str, float | None]:
+    """Seconds of each stage of run.sh, by its name, for so many scene networks; None for what is not estimated.
+
+    Left out of the others: starting programs, checkpoints, the tagger's validation, the final fit's SVMs, and whatever
+    waits. Networks that run at once are taken not to slow one another.
+    """
+    tagged = work.scene_clips * work.seconds / 10 * tagger.folds * tagger.snapshots(tagger.stages) * tagger.pads
+    at_once = min(work.at_once, networks)
+    coded = networks * work.scene_clips * (2 if work.final_fit == "all" else 1)
+    return {
+        "download": None,
+        "manifests": None,
+        "pack": _ten_seconds(work) / speeds.packed,
+        "tagger": _tagger(work, speeds, tagger) / min(work.gpus, tagger.folds) if work.own_tagger else None,
+        "tags": tagged / speeds.tags if work.own_tagger else None,
+        "scenes": networks * _network(work, speeds, scene) / at_once,
+        "codes": coded / speeds.codes / at_once,
+        "svm": 2 * networks * (work.train - work.validation) / speeds.chosen,  # unscaled and standardised
+        "report": None,
+    }
+
+
+def epoch_scores(work: Work, networks: int, speeds: Speeds, scene: SceneTraining) -> float:
+    """Seconds of the SVMs of the paper's protocol, which run on the CPU beside stage 5."""
+    fitted = {"ours": 0, "both": work.train - work.validation, "paper": work.train}[work.protocol]
+    return networks * scene.epochs * fitted / speeds.scored
+
+
+def packed(work: Work, audio: Path, corpus: str, tagging_corpus: str) -> Work:
+    """The work with the clips that stage 2 has packed.
+
+    Raises:
+        UserError: training, validation or test clips are not packed, or curated ones for a tagger of one's own.
+    """
+    scenes = _packed(audio, corpus, ("train", "validation", "test"))
+    counts = {split: len(clips) for split, clips in scenes.items()}
+    work = replace(
+        work,
+        train=counts["train"] + counts["validation"],
+        validation=counts["validation"],
+        test=counts["test"],
+        unused=counts.get("unused", 0),
+        seconds=_mean_seconds(scenes),
+        sampling_rate=scenes["train"].sampling_rate,
+    )
+    if not work.own_tagger:
+        return replace(work, curated=0, noisy=0, tagging_test=0)
+    sounds = _packed(audio, tagging_corpus, ("curated",))
+    return replace(
+        work,
+        curated=len(sounds["curated"]),
+        noisy=len(sounds.get("noisy", ())) if work.noisy else 0,
+        tagging_test=len(sounds.get("test", ())),
+        tagging_rate=sounds["curated"].sampling_rate,
+        tagging_seconds=_mean_seconds(sounds),
+    )
+
+
+def _packed(audio: Path, corpus: str, needed: Sequence[str]) -> dict[str, PackedAudio]:
+    folders = packed_splits(audio, corpus)
+    for split in needed:
+        if split not in folders:
+            raise UserError(f"{audio} holds no packed {corpus}_{split}; run stage 2 (pack)")
+    return {split: PackedAudio(folder) for split, folder in folders.items()}
+
+
+def _mean_seconds(clips: dict[str, PackedAudio]) -> float:
+    seconds = sum(len(one.samples) / one.sampling_rate for one in clips.values())
+    return seconds / sum(len(one) for one in clips.values())
+
+
+def _ten_seconds(work: Work) -> float:
+    """All audio, in clips of 10 s at 48 kHz with two channels."""
+    scenes = work.scene_clips * work.seconds * work.sampling_rate * 2
+    tagging = (work.curated + work.noisy + work.tagging_test) * work.tagging_seconds * work.tagging_rate
+    return (scenes + tagging) / (10 * 48000 * 2)
+
+
+def _tagger(work: Work, speeds: Speeds, tagger: Tagger) -> float:
+    """Every fold: stage 1, soft labels, stage 2, and scores on held-out and test clips."""
+    training = tagger.training
+    clips = work.curated * (training.folds - 1) // training.folds // training.batch * training.batch  # of an epoch
+    trained, tagged = training.epochs * clips * (2 if work.noisy else 1), 0
+    if tagger.stages == 2:
+        trained += tagger.semi.epochs * clips * 3
+        tagged += work.noisy * tagger.snapshots(1)
+    tagged += (work.tagging_test + work.curated // training.folds) * tagger.snapshots(tagger.stages)
+    return tagger.folds * (trained / speeds.step + tagged * work.tagging_seconds / 10 * tagger.pads / speeds.tags)
+
+
+def _network(work: Work, speeds: Speeds, training: SceneTraining) -> float:
+    """Every epoch of a system's trainings: crops, codes of validation and, for the paper's protocol, of all others."""
+    kept, tests = work.train - work.validation, work.test + work.unused
+    trainings = [(kept, work.validation + (kept + tests if work.protocol == "both" else 0))]  # clips trained on, coded
+    if work.protocol == "paper":
+        trainings.append((work.train, work.train + tests))
+    if work.final_fit == "all":
+        trainings.append((work.train, 0))  # at most, if validation chose the last epoch
+    crops = sum(clips // training.batch * training.batch for clips, _ in trainings)
+    return training.epochs * (crops / speeds.whole + sum(coded for _, coded in trainings) / speeds.codes)

@@ -1,0 +1,61 @@
+"""Measures how many clips a second something does, on data made up for it."""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from tagasc.audio.packed import FORMAT
+
+
+@dataclass(frozen=True)
+class Speed:
+    """A measured speed.
+
+    Attributes:
+        what: was measured.
+        clips_per_second: median over the calls.
+        calls: that were timed.
+    """
+
+    what: str
+    clips_per_second: float
+    calls: int
+
+
+def measure(what: str, work: Callable[[], object], clips: int, device: torch.device, seconds: float) -> Speed:
+    """Call ``work``, which does ``clips`` clips, for about so many seconds, at least twice; a first call is not timed.
+
+    The first call takes what is done once: allocations, the choice of algorithms, compilation.
+    """
+    durations: list[float] = []
+    for call in range(-1, 10_000):
+        began = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        if call >= 0:
+            durations.append(time.perf_counter() - began)
+        if len(durations) >= 2 and sum(durations) >= seconds:
+            break
+    return Speed(what, clips / float(np.median(durations)), len(durations))
+
+
+def noise_folder(folder: Path, clips: int, seconds: float, rate: int, channels: int, labels: list[str]) -> Path:
+    """Write a packed folder of white noise, int16; clip n has the n-th label, over and over."""
+    frames = round(seconds * rate)
+    folder.mkdir(parents=True)
+    samples = np.random.default_rng(0).integers(-8000, 8000, (clips * frames, channels), dtype=np.int16)
+    np.save(folder / "audio.npy", samples)
+    rows = [
+        {"id": f"clip{n}", "start": n * frames, "frames": frames, "labels": [labels[n % len(labels)]]}
+        | {"location": "", "usage": "", "crc32": 0}
+        for n in range(clips)
+    ]
+    index = {"format": FORMAT, "sampling_rate": rate, "channels": channels, "clips": rows}
+    (folder / "index.json").write_text(json.dumps(index), encoding="utf-8")
+    return folder

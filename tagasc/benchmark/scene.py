@@ -1,0 +1,117 @@
+"""How fast scene networks are trained and used, part by part, on noise in place of clips."""
+
+from collections.abc import Callable, Iterator
+from copy import copy
+from dataclasses import dataclass
+from itertools import repeat
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tagasc.audio.packed import PackedAudio
+from tagasc.audio.store import AudioStore, DataOn
+from tagasc.audio.waveform import preemphasis, waveform
+from tagasc.benchmark.measure import Speed, measure, noise_folder
+from tagasc.scene.config import SceneTraining
+from tagasc.scene.corpus import SceneClips
+from tagasc.scene.inference import codes_and_logits
+from tagasc.scene.reference import PlainNetwork
+from tagasc.scene.systems import System
+from tagasc.scene.training import SceneTask
+from tagasc.scene.trunk import TrunkConfig
+
+SYSTEM = System("before_code", 3, 4, 3, shared=True)  # shared_h4_l3, the paper's best
+PLAIN = "training step, plain PyTorch, ready waves"
+READY = "our training step, ready samples"
+WHOLE = "our training step, data path included"
+CODES = "codes of whole clips"
+_SCENES = [f"scene{n}" for n in range(10)]
+_TAGS = 80
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """What is measured.
+
+    Args:
+        trunk: shape of the network.
+        training: batch, length of crops, optimiser.
+        seconds: length of a clip.
+        sampling_rate: of the clips, in Hz.
+        steps: of a call, each with other clips.
+        data_on: where the audio lies.
+    """
+
+    trunk: TrunkConfig = TrunkConfig()
+    training: SceneTraining = SceneTraining()
+    seconds: float = 10.0
+    sampling_rate: int = 48000
+    steps: int = 4
+    data_on: DataOn = "auto"
+
+
+def speeds(folder: Path, what: Scenes, compiled: bool, device: torch.device, seconds: float) -> Iterator[Speed]:
+    """Measure training and use of ``shared_h4_l3``.
+
+    Args:
+        folder: an empty folder, for the noise.
+        what: clips and network.
+        compiled: whether torch.compile makes our network.
+        device: where.
+        seconds: for each measurement.
+    """
+    count = what.steps * what.training.batch
+    packed = PackedAudio(noise_folder(folder / "scenes", count, what.seconds, what.sampling_rate, 2, _SCENES))
+    clips = SceneClips([AudioStore(packed, device, what.data_on)]).tagged(
+        np.random.default_rng(0).random((count, _TAGS), np.float32)
+    )
+    task = SceneTask(what.training, what.trunk, SYSTEM, clips, None, 1, compiled)
+    crops = "whole clips" if what.training.crop_seconds is None else f"{what.training.crop_seconds:g}-s crops"
+    yield measure(f"{PLAIN}, {crops}", _plain(task, what.steps), count, device, seconds)
+    for name, of in ((READY, _ready(task)), (WHOLE, clips)):
+        step = SceneTask(what.training, what.trunk, SYSTEM, of, None, 1, compiled)
+        plan = step.plan(what.training.mixup_from_epoch)
+        yield measure(
+            f"{name}, {crops}", lambda step=step, plan=plan: step.step.epoch(plan, ""), count, device, seconds
+        )
+    yield measure(CODES, lambda: codes_and_logits(task.network, clips, compiled=compiled), count, device, seconds)
+
+
+def _plain(task: SceneTask, steps: int) -> Callable[[], None]:
+    """Steps as one would first write them, in float32; on a GPU, products and convolutions may use TF32."""
+    network = PlainNetwork(task.network).to(task.clips.device).train()
+    optimizer = torch.optim.Adam(network.parameters(), 1e-4, weight_decay=1e-3, amsgrad=True)
+    batch = task.config.batch
+    wave = preemphasis(waveform(_crops(task)))
+    tags, target = task.clips.tags[:batch], torch.arange(batch, device=wave.device) % len(_SCENES)
+
+    def work() -> None:
+        for _ in range(steps):
+            optimizer.zero_grad(set_to_none=True)
+            F.cross_entropy(network(wave, tags)[1], target).backward()
+            optimizer.step()
+
+    return work
+
+
+def _ready(task: SceneTask) -> SceneClips:
+    """The clips with a store that has every batch ready, the same again and again."""
+    samples = _crops(task)
+
+    class Ready:
+        resident = False
+
+        def batches(self, clips: Tensor, starts: Tensor, frames: int) -> Iterator[Tensor]:
+            return repeat(samples, len(clips))
+
+    clips = copy(task.clips)
+    clips.store = Ready()
+    return clips
+
+
+def _crops(task: SceneTask) -> Tensor:
+    plan = task.plan(1)
+    return next(task.clips.store.batches(plan.clips[:1], plan.starts[:1], task.frames)).clone()

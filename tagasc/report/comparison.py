@@ -1,0 +1,154 @@
+"""Where each system stands against another: differences, their intervals and tests."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from tagasc.report.results import BASELINE, SVM, SystemResult
+from tagasc.report.statistics import Bounds, bootstrap, holm, mcnemar, permutation_p
+from tagasc.scene.systems import System
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One system minus another, on the same clips; fractions, not percent.
+
+    Attributes:
+        mean: difference in accuracy, each the mean over the system's seeds.
+        by_location: 95 % interval of a paired bootstrap over recording locations.
+        by_clip: the same over clips, which treats them as independent.
+        p: two-sided, of a permutation test that swaps whole locations.
+        mcnemar: exact p of McNemar's test for the first seed that both have (treats clips as independent); None
+            where they share no seed.
+    """
+
+    mean: float
+    by_location: Bounds
+    by_clip: Bounds
+    p: float
+    mcnemar: float | None
+    spread: float | None
+
+    @property
+    def shown(self) -> bool:
+        """Whether the interval over locations leaves out 0."""
+        return self.by_location[0] > 0 or self.by_location[1] < 0
+
+    def turned(self) -> "Difference":
+        """The other system minus this one."""
+        return replace(
+            self,
+            mean=-self.mean,
+            by_location=(-self.by_location[1], -self.by_location[0]),
+            by_clip=(-self.by_clip[1], -self.by_clip[0]),
+        )
+
+
+def intervals(results: Sequence[SystemResult], split: str) -> dict[str, Bounds]:
+    """95 % interval over locations of each system's accuracy."""
+    clips = results[0].clips
+    bounds = bootstrap(np.array([result.right(split) for result in results]), clips.locations[clips.of(split)])
+    return {result.name: tuple(map(float, pair)) for result, pair in zip(results, bounds, strict=True)}
+
+
+def differences(results: Sequence[SystemResult], base: SystemResult, split: str) -> dict[str, Difference]:
+    """Each system minus ``base``, by name; ``base`` itself is left out."""
+    others = [result for result in results if result is not base]
+    if not others:
+        return {}
+    here = base.clips.of(split)
+    locations, ids = base.clips.locations[here], base.clips.ids[here]
+    rights, of_base = np.array([result.right(split) for result in others]), base.right(split)
+    gains = rights - of_base
+    by_location, by_clip = bootstrap(gains, locations), bootstrap(gains, ids)
+    p = permutation_p(rights, of_base, locations)
+    return {
+        result.name: Difference(
+            float(gains[n].mean()),
+            tuple(map(float, by_location[n])),
+            tuple(map(float, by_clip[n])),
+            float(p[n]),
+            _mcnemar(result, base, split),
+            _spread(result, base, split),
+        )
+        for n, result in enumerate(others)
+    }
+
+
+def _spread(one: SystemResult, other: SystemResult, split: str) -> float | None:
+    of_one, of_other = (dict(zip(each.seeds, each.accuracies(split), strict=True)) for each in (one, other))
+    gains = [of_one[seed] - of_other[seed] for seed in of_one.keys() & of_other.keys()]
+    return float(np.std(gains, ddof=1)) if len(gains) >= 3 else None
+
+
+def _mcnemar(one: SystemResult, other: SystemResult, split: str) -> float | None:
+    shared = sorted(set(one.seeds) & set(other.seeds))
+    if not shared:
+        return None
+    here = one.clips.of(split)
+    rights = [
+        next(run.named[SVM] for run in result.runs if run.seed == shared[0])[here] == result.clips.truth[here]
+        for result in (one, other)
+    ]
+    return mcnemar(*rights)
+
+
+@dataclass(frozen=True)
+class Study:
+    """All that the sections speak of.
+
+    Attributes:
+        experiment: folder of the experiment.
+        results: every scored system, controls and tags alone last.
+        tables: the records of the systems, by table.
+        best: the ranked system that is best on validation.
+        tag_vectors: the tag vectors of the test clips.
+        out: folder of the report.
+        mark: a word on every picture, such as "synthetic"; may be empty.
+    """
+
+    experiment: Path
+    results: Sequence[SystemResult]
+    tables: Mapping[str, Mapping[str, System]]
+    best: SystemResult
+    tag_vectors: Path
+    out: Path
+    mark: str = ""
+
+    @cached_property
+    def by_name(self) -> dict[str, SystemResult]:
+        """The results by name."""
+        return {result.name: result for result in self.results}
+
+    @property
+    def baseline(self) -> SystemResult | None:
+        """The baseline, if it was run."""
+        return self.by_name.get(BASELINE)
+
+    @cached_property
+    def beside(self) -> list[SystemResult]:
+        """The baseline and the best system beside it; where the baseline is the best, the best of the others."""
+        if self.baseline is None or self.best is not self.baseline:
+            return [self.best] if self.baseline is None else [self.baseline, self.best]
+        others = [result for result in self.results if result.is_ranked and result is not self.baseline]
+        return [self.baseline, *([max(others, key=lambda one: one.validation().mean())] if others else [])]
+
+    @cached_property
+    def bounds(self) -> dict[str, Bounds]:
+        """Each system's interval over locations, on test."""
+        return intervals(self.results, "test")
+
+    @cached_property
+    def gains(self) -> dict[str, Difference]:
+        """Each system minus the baseline, on test; nothing without a baseline."""
+        return differences(self.results, self.baseline, "test") if self.baseline else {}
+
+    @cached_property
+    def holms_p(self) -> dict[str, float]:
+        """Holm's p of each ranked system's difference to the baseline, of all of them one family."""
+        ranked = [name for name in self.gains if self.by_name[name].is_ranked]
+        corrected = holm([self.gains[name].p for name in ranked])
+        return dict(zip(ranked, map(float, corrected), strict=True))

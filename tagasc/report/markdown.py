@@ -1,0 +1,114 @@
+"""The report as one self-contained HTML file, made from its Markdown."""
+
+import base64
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from markdown import markdown as to_html
+
+from tagasc.report.statistics import Bounds
+from tagasc.utils.errors import UserError
+
+Table = tuple[Sequence[str], Sequence[Sequence[str]]]
+NOT_RUN = "not run"
+_PICTURE = re.compile(r'(<img [^>]*src=")([\w-]+\.png)(")')  # of the report's own folder, and no other file
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
+h1, h2, h3 { line-height: 1.2; margin-top: 2rem; }
+h2 { border-bottom: 1px solid #ccc; }
+img { max-width: 100%; height: auto; display: block; margin: 1rem 0; }
+.table { overflow-x: auto; margin: 1rem 0; }
+table { border-collapse: collapse; font-size: 12px; font-variant-numeric: tabular-nums; }
+th, td { padding: .2rem .5rem; border-bottom: 1px solid #ddd; vertical-align: bottom; }
+th { border-bottom: 2px solid #888; }
+td:first-child { white-space: nowrap; }
+tbody tr:nth-child(even) { background: #f6f6f6; }
+pre { background: #f6f6f6; padding: .6rem; white-space: pre-wrap; overflow-wrap: anywhere; font-size: 12px; }
+@media print {
+  body { max-width: none; margin: 0; font-size: 10pt; }
+  .table { overflow: visible; } table { font-size: 7pt; } th, td { padding: 1px 3px; }
+  img, tr { break-inside: avoid; } h2, h3 { break-after: avoid; }
+}
+"""
+_ESCAPES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "&#124;", "`": "&#96;", "\n": " "})
+
+
+def html_page(text: str, title: str, pictures: Path) -> str:
+    """One HTML file with every table and picture in it; it refers to no other file and to no address.
+
+    Args:
+        text: the report in Markdown.
+        title: of the page.
+        pictures: folder of the pictures that the text names.
+
+    Raises:
+        UserError: a picture is not there.
+    """
+    # Markdown inside these elements is read only where they say so.
+    marked = text.replace("<details>", '<details markdown="1">')
+    body = to_html(marked, extensions=["tables", "fenced_code", "md_in_html", "sane_lists"])
+    body = _PICTURE.sub(lambda found: found[1] + _embedded(pictures / found[2]) + found[3], body)
+    body = body.replace("<table>", '<div class="table"><table>').replace("</table>", "</table></div>")
+    return (
+        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{title}</title>\n'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<style>{_STYLE}</style>\n</head>\n'
+        f"<body>\n{body}\n</body>\n</html>\n"
+    )
+
+
+def _embedded(path: Path) -> str:
+    if not path.exists():
+        raise UserError(f"{path} does not exist; stage 8 (report) makes it")
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
+
+
+def markdown(table: Table) -> str:
+    """A table in Markdown, columns of figures to the right; of HTML only ``<br>`` is a cell's own."""
+    header, rows = table
+    figures = [any(re.match(r"[*+<-]*\d", row[n]) for row in rows) for n in range(len(header))]
+    align = ["--:" if n and figures[n] else ":--" for n in range(len(header))]
+    cells = [[escaped(cell).replace("&lt;br&gt;", "<br>") for cell in row] for row in (header, *rows)]
+    return "\n".join("| " + " | ".join(row) + " |" for row in (cells[0], align, *cells[1:])) + "\n"
+
+
+def escaped(text: str) -> str:
+    """Text with names from outside, in Markdown: neither HTML nor a link, a picture or a column arises from it."""
+    return text.translate(_ESCAPES).replace("](", "]&#40;")
+
+
+def aligned(table: Table) -> str:
+    """A table in plain text, for a terminal: first column to the left, the others to the right."""
+    header, rows = table
+    widths = [max(len(row[n]) for row in (header, *rows)) for n in range(len(header))]
+    return "\n".join(
+        "  ".join(
+            text.ljust(width) if n == 0 else text.rjust(width)
+            for n, (text, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in (header, *rows)
+    )
+
+
+def mean(values: np.ndarray, digits: int = 1) -> str:
+    """Fractions as "71.3 ± 0.4", in percent: mean and, of several, standard deviation; nothing where there are none."""
+    if not len(values):
+        return ""
+    spread = f" ± {100 * values.std(ddof=1):.{digits}f}" if len(values) > 1 else ""
+    return f"{100 * values.mean():.{digits}f}{spread}"
+
+
+def signed(value: float) -> str:
+    """A difference of fractions in percentage points."""
+    return percent(value, "+.1f")
+
+
+def interval(bounds: Bounds, form: str = ".1f") -> str:
+    """Bounds in percent; nothing where they are not known."""
+    return "" if np.isnan(bounds[0]) else f"{percent(bounds[0], form)} to {percent(bounds[1], form)}"
+
+
+def percent(value: float, form: str) -> str:
+    """A fraction in percent."""
+    return f"{round(100 * value, 1) + 0.0:{form}}"  # + 0.0, so that there is no -0.0

@@ -1,0 +1,101 @@
+"""How sure one can be of a figure or of a difference: bootstrap, permutation, Holm's correction, McNemar's test.
+
+Clips of one recording location are not independent, so the bootstrap and the permutation test can take whole
+locations; a test that treats clips as independent says so.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.stats import binomtest, permutation_test
+
+_BLOCK = 250  # draws held in memory at a time
+
+
+def bootstrap(values: np.ndarray, units: Sequence[str], draws: int = 2000, seed: int = 0) -> np.ndarray:
+    """95 % percentile intervals of means over clips, drawing whole units with replacement.
+
+    All rows of ``values`` see the same draws, so that a difference of rows is a paired difference.
+
+    Args:
+        values: (..., clips), for instance 1 where a clip is right and 0 where it is wrong, or differences of such.
+        units: each clip's unit: its recording location; its own id for an interval over single clips.
+        draws: how often the units are drawn.
+        seed: of the drawing.
+
+    Returns:
+        (..., 2), lower and upper bounds; nan with fewer than two units.
+    """
+    totals, counts = totals_by(values, units)
+    if len(counts) < 2:
+        return np.full((*totals.shape[:-1], 2), np.nan)
+    random, means = np.random.default_rng(seed), []
+    for begin in range(0, draws, _BLOCK):
+        size = min(_BLOCK, draws - begin)
+        drawn = random.integers(len(counts), size=(size, len(counts)))
+        places = drawn + len(counts) * np.arange(size)[:, None]
+        times = np.bincount(places.ravel(), minlength=size * len(counts)).reshape(size, -1).astype(float)
+        means.append(totals @ times.T / (times @ counts))
+    return np.moveaxis(np.percentile(np.concatenate(means, axis=-1), [2.5, 97.5], axis=-1), 0, -1)
+
+
+def permutation_p(
+    values: np.ndarray, base: np.ndarray, units: Sequence[str], resamples: int = 9999, seed: int = 0
+) -> np.ndarray:
+    """Two-sided p of differences in accuracy, swapping whole units between each system and the base.
+
+    With so few units that all ways of swapping are no more than ``resamples``, all are taken and p is exact.
+
+    Args:
+        values: (systems, clips), the systems' right and wrong answers.
+        base: (clips,), those of the system they are compared to.
+        units: each clip's unit, its recording location.
+        resamples: how many ways of swapping are drawn.
+        seed: of the drawing.
+
+    Returns:
+        (systems,).
+    """
+    ours, _ = totals_by(values, units)
+    theirs = np.broadcast_to(totals_by(base, units)[0], ours.shape)
+
+    def difference(one: np.ndarray, other: np.ndarray, axis: int) -> np.ndarray:
+        return (one - other).sum(axis=axis)
+
+    return permutation_test(
+        (ours, theirs),
+        difference,
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=resamples,
+        batch=_BLOCK,
+        axis=-1,
+        rng=np.random.default_rng(seed),
+    ).pvalue
+
+
+def holm(p: Sequence[float]) -> np.ndarray:
+    """Holm's correction of a family of p values: (tests,), in the order given, at most 1."""
+    p = np.asarray(p, dtype=float)
+    order = np.argsort(p)
+    corrected = np.empty(len(p))
+    corrected[order] = np.maximum.accumulate((len(p) - np.arange(len(p))) * p[order]).clip(max=1)
+    return corrected
+
+
+def mcnemar(one: np.ndarray, other: np.ndarray) -> float:
+    """Exact two-sided McNemar's test of two systems' right answers, bool (clips,); treats clips as independent."""
+    only_one, only_other = int((one & ~other).sum()), int((other & ~one).sum())
+    return float(binomtest(only_one, only_one + only_other).pvalue) if only_one + only_other else 1.0
+
+
+def totals_by(values: np.ndarray, units: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Sums over the clips of each unit: (..., clips) → (..., units), and the number of clips of each, (units,)."""
+    names, of_clip = np.unique(np.asarray(units), return_inverse=True)
+    values = np.asarray(values, dtype=float)
+    totals = np.zeros((len(names), *values.shape[:-1]))
+    np.add.at(totals, of_clip, np.moveaxis(values, -1, 0))
+    return np.moveaxis(totals, 0, -1), np.bincount(of_clip)
+
+
+Bounds = tuple[float, float]

@@ -1,0 +1,127 @@
+"""The list of systems and of their runs: reads ``egs/systems.yaml`` and picks from it by name."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tagasc.scene.controls import CONTROLS
+from tagasc.scene.experiment import best_on_validation
+from tagasc.utils.cli import from_values
+from tagasc.utils.errors import SettingError, UserError
+from tagasc.utils.files import read_yaml
+
+TAGS_ALONE = "tags_alone"
+
+
+@dataclass(frozen=True)
+class System:
+    """One row or cell of the paper's tables: a record of ``egs/systems.yaml``.
+
+    Args:
+        concat: where tags are concatenated (section 3.1): ``code`` appends them to the code, ``code_fc`` transforms
+            that concatenation into a new code, ``before_code`` appends them to the pooled features.
+        concat_layers: layers that transform the tags before concatenation.
+        heads: heads of the attention (section 3.2); 0 is no attention.
+        attention_layers: layers that transform the tags before the attention's projection.
+        shared: one transform feeds both methods (Table 5) instead of one each (Table 4).
+    """
+
+    concat: Literal["none", "code", "code_fc", "before_code"] = "none"
+    concat_layers: int = 0
+    heads: int = 0
+    attention_layers: int = 0
+    shared: bool = False
+
+    def __post_init__(self) -> None:
+        if min(self.concat_layers, self.heads, self.attention_layers) < 0:
+            raise SettingError("concat_layers, heads and attention_layers must not be negative")
+        if self.concat_layers and self.concat != "before_code":
+            raise SettingError("concat_layers needs concat: before_code")
+        if self.attention_layers and not self.heads:
+            raise SettingError("attention_layers needs heads")
+        both = self.concat == "before_code" and self.heads > 0
+        if self.shared and not (both and self.concat_layers == self.attention_layers):
+            raise SettingError("shared needs concat: before_code, heads, and concat_layers equal to attention_layers")
+
+    @property
+    def uses_tags(self) -> bool:
+        """Whether the system sees tags at all."""
+        return self.concat != "none" or self.heads > 0
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A system, with the clips' own tags or with those of a control (see ``tagasc.scene.controls``)."""
+
+    system: System
+    control: str = ""
+
+
+def read_systems(path: Path) -> dict[str, dict[str, System]]:
+    """Read systems grouped by table.
+
+    Raises:
+        UserError: the file is absent or not YAML, a record is impossible, or a name stands twice.
+    """
+    tables = read_yaml(path, "give a file of systems")
+    if not isinstance(tables, dict) or not all(isinstance(records, dict) for records in tables.values()):
+        raise UserError(f"{path} must hold tables of named records; see egs/systems.yaml")
+    names = [name for records in tables.values() for name in records]
+    doubled = [name for name in names if names.count(name) > 1 or name in tables or name in ("all", TAGS_ALONE)]
+    if doubled:
+        raise UserError(f"{path}: {doubled[0]} names two things; rename one")
+    return {
+        table: {name: from_values(System, record or {}, f"{path}, {name}") for name, record in records.items()}
+        for table, records in tables.items()
+    }
+
+
+def select(
+    tables: dict[str, dict[str, System]], wanted: Sequence[str], path: Path, experiment: Path | None = None
+) -> dict[str, Variant]:
+    """Pick systems by name, by table, or ``all``, each once, in the order asked for.
+
+    ``NAME@CONTROL`` is that system with altered tags; ``@CONTROL`` alone is the control of the tag system that was
+    best on validation in ``experiment``.
+
+    Raises:
+        UserError: a name that is none of these, or ``@CONTROL`` before any tag system has been trained.
+    """
+    every = {name: Variant(system) for records in tables.values() for name, system in records.items()}
+    chosen: dict[str, Variant] = {}
+    for name in wanted:
+        if name == "all":
+            chosen |= every
+        elif name in tables:
+            chosen |= {one: every[one] for one in tables[name]}
+        elif name in every:
+            chosen[name] = every[name]
+        elif "@" in name:
+            name = _of_the_best(name, every, experiment) if name.startswith("@") else name
+            chosen[name] = _controlled(name, every, path)
+        else:
+            known = ", ".join([*tables, *list(every)[:4]])
+            raise UserError(f"there is no system {name!r} in {path}; take all, {known}, …")
+    if not chosen:
+        raise UserError(f"no system is named; take all, {', '.join(tables)}, or names out of {path}")
+    return chosen
+
+
+def _of_the_best(name: str, every: dict[str, Variant], experiment: Path | None) -> str:
+    with_tags = [one for one, variant in every.items() if variant.system.uses_tags]
+    best = best_on_validation(experiment, with_tags) if experiment is not None else None
+    if best is None:
+        raise UserError(f"{name} is the control of the best trained tag system, and none is trained; name a system")
+    return best + name
+
+
+def _controlled(name: str, every: dict[str, Variant], path: Path) -> Variant:
+    base, _, control = name.partition("@")
+    if base not in every:
+        raise UserError(f"there is no system {base!r} in {path}, so no {name}")
+    if control not in CONTROLS:
+        raise UserError(f"{name}: there is no control {control!r}; take one of {', '.join(CONTROLS)}")
+    if not every[base].system.uses_tags:
+        raise UserError(f"{name}: {base} uses no tags, so there are none to alter")
+    return Variant(every[base].system, control)

@@ -1,0 +1,168 @@
+"""The raw-waveform trunk of the scene network (paper, Table 1), in its two readings.
+
+Table 1 and the parameter count of Table 6 contradict each other. ``table1`` is the paper's text; ``released`` is the
+authors' released code of their earlier system [21], which Table 6 fits to the parameter. Both are configurations of
+one class: ``egs/dcase2019/conf/trunk_table1.yaml`` and ``trunk_released.yaml``.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from math import inf
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tagasc.scene.pooling import POOL, pooled_activation
+from tagasc.utils.errors import SettingError
+
+STRIDE = 12
+
+
+@dataclass(frozen=True)
+class TrunkConfig:
+    """The shape of the trunk and of the code layer behind it.
+
+    Args:
+        stem_filters: filters of the strided convolution.
+        block_filters: filters of each residual block.
+        shortcut_convolution: where a block changes the number of filters, the shortcut is a convolution; without
+            this option such a change is an error.
+        extra_convolution: one more convolution (length 1, padding 3) after the last block.
+        slope: negative slope of every LeakyReLU.
+        code_size: values of the code.
+        output_bias: whether the output layer has a bias.
+    """
+
+    stem_filters: int = 128
+    block_filters: tuple[int, ...] = (128,) * 7
+    shortcut_convolution: bool = False
+    extra_convolution: bool = False
+    slope: float = 0.3
+    code_size: int = 64
+    output_bias: bool = True
+
+    def __post_init__(self) -> None:
+        widths = (self.stem_filters, *self.block_filters)
+        if min(*widths, self.code_size) < 1 or len(widths) < 2:
+            raise SettingError("stem_filters, block_filters and code_size must be positive")
+        if not 0 <= self.slope < inf:  # the activation may follow the pooling only where it does not fall
+            raise SettingError("slope must not be negative")
+        if len(set(widths)) > 1 and not self.shortcut_convolution:
+            raise SettingError("block_filters change the number of filters; set shortcut_convolution: true")
+
+    @property
+    def filters(self) -> int:
+        """Filters f of the feature map M (eq. 1)."""
+        return self.block_filters[-1]
+
+    def least_frames(self) -> int:
+        """Sample frames, after pre-emphasis, that give a feature map of one frame."""
+        return STRIDE * POOL ** len(self.block_filters)
+
+
+class Stem(nn.Linear):
+    """Strided convolution; filter length equals stride, so that it is one matrix product over frames of 12 samples."""
+
+    layout = torch.channels_last
+
+    def __init__(self, channels: int, filters: int) -> None:
+        super().__init__(STRIDE * channels, filters)
+
+    def forward(self, wave: Tensor, biased: bool = True) -> Tensor:
+        """(batch, frames, channels) → (batch, filters, 1, frames // 12)."""
+        frames = wave.shape[1] // STRIDE
+        x = wave[:, : frames * STRIDE].reshape(wave.shape[0], 1, frames, -1)
+        x = F.linear(x, self.weight, self.bias if biased else None)
+        return x.permute(0, 3, 1, 2).contiguous(memory_format=self.layout)
+
+
+class Convolution(nn.Conv2d):
+    """Convolution over sequences that are held as images of height 1."""
+
+    def __init__(self, inputs: int, filters: int, length: int = 3, padding: int = 1) -> None:
+        super().__init__(inputs, filters, (1, length), padding=(0, padding))
+
+    def forward(self, x: Tensor, biased: bool = True) -> Tensor:
+        """(batch, inputs, 1, frames) → (batch, filters, 1, frames + 2 · padding + 1 - length)."""
+        return F.conv2d(x, self.weight, self.bias if biased else None, padding=self.padding)
+
+
+def normalised(layer: Stem | Convolution, norm: nn.BatchNorm2d | nn.Identity, x: Tensor) -> Tensor:
+    """Batch normalisation of what a layer makes of ``x``.
+
+    While it trains, the layer's bias is left out, since normalisation subtracts it again with the mean: it has no
+    gradient, stays as it was initialised, and saves two passes over memory. The running mean holds it, for evaluation.
+    Batches are not counted, since nothing reads the count.
+    """
+    if not norm.training:
+        return norm(layer(x))
+    bias = layer.bias.detach()
+    mean = norm.running_mean - bias
+    y = F.batch_norm(
+        layer(x, biased=False), mean, norm.running_var, norm.weight, norm.bias, True, norm.momentum, norm.eps
+    )
+    norm.running_mean.copy_(mean + bias)
+    return y
+
+
+class Block(nn.Module):
+    """Residual block: conv-BN-LeakyReLU-conv-BN, plus the shortcut, then LeakyReLU and max-pool of 3."""
+
+    def __init__(self, inputs: int, filters: int, slope: float) -> None:
+        super().__init__()
+        self.slope = slope
+        self.conv1, self.norm1 = Convolution(inputs, filters), nn.BatchNorm2d(filters)
+        self.conv2, self.norm2 = Convolution(filters, filters), nn.BatchNorm2d(filters)
+        self.shortcut = Convolution(inputs, filters) if inputs != filters else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, inputs, 1, frames) → (batch, filters, 1, frames // 3)."""
+        y = F.leaky_relu(normalised(self.conv1, self.norm1, x), self.slope)
+        y = normalised(self.conv2, self.norm2, y) + self.shortcut(x)
+        return pooled_activation(y, self.slope)
+
+
+class Trunk(nn.Module):
+    """Waveform to feature map: ``first``, the other blocks, ``last``.
+
+    Sequences are held as images of height 1; channels last, unless ``lay_out`` says otherwise.
+    """
+
+    def __init__(self, config: TrunkConfig, channels: int = 2) -> None:
+        super().__init__()
+        self.slope = config.slope
+        self.stem = Stem(channels, config.stem_filters)
+        self.stem_norm = nn.BatchNorm2d(config.stem_filters)
+        widths = (config.stem_filters, *config.block_filters)
+        pairs = pairwise(widths)
+        self.blocks = nn.Sequential(*(Block(inputs, filters, config.slope) for inputs, filters in pairs))
+        self.extra = Convolution(widths[-1], widths[-1], 1, 3) if config.extra_convolution else None
+        self.extra_norm = nn.BatchNorm2d(widths[-1]) if config.extra_convolution else None
+        self.lay_out(torch.channels_last)
+
+    def lay_out(self, layout: torch.memory_format) -> None:
+        """Choose the layout in memory of weights and of what is computed; the values are the same."""
+        self.stem.layout = layout
+        self.to(memory_format=layout)
+
+    def forward(self, wave: Tensor) -> Tensor:
+        """Compute the feature map M.
+
+        Args:
+            wave: (batch, frames, channels), pre-emphasised; 479,999 frames for 10 s.
+
+        Returns:
+            (batch, filters, time); for 10 s time is 18, or 24 with the extra convolution.
+        """
+        return self.last(self.blocks[1:](self.first(wave)))
+
+    def first(self, wave: Tensor) -> Tensor:
+        """Strided convolution and first block."""
+        return self.blocks[0](F.leaky_relu(normalised(self.stem, self.stem_norm, wave), self.slope))
+
+    def last(self, x: Tensor) -> Tensor:
+        """The feature map, from the last block's output."""
+        if self.extra is not None:
+            x = F.leaky_relu(normalised(self.extra, self.extra_norm, x), self.slope)
+        return x.squeeze(2)

@@ -1,0 +1,117 @@
+"""The settings of the tagger's training. The defaults are the published ones (Akiyama & Sato [13])."""
+
+from dataclasses import dataclass
+from math import inf
+from typing import Literal
+
+from tagasc.utils.errors import SettingError
+
+
+@dataclass(frozen=True)
+class TaggerTraining:
+    """How the tagger is trained: stage 1, and whatever both stages share.
+
+    Args:
+        epochs: number of epochs of stage 1; one epoch is one pass over the fold's curated training clips.
+        cycle: epochs after which the learning rate's cosine starts again.
+        batch: clips per step and stream.
+        learning_rate: highest, of Adam.
+        least_learning_rate: lowest.
+        crop_frames: spectrogram frames of a random crop; shorter clips are zero-padded at a random place.
+        mixup_alpha: λ ~ Beta(alpha, alpha) per clip, within the same pool of clips.
+        gain: factor on the power spectrogram, uniform between these.
+        mask_half_width: half-width of the frequency mask in mel bands, uniform between these.
+        probability: of each of the three augmentations.
+        folds: number of folds over the curated clips.
+        fold_seed: of the shuffle before folding.
+        leave_out: curated clips not to train on, by id.
+        joint_pass: pass all streams through the trunk together; batch normalisation then sees them as one, which is
+            other mathematics than published.
+    """
+
+    epochs: int = 512
+    cycle: int = 64
+    batch: int = 64
+    learning_rate: float = 1e-3
+    least_learning_rate: float = 1e-6
+    crop_frames: int = 512
+    mixup_alpha: float = 1.0
+    gain: tuple[float, float] = (0.9, 1.1)
+    mask_half_width: tuple[int, int] = (8, 31)
+    probability: float = 0.5
+    folds: int = 5
+    fold_seed: int = 42
+    leave_out: tuple[str, ...] = ()
+    joint_pass: bool = False
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.cycle < 1 or self.batch < 2 or self.crop_frames < 1:
+            raise SettingError("epochs, cycle and crop_frames must be at least 1, batch at least 2")
+        if not 0 < self.least_learning_rate <= self.learning_rate < inf:
+            raise SettingError("learning_rate and least_learning_rate must be positive, the least not above the other")
+        if self.folds < 2:
+            raise SettingError("folds must be at least 2")
+        if not 0 <= self.probability <= 1 or not 0 < self.mixup_alpha < inf:
+            raise SettingError("probability must lie in 0..1, mixup_alpha be positive")
+        if not 0 <= self.mask_half_width[0] <= self.mask_half_width[1] or not 0 < self.gain[0] <= self.gain[1] < inf:
+            raise SettingError("mask_half_width and gain are ranges: lower end first, not negative")
+
+
+@dataclass(frozen=True)
+class SemiTraining:
+    """What stage 2 adds.
+
+    Args:
+        epochs: number of epochs of stage 2.
+        consistency: weight of the mean squared error to the soft targets.
+        noisy_folds: fold k's semi stream leaves out the k-th of so many parts of the noisy clips.
+        slice_part: part of a crop's length that is kept, uniform between these, zero elsewhere.
+        slice_probability: how often a crop is sliced so, in every stream.
+    """
+
+    epochs: int = 448
+    consistency: float = 20.0
+    noisy_folds: int = 5
+    slice_part: tuple[float, float] = (0.25, 1.0)
+    slice_probability: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.noisy_folds < 2 or not 0 <= self.consistency < inf:
+            raise SettingError("epochs must be at least 1, noisy_folds at least 2, consistency not negative")
+        if not 0 < self.slice_part[0] <= self.slice_part[1] <= 1 or not 0 <= self.slice_probability <= 1:
+            raise SettingError("slice_part is a range within 0..1, lower end first; slice_probability lies in 0..1")
+
+
+@dataclass(frozen=True)
+class PseudoLabels:
+    """How the noisy clips' soft targets are made.
+
+    Args:
+        models: the fold's own snapshots, or those of all folds. The latter have trained on the fold's held-out clips,
+            so that stage 2's validation on these leaks.
+        sharpness: power that the probabilities are raised to before they are divided by their sum.
+    """
+
+    models: Literal["own", "all"] = "own"
+    sharpness: float = 2.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.sharpness < inf:
+            raise SettingError("sharpness must be positive")
+
+
+@dataclass(frozen=True)
+class Inference:
+    """How a trained tagger is used.
+
+    Args:
+        models: mean of every snapshot of every trained fold, or the best single one, chosen out-of-fold.
+        pads: silent spectrogram frames put before and behind a clip; the mean is taken over several.
+    """
+
+    models: Literal["mean", "best"] = "mean"
+    pads: tuple[int, ...] = (8, 64)
+
+    def __post_init__(self) -> None:
+        if not self.pads or min(self.pads) < 0:
+            raise SettingError("pads must be one or more numbers of frames, not negative")

@@ -1,0 +1,139 @@
+"""Turns a typed function into a program: options, configuration files, and errors of one line."""
+
+import errno
+import inspect
+import os
+import re
+import signal
+import sys
+from argparse import ArgumentError
+from collections.abc import Callable
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, is_dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+from jsonargparse import ArgumentParser, auto_cli
+
+from tagasc.utils.errors import UserError
+from tagasc.utils.log import log, start_logging
+from tagasc.utils.processes import peak
+
+Config = TypeVar("Config")
+_SYSTEM = {
+    errno.ENOSPC: "the disk is full; free some space and run the same command again",
+    errno.EDQUOT: "the disk quota is used up; free some space and run the same command again",
+    errno.EFBIG: "the file may not grow so large; raise the limit, or free some space and run the same command again",
+    errno.ENOMEM: "the memory is full; free some, or choose smaller settings",
+    errno.EACCES: "no permission; check who owns it",
+    errno.EROFS: "the file system is read-only; choose another place to write to",
+    errno.ENOENT: "no such file or folder; check the path",
+    errno.ENOTDIR: "a file stands where a folder is needed; check the path",
+    errno.EISDIR: "a folder stands where a file is needed; check the path",
+}
+
+
+def run(main: Callable[..., None], positional: bool = False) -> None:
+    """Run ``main`` as a command-line program.
+
+    Each parameter of ``main`` is an option (with ``positional``, those without a default are arguments); dataclass
+    parameters are groups of options, and ``--config FILE.yaml`` sets any of them. Exit status: 0 done, 1 bad input,
+    2 bad options, 3 some runs of several failed, 130 interrupted.
+    """
+    start_logging()
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        auto_cli(
+            main, args=_spelt_out(main, sys.argv[1:]), as_positional=positional, exit_on_error=False, allow_abbrev=False
+        )
+        log.debug("at most %s", peak())
+    except ArgumentError as error:
+        _stop(f"{_one_line(error)}; see --help", 2)
+    except UserError as error:
+        _stop(str(error), error.status)
+    except UnicodeDecodeError as error:
+        _stop(f"{_holding(error.object)} is not UTF-8 text; save it as UTF-8", 1)
+    except KeyboardInterrupt:
+        _stop("interrupted; the same command goes on where this stopped", 130)
+    except OSError as error:
+        if error.errno not in _SYSTEM:
+            raise
+        _stop(f"{error.filename or 'writing'}: {_SYSTEM[error.errno]}", 1)
+    except BrokenProcessPool:
+        _stop("a worker process died, most likely for want of memory or disk; free some, or lower --nj", 1)
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's, which not every program imports
+            raise
+        _stop("the GPU's memory is full; choose a smaller batch, or free the GPU", 1)
+
+
+def from_values(cls: type[Config], values: Any, where: str) -> Config:
+    """Build a configuration dataclass from plain values, each checked against its field's type.
+
+    Raises:
+        UserError: names ``where`` and the key that is unknown or of the wrong type.
+    """
+    if not isinstance(values, dict):
+        raise UserError(f"{where} must be a mapping of settings, not {values!r}")
+    parser = _parser(cls)
+    try:
+        return parser.instantiate(parser.parse_object({"it": values})).it
+    except (ArgumentError, ValueError, TypeError) as error:
+        said = re.sub(r"Group 'it' does not accept option '(.*?)'", r"there is no setting '\1'", _one_line(error))
+        raise UserError(f"{where}: {said.replace('it.', '')}") from None
+
+
+@cache
+def _parser(cls: type) -> ArgumentParser:
+    parser = ArgumentParser(exit_on_error=False, allow_abbrev=False)
+    parser.add_class_arguments(cls, "it")
+    return parser
+
+
+def plain(value: Any) -> Any:
+    """Dataclasses, paths and tuples as what JSON can hold."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return plain(asdict(value))
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _spelt_out(main: Callable[..., None], arguments: list[str]) -> list[str]:
+    """Options as jsonargparse wants them: ``--allow-partial`` becomes ``--allow_partial true``."""
+    flags = {name for name, parameter in inspect.signature(main).parameters.items() if parameter.annotation is bool}
+    spelt: list[str] = []
+    for place, argument in enumerate(arguments):
+        name, equals, value = argument.partition("=")
+        if name.startswith("--"):
+            name = name.replace("-", "_").replace("__", "--", 1)
+        spelt.append(name + equals + value)
+        following = arguments[place + 1 : place + 2]
+        if name[2:] in flags and name.startswith("--") and not equals and following not in (["true"], ["false"]):
+            spelt.append("true")
+    return spelt
+
+
+def _holding(content: bytes) -> str:
+    """The file among the arguments that has this content, since an error of decoding does not name it."""
+    for argument in sys.argv[1:]:
+        name = argument.rpartition("=")[2]
+        if os.path.isfile(name) and os.path.getsize(name) == len(content) and Path(name).read_bytes() == content:
+            return name
+    return "a file that was read"
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
+
+
+def _stop(message: str, status: int) -> None:
+    log.error("error: %s", message)
+    sys.exit(status)

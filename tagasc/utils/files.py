@@ -1,0 +1,155 @@
+"""Files that are whole or absent: everything is written beside its place and renamed into it."""
+
+import hashlib
+import json
+import os
+import shutil
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.lib.npyio import NpzFile
+
+from tagasc.utils.errors import UserError
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yield a path to write to; on success it becomes ``path``, on failure it vanishes.
+
+    The yielded name keeps the suffix of ``path``, since some writers choose their format by it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        yield beside
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty folder to fill; on success it becomes ``path`` (replacing an old one), on failure it vanishes."""
+    beside = path.with_name(f".partial.{path.name}")  # a fixed name, so that what a killed run left is cleared here
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    try:
+        yield beside
+        put_folder(beside, path)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def put_folder(source: Path, target: Path) -> None:
+    """Rename the folder ``source`` to ``target``; an old ``target`` is removed only after it has been moved aside."""
+    aside = target.with_name(f".{os.getpid()}.old.{target.name}")
+    if target.exists():
+        os.replace(target, aside)
+    os.replace(source, target)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text, whole or not at all."""
+    with whole_file(path) as beside:
+        beside.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` as indented JSON, whole or not at all."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path, made_by: str) -> Any:
+    """Read JSON; ``made_by`` names the stage or program that writes the file, for the error.
+
+    Raises:
+        UserError: the file is absent or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist; {made_by} makes it") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not JSON ({error}); delete it and let {made_by} make it again") from None
+
+
+def read_yaml(path: Path, remedy: str) -> Any:
+    """Read YAML in which no mapping has a key twice; ``remedy`` says what to do where the file is absent.
+
+    Raises:
+        UserError: the file is absent, or is not such YAML.
+    """
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), _EachKeyOnce)
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist; {remedy}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+
+
+class _EachKeyOnce(yaml.SafeLoader):
+    """Refuses a key that stands twice, of which others take the last."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        for number, (key, _) in enumerate(node.value):
+            if key.value in [earlier.value for earlier, _ in node.value[:number]]:
+                raise yaml.MarkedYAMLError(problem=f"{key.value!r} stands twice", problem_mark=key.start_mark)
+        return node
+
+
+def digest(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal; of an ``.npz`` that of its arrays, without the record in it."""
+    if path.suffix != ".npz":
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    whole = hashlib.sha256()
+    try:
+        with NpzFile(path, allow_pickle=False) as arrays:  # np.load takes other formats too
+            for name in sorted(set(arrays.files) - {"made_from"}):
+                value = np.ascontiguousarray(arrays[name])
+                whole.update(f"{name} {value.dtype} {value.shape}".encode())
+                whole.update(value.tobytes())
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error):
+        return "not readable"
+    return whole.hexdigest()
+
+
+def write_npz(path: Path, record: dict[str, Any], **arrays: np.ndarray) -> None:
+    """Write arrays, with the record of what they were made from, whole or not at all."""
+    with whole_file(path) as beside:
+        np.savez(beside, made_from=np.array(json.dumps(record)), **arrays)
+
+
+def read_npz(path: Path, names: tuple[str, ...], made_by: str) -> dict[str, np.ndarray]:
+    """Read the named arrays, without pickle.
+
+    Raises:
+        UserError: the file is absent, no ``.npz``, or lacks an array.
+    """
+    try:
+        with NpzFile(path, allow_pickle=False) as file:  # np.load takes other formats too
+            return {name: file[name] for name in names}
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist; {made_by} makes it") from None
+    except KeyError as error:
+        raise UserError(f"{path} lacks the array {error.args[0]}; it should hold {', '.join(names)}") from None
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"{path} is not a readable .npz file ({error}); make it again with {made_by}") from None
+
+
+def read_record(path: Path) -> dict[str, Any] | None:
+    """What an ``.npz`` was made from; None if it is absent or does not say."""
+    try:
+        with NpzFile(path, allow_pickle=False) as file:
+            record = json.loads(str(file["made_from"]))
+    except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error):
+        return None
+    return record if isinstance(record, dict) else None

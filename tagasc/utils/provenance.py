@@ -1,0 +1,102 @@
+"""What a result was made from: configuration, inputs by hash, versions, commit and command.
+
+Two records describe the same result when step, configuration and input hashes agree; time, machine and versions are
+kept for the reader, and do not make a result outdated.
+"""
+
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from datetime import UTC, datetime
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from tagasc.utils.cli import plain
+from tagasc.utils.files import digest, write_json
+
+NAME = "made_from.json"
+_PACKAGES = ("torch", "torchaudio", "torchvision", "lhotse", "scikit-learn", "numpy", "soundfile")
+
+
+def made_from(step: str, config: dict[str, Any], inputs: dict[str, Path | str]) -> dict[str, Any]:
+    """Describe a result about to be made.
+
+    Args:
+        step: the program's name.
+        config: every setting that the result depends on.
+        inputs: by name, the files that it depends on (their bytes are hashed), or ready hashes as strings.
+    """
+    hashes = {name: digest(item) if isinstance(item, Path) else item for name, item in sorted(inputs.items())}
+    return {
+        "step": step,
+        "config": plain(config),
+        "inputs": hashes,
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": _commit(),
+        "versions": _versions(),
+        "machine": {"system": platform.platform(), "processors": os.cpu_count()},
+    }
+
+
+def difference(old: dict[str, Any], new: dict[str, Any]) -> str | None:
+    """Say in a few words why ``old`` is not ``new``; None where they describe the same result."""
+    if old.get("step") != new["step"]:
+        return f"made by {old.get('step')}, not {new['step']}"
+    for kind in ("config", "inputs"):
+        before, after = flat(old.get(kind, {})), flat(new[kind])
+        for key in sorted(before.keys() | after.keys()):
+            if before.get(key) != after.get(key):
+                if kind == "inputs":
+                    return f"its input {key} has changed since"
+                return f"{key} was {before.get(key)!r} and is {after.get(key)!r}"
+    return None
+
+
+def read(folder: Path) -> dict[str, Any] | None:
+    """The record kept in a result's folder, or None."""
+    try:
+        record = json.loads((folder / NAME).read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def write(folder: Path, record: dict[str, Any]) -> None:
+    """Keep a record in a result's folder."""
+    write_json(folder / NAME, record)
+
+
+def flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested settings by their dotted names."""
+    if not isinstance(value, dict):
+        return {prefix: value}
+    parts = [flat(item, f"{prefix}.{key}" if prefix else str(key)) for key, item in value.items()]
+    return {key: item for part in parts for key, item in part.items()}
+
+
+@cache
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "absent"
+    return found
+
+
+@cache
+def _commit() -> str:
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return commit + (" with changes" if changed else "")

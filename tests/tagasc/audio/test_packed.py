@@ -1,0 +1,71 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tagasc.audio.packed import PackedAudio
+from tagasc.audio.store import AudioStore
+from tagasc.audio.waveform import preemphasis
+from tagasc.utils.errors import UserError
+
+
+def write_packed(folder, waves, dtype=np.int16, channels=1):
+    folder.mkdir()
+    flat = np.concatenate(waves).reshape(-1, channels).astype(dtype)
+    np.save(folder / "audio.npy", flat)
+    starts = np.concatenate([[0], np.cumsum([len(wave) for wave in waves])]).tolist()
+    clips = [
+        {
+            "id": f"c{n}",
+            "start": starts[n],
+            "frames": len(wave),
+            "labels": ["x"],
+            "location": "",
+            "usage": "",
+            "crc32": 0,
+        }
+        for n, wave in enumerate(waves)
+    ]
+    index = {"format": 1, "sampling_rate": 100, "channels": channels, "clips": clips}
+    (folder / "index.json").write_text(json.dumps(index))
+    return PackedAudio(folder)
+
+
+@given(length=st.integers(1, 30), start=st.integers(-60, 60), frames=st.integers(1, 50))
+def test_windows_mirror_like_numpy(tmp_path_factory, length, start, frames):
+    waves = [np.arange(100, 105), np.arange(length), np.arange(200, 203)]
+    store = AudioStore(write_packed(tmp_path_factory.mktemp("packed") / "p", waves, np.float32), torch.device("cpu"))
+    window = store.windows(torch.tensor([1]), torch.tensor([start]), frames)[0, :, 0]
+    padding = 200
+    whole = np.pad(np.arange(length), padding, mode="reflect" if length > 1 else "edge")
+    assert window.tolist() == whole[padding + start : padding + start + frames].tolist()
+
+
+def test_int16_comes_back_in_units_of_full_scale(tmp_path):
+    store = AudioStore(write_packed(tmp_path / "p", [np.array([-32768, 0, 16384])]), torch.device("cpu"))
+    assert store.windows(torch.tensor([0]), torch.tensor([0]), 3)[0, :, 0].tolist() == [-1.0, 0.0, 0.5]
+
+
+def test_preemphasis_drops_the_first_sample_and_scales():
+    wave = torch.randn(2, 480, 2)
+    found = preemphasis(wave)
+    assert found.shape == (2, 479, 2)
+    expected = (wave[1, 5, 1] - 0.97 * wave[1, 4, 1]) * 32000
+    torch.testing.assert_close(found[1, 4, 1], expected)
+
+
+def test_an_index_that_does_not_fit_its_samples_is_refused(tmp_path):
+    write_packed(tmp_path / "p", [np.arange(5)])
+    np.save(tmp_path / "p" / "audio.npy", np.zeros((4, 1), np.int16))
+    with pytest.raises(UserError, match="does not fit"):
+        PackedAudio(tmp_path / "p")
+
+
+def test_a_pickled_array_is_refused(tmp_path):
+    write_packed(tmp_path / "p", [np.arange(5)])
+    np.save(tmp_path / "p" / "audio.npy", np.array([{"a": 1}] * 5).reshape(5, 1), allow_pickle=True)
+    with pytest.raises(UserError, match="not whole"):
+        PackedAudio(tmp_path / "p")

@@ -1,0 +1,178 @@
+import numpy as np
+import pytest
+
+from tagasc.report.comparison import Study, differences, intervals
+from tagasc.report.markdown import aligned, markdown
+from tagasc.report.results import Clips, Run, SystemResult
+from tagasc.report.sections import verdict
+from tagasc.report.tables import (
+    accuracy_table,
+    chosen_table,
+    class_table,
+    control_table,
+    difference_table,
+    most_telling,
+)
+
+CLIPS = Clips(
+    np.arange(7).astype(str),
+    np.array(["test"] * 6 + ["unused"]),
+    np.array(["bus", "bus", "park", "park", "tram", "tram", "bus"]),
+    np.array(["a", "a", "b", "b", "c", "c", "d"]),
+)
+
+
+def run(seed, named, validation, paper=None, final=None):
+    named, scores = np.array(named), {}
+    for split in ("test", "test+unused"):
+        right = float((named == CLIPS.scenes)[CLIPS.of(split)].mean())
+        scores[split] = {"clips": int(CLIPS.of(split).sum()), "accuracy": right, "class_averaged": right}
+    chosen = {"kernel": "rbf", "C": 1.0, "validation_accuracy": 0.1}
+    machines = {"svm": {"chosen": chosen, "scores": scores}, "softmax": {"scores": scores}}
+    epochs = [{"epoch": 1, "loss": 1.0, "validation_accuracy": validation}]
+    history = {"best_epoch": 1, "epochs": epochs, "parameters": 1234567}
+    return Run(seed, machines, {"svm": CLIPS.places(named)}, history, {}, paper, final)
+
+
+def system(name, *runs):
+    return SystemResult(name, CLIPS, list(runs))
+
+
+BASE = system("baseline", run(1, ["bus", "park", "park", "bus", "tram", "bus", "bus"], 0.5))
+TAGS = system(
+    "att_h2_l1",
+    run(1, ["bus", "bus", "park", "bus", "tram", "tram", "tram"], 0.6),
+    run(2, ["bus", "bus", "park", "park", "tram", "tram", "tram"], 0.8),
+)
+ORACLE = system("att_h2_l1@oracle", run(1, CLIPS.scenes, 1.0))
+
+
+def rows_of(table):
+    header, rows = table
+    return [dict(zip(header, row, strict=True)) for row in rows]
+
+
+def test_accuracies_and_seeds():
+    results = [BASE, TAGS]
+    base, tags = rows_of(accuracy_table(results, "test", intervals(results, "test")))
+    assert (base["SVM %"], base["seeds"], base["validation %"]) == ("50.0", "1", "50.0")
+    assert tags["SVM %"] == "91.7 ± 11.8"
+    assert tags["validation %"] == "70.0 ± 14.1"
+    assert tags["parameters"] == "1,234,567"
+    assert "final fit %" not in tags  # nobody has one
+    assert "SVM, standardised codes %" not in tags
+    assert tags["selected on test %"] == "not run"
+
+
+def test_the_papers_protocol_takes_the_best_epoch_and_kernel_of_each_seed_and_says_what_it_trained_on():
+    epochs = [{"epoch": 1, "kernel": "rbf", "test": 0.5}, {"epoch": 2, "kernel": "sigmoid", "test": 0.7}]
+    one = run(1, CLIPS.scenes, 0.5, {"trained_on": "train", "epochs": epochs})
+    other = run(2, CLIPS.scenes, 0.5, {"trained_on": "train", "epochs": [{"epoch": 1, "kernel": "rbf", "test": 0.6}]})
+    result = system("codecat", one, other)
+    row = rows_of(accuracy_table([result], "test", intervals([result], "test")))[0]
+    assert row["selected on test %"] == "65.0 ± 7.1"
+    assert row["trained on"] == "train"
+    row = rows_of(accuracy_table([result], "test+unused", intervals([result], "test+unused")))[0]
+    assert row["selected on test %"] == "not run"
+
+
+def test_a_final_fit_has_its_own_column():
+    final = {"svm": {"scores": {"test": {"accuracy": 0.75}}}}
+    result = system("codecat", run(1, CLIPS.scenes, 0.5, final=final))
+    assert rows_of(accuracy_table([result], "test", intervals([result], "test")))[0]["final fit %"] == "75.0"
+
+
+def test_differences_to_the_baseline():
+    gains = differences([BASE, TAGS, ORACLE], BASE, "test")
+    assert set(gains) == {"att_h2_l1", "att_h2_l1@oracle"}
+    assert gains["att_h2_l1"].mean == pytest.approx(2.5 / 6)
+    assert gains["att_h2_l1"].turned().by_location[0] == -gains["att_h2_l1"].by_location[1]
+    # Three locations, differences 1, 0.5 and 1 clips: of 8 ways of swapping, only two are as far from 0.
+    assert gains["att_h2_l1"].p == pytest.approx(2 / 8)
+    # Seed 1, which both have: right in two clips that the baseline misses, wrong in none that it has.
+    assert gains["att_h2_l1"].mcnemar == pytest.approx(2 / 4)
+    table = rows_of(difference_table(gains, ["att_h2_l1"], {"att_h2_l1": 0.5}))
+    assert [row["system"] for row in table] == ["att_h2_l1"]
+    assert (table[0]["p, locations swapped"], table[0]["Holm's p"]) == ("0.2500", "0.5000")
+
+
+def test_what_is_shown_says_what_is_known_of_other_seeds():
+    wrong, right = ["park", "park", "bus", "bus", "bus", "bus", "bus"], CLIPS.scenes.tolist()
+    base, tags = (
+        system(name, *(run(seed, named, 0.5) for seed in (1, 2, 3)))
+        for name, named in (("baseline", wrong), ("codecat", right))
+    )
+    tags.runs[0] = run(1, [*right[:3], "bus", *right[4:]], 0.5)  # one of six clips fewer
+    sure = differences([base, tags], base, "test")["codecat"]
+    assert sure.spread == pytest.approx(np.std([5 / 6, 1, 1], ddof=1))
+    assert verdict(sure, "a gain", "a loss") == "a gain is shown (standard deviation over seeds: 9.6 points)"
+    assert verdict(sure.turned(), "a gain", "a loss") == "a loss is shown (standard deviation over seeds: 9.6 points)"
+    del base.runs[2]
+    two = differences([base, tags], base, "test")["codecat"]
+    assert verdict(two, "a gain", "a loss") == "a gain is shown, by these trainings alone (another seed may turn it)"
+    none = differences([base, system("codecat", *base.runs)], base, "test")["codecat"]
+    assert verdict(none, "a gain", "a loss").startswith("a gain is not shown, by these trainings alone")
+
+
+def test_holms_correction_is_over_all_systems_compared_whatever_their_table(tmp_path):
+    third = system("codecat", *TAGS.runs)  # of Table 2; att_h2_l1 is of Table 3, and a control is in no family
+    study = Study(tmp_path, [BASE, TAGS, third, ORACLE], {}, TAGS, tmp_path, tmp_path)
+    assert study.holms_p == {"att_h2_l1": pytest.approx(0.5), "codecat": pytest.approx(0.5)}
+    assert Study(tmp_path, [BASE], {}, BASE, tmp_path, tmp_path).holms_p == {}
+
+
+def test_unused_clips_count_only_where_said():
+    assert BASE.right("test").sum() == 3
+    assert BASE.right("test+unused").sum() == 4
+
+
+def test_what_uses_the_true_label_says_so_and_is_never_ranked():
+    assert not ORACLE.is_ranked
+    assert not system("tags_alone", *TAGS.runs).is_ranked
+    assert not system("att_h2_l1@shuffled", *TAGS.runs).is_ranked
+    assert BASE.is_ranked
+    assert ORACLE.title == "att_h2_l1@oracle (uses the true label)"
+    assert system("x@within").uses_the_label
+    assert not system("x@shuffled").uses_the_label
+    assert [result.name for result in most_telling([BASE, TAGS, ORACLE], 2)] == ["baseline", "att_h2_l1"]
+
+
+def test_controls_stand_beside_baseline_and_system():
+    shown = [BASE, TAGS, ORACLE]
+    gains, gaps = (differences(shown, base, "test") for base in (BASE, TAGS))
+    rows = {row["system"]: row for row in rows_of(unique(control_table(shown, TAGS, "test", gains, gaps)))}
+    assert rows["att_h2_l1@shuffled"]["SVM %"] == "not run"
+    assert "true label" in rows["att_h2_l1@oracle"]["its tags"]
+    assert rows["att_h2_l1@oracle"]["minus baseline"] == "+50.0"
+    assert rows["att_h2_l1@oracle"]["att_h2_l1 minus it"] == "-8.3"
+
+
+def unique(table):
+    header, rows = table
+    return [f"{title} {n}" if header.index(title) < n else title for n, title in enumerate(header)], rows
+
+
+def test_confusions_are_shares_of_the_true_scenes_clips():
+    shares = TAGS.confusion("test")
+    assert shares.sum(axis=1).tolist() == [1, 1, 1]
+    assert shares[1].tolist() == [0.25, 0.75, 0]
+
+
+def test_class_table_and_its_spellings():
+    table = class_table([BASE, TAGS], "test")
+    assert [tuple(row[:5]) for row in table[1]] == [
+        ("bus", "2", "50.0", "100.0", "+50.0"),
+        ("park", "2", "50.0", "75.0", "+25.0"),
+        ("tram", "2", "50.0", "100.0", "+50.0"),
+    ]
+    assert markdown(table).splitlines()[1] == "| :-- | --: | --: | --: | --: | :-- |"  # one location each: no interval
+    lines = aligned(table).splitlines()
+    assert len({len(line) for line in lines}) == 1
+    assert lines[1].startswith("bus ")
+
+
+def test_chosen_table_has_a_row_a_run():
+    assert [row[:5] for row in chosen_table([TAGS])[1]] == [
+        ("att_h2_l1", "1", "1 of 1", "rbf", "1"),
+        ("att_h2_l1", "2", "1 of 1", "rbf", "1"),
+    ]

@@ -1,0 +1,92 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from tagasc.scene.experiment import best_on_validation, runs
+from tagasc.scene.systems import System, Variant, read_systems, select
+from tagasc.utils.errors import UserError
+from tests.conftest import ROOT
+
+TABLES = read_systems(ROOT / "egs/systems.yaml")
+
+
+def pick(*names, experiment=None):
+    return select(TABLES, names, Path("systems.yaml"), experiment)
+
+
+def train(experiment, name, *accuracies):
+    """Leave what a training leaves: each seed's kept epoch has the given accuracy, another epoch a higher loss only."""
+    for seed, accuracy in enumerate(accuracies, 1):
+        folder = experiment / f"scene/{name}/seed{seed}"
+        folder.mkdir(parents=True)
+        epochs = [{"validation_accuracy": 0.1}, {"validation_accuracy": accuracy}]
+        (folder / "history.json").write_text(json.dumps({"best_epoch": 2, "epochs": epochs}))
+
+
+def test_all_tables_and_single_names_each_once():
+    assert len(pick("all")) == 56
+    assert list(pick("table2", "codecat", "att_h2_l1"))[-2:] == ["beforecode_l5", "att_h2_l1"]
+    assert pick("codecat") == {"codecat": Variant(System(concat="code"))}
+
+
+def test_a_control_is_the_system_with_altered_tags():
+    assert pick("att_h2_l1@within") == {"att_h2_l1@within": Variant(System(heads=2, attention_layers=1), "within")}
+
+
+def test_a_control_without_a_system_is_of_the_best_tag_system_on_validation(tmp_path):
+    train(tmp_path, "baseline", 0.9)  # uses no tags
+    train(tmp_path, "codecat", 0.5, 0.7)
+    train(tmp_path, "att_h2_l1", 0.8, 0.3)
+    train(tmp_path, "codecat@oracle", 1.0)  # a control is never chosen
+    assert list(pick("@shuffled", experiment=tmp_path)) == ["codecat@shuffled"]
+    assert best_on_validation(tmp_path, list(pick("all"))) == "baseline"
+    assert best_on_validation(tmp_path / "empty", list(pick("all"))) is None
+
+
+def test_among_equals_the_earlier_system_is_best(tmp_path):
+    train(tmp_path, "att_h2_l1", 0.5)
+    train(tmp_path, "codecat", 0.5)
+    assert best_on_validation(tmp_path, ["codecat", "att_h2_l1"]) == "codecat"
+
+
+@pytest.mark.parametrize("name", ["att_h3", "baseline@shuffled", "nothing@shuffled", "codecat@mixed", "@shuffled"])
+def test_what_is_no_system_is_refused(name, tmp_path):
+    with pytest.raises(UserError):
+        pick(name, experiment=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"t: {a: {heads: 2}, b: {}, a: {heads: 4}}", "'a' stands twice in .* line 1, column 27"),
+        (b"t:\n  a: {}\nt:\n  b: {}\n", "'t' stands twice in .* line 3"),
+        (b"t: {a: {heads: 2, heads: 4}}", "'heads' stands twice"),
+        (b"t: [", "is not valid YAML"),
+        ("t: {forêt: {}}".encode("latin-1"), "is not valid YAML: 'utf-8' codec"),
+    ],
+)
+def test_a_file_that_is_no_yaml_or_has_a_name_twice_is_refused(tmp_path, content, said):
+    path = tmp_path / "systems.yaml"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=said) as caught:
+        read_systems(path)
+    assert str(caught.value).startswith(f"{path} is not valid YAML")
+
+
+def test_records_may_be_merged(tmp_path):
+    path = tmp_path / "systems.yaml"
+    path.write_text("t:\n  a: &a {heads: 2}\n  b: {<<: *a, heads: 4}\n")
+    assert [system.heads for system in read_systems(path)["t"].values()] == [2, 4]
+
+
+def test_no_system_at_all_is_refused():
+    with pytest.raises(UserError, match="no system is named; take all, table2"):
+        pick()
+
+
+def test_runs_are_every_system_with_every_seed():
+    assert runs(Path("exp"), "scene", ["a", "b"], "2 1")[1:3] == [
+        ("a", 1, Path("exp/scene/a/seed1")),
+        ("b", 2, Path("exp/scene/b/seed2")),
+    ]

@@ -1,0 +1,136 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from tagasc.audio.packed import PackedAudio
+from tagasc.audio.store import AudioStore
+from tagasc.audio.waveform import preemphasis
+from tagasc.scene.config import SceneTraining
+from tagasc.scene.corpus import SceneClips, Windows
+from tagasc.scene.inference import codes_and_logits
+from tagasc.scene.network import SceneNetwork, folded
+from tagasc.scene.step import centre_loss
+from tagasc.scene.systems import System
+from tagasc.scene.training import SceneTask, load_network
+from tagasc.scene.trunk import TrunkConfig
+from tagasc.training.loop import fit
+
+TRUNK = TrunkConfig(8, (8, 8), code_size=4)
+FRAMES = 600
+
+
+@pytest.fixture
+def clips(tmp_path):
+    """Six clips of three scenes; clip n holds the constant n + 1 and the tag n / 10."""
+    folder = tmp_path / "packed"
+    folder.mkdir()
+    np.save(
+        folder / "audio.npy", np.repeat(np.arange(1, 7), FRAMES).reshape(-1, 1).repeat(2, axis=1).astype(np.float32)
+    )
+    rows = [
+        {
+            "id": str(n),
+            "start": n * FRAMES,
+            "frames": FRAMES,
+            "labels": ["abc"[n % 3]],
+            "location": "",
+            "usage": "",
+            "crc32": 0,
+        }
+        for n in range(6)
+    ]
+    index = {"format": 1, "sampling_rate": 1000, "channels": 2, "clips": rows}
+    (folder / "index.json").write_text(json.dumps(index))
+    tags = (np.arange(6) / 10).astype(np.float32)[:, None]
+    return SceneClips([AudioStore(PackedAudio(folder), torch.device("cpu"))]).tagged(tags)
+
+
+def task(clips, **settings):
+    training = SceneTraining(
+        **({"epochs": 2, "batch": 6, "crop_seconds": 0.3, "mixup_alpha": 1.0, "mixup_from_epoch": 2} | settings)
+    )
+    return SceneTask(training, TRUNK, System("before_code", 1), clips, clips, seed=1)
+
+
+def test_an_epochs_plan_takes_each_clip_once_and_mixes_from_its_epoch_on(clips):
+    it = task(clips, batch=2, schedule="cosine", learning_rate=0.1)
+    before, after = it.plan(1), it.plan(2)
+    for plan in (before, after):
+        assert sorted(plan.clips.flatten().tolist()) == list(range(6))
+        assert plan.starts.min() < plan.starts.max() <= FRAMES - it.frames
+        assert [sorted(row) for row in plan.order.tolist()] == [[0, 1]] * 3
+    assert (before.weight == 1).all()
+    assert (after.weight < 1).all()
+    rates = torch.cat([before.learning_rate, after.learning_rate])[:, 0]
+    assert rates.tolist() == pytest.approx([0.05 * (1 + np.cos(np.pi * n / 6)) for n in range(6)])
+    assert task(clips).plan(1).learning_rate.tolist() == [[1e-4]]
+    again = task(clips, batch=2).plan(2)
+    assert torch.equal(again.clips, after.clips)
+    assert torch.equal(again.weight, after.weight)
+
+
+def test_saved_weights_give_the_codes_of_whole_clips(clips, tmp_path):
+    it = task(clips)
+    fit(it, tmp_path / "run", 1, it.about())
+    network, about = load_network(tmp_path / "run/model.safetensors")
+    assert about["scenes"] == ["a", "b", "c"]
+    codes, _ = codes_and_logits(network, clips)
+    wave = preemphasis(torch.arange(1.0, 7).reshape(6, 1, 1).expand(6, FRAMES, 2))
+    with torch.inference_mode():
+        expected = network(wave, clips.tags)[0].numpy()
+    np.testing.assert_allclose(codes, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+
+
+def test_windows_of_clips_are_what_the_network_sees(clips):
+    network = task(clips).network.eval()
+    window = Windows(torch.tensor([4, 1]), torch.tensor([7, 0]), 400)
+    codes, _ = codes_and_logits(network, clips, window)
+    with torch.inference_mode():
+        wave = preemphasis(torch.tensor([5.0, 2.0]).reshape(2, 1, 1).expand(2, 400, 2))
+        expected = network(wave, clips.tags[[4, 1]])[0].numpy()
+    np.testing.assert_allclose(codes, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+
+
+def test_folding_batch_normalisation_changes_nothing(clips):
+    torch.manual_seed(0)
+    trunk = TrunkConfig(8, (4, 8), shortcut_convolution=True, extra_convolution=True, code_size=4)
+    network = SceneNetwork(trunk, System(heads=2), 3, tags=1).double()
+    wave = torch.randn(5, 300, 2, dtype=torch.float64)
+    tags = torch.rand(5, 1, dtype=torch.float64)
+    network(wave, tags)  # running statistics other than 0 and 1
+    with torch.inference_mode():
+        for before, after in zip(network.eval()(wave, tags), folded(network)(wave, tags), strict=True):
+            torch.testing.assert_close(before, after, rtol=1e-12, atol=1e-12)
+
+
+def test_clips_of_several_stores_follow_one_another(clips):
+    both = SceneClips([clips.store.stores[0]] * 2)
+    starts = torch.tensor([0, 3, 1, 2])
+    found = both.store.samples(torch.tensor([6, 1, 11, 5]), starts, 5)
+    assert found[:, 0, 0].tolist() == [1, 2, 6, 6]
+    assert torch.equal(both.store._gathered(torch.tensor([6, 1, 11, 5]), starts, 5), found)  # as on a GPU
+    assert torch.equal(both.scenes, torch.cat([clips.scenes, clips.scenes]))
+
+
+def test_centre_loss_weighs_distances_by_the_label():
+    code, centres = torch.tensor([[1.0, 0.0], [0.0, 2.0]]), torch.tensor([[0.0, 0.0], [1.0, 2.0]])
+    target = torch.tensor([[1.0, 0.0], [0.25, 0.75]])
+    assert float(centre_loss(code, target, centres)) == pytest.approx((1 + 0.25 * 4 + 0.75 * 1) / 2)
+
+
+def test_centre_loss_is_off_by_default_and_changes_the_training_when_on(clips):
+    plain, same, with_centres = (task(clips, centre_loss=weight) for weight in (0.0, 0.0, 1.0))
+    losses = [it.train(1)["loss"] for it in (plain, same, with_centres)]
+    assert losses[0] == losses[1] < losses[2]
+
+
+def test_without_validation_the_last_epoch_is_kept(clips, tmp_path):
+    training = SceneTraining(epochs=3, batch=6, crop_seconds=0.3)
+    it = SceneTask(training, TRUNK, System(), clips.tagged(None), None, seed=1)
+    fit(it, tmp_path / "run", 3, it.about())
+    assert json.loads((tmp_path / "run/history.json").read_text())["best_epoch"] == 3
+    network, _ = load_network(tmp_path / "run/model.safetensors")
+    for name, value in it.network.state_dict().items():
+        assert torch.equal(value, network.state_dict()[name]), name

@@ -1,0 +1,143 @@
+import numpy as np
+import pytest
+import torch
+from torchaudio.transforms import MelSpectrogram
+
+from tagasc.audio.store import AudioStore
+from tagasc.audio.waveform import MonoAtRate
+from tagasc.tagger.clips import by_length, crop
+from tagasc.tagger.features import MelConfig, MelPower, normalise, reflect, to_decibels
+from tests.tagasc.audio.test_packed import write_packed
+
+CONFIG = MelConfig(sampling_rate=16000, n_fft=512, hop=160, mels=40, low=20, high=8000)
+
+
+def reference(wave):
+    """A centred, reflecting spectrogram out of torchaudio's transform."""
+    transform = MelSpectrogram(
+        16000, 512, hop_length=160, f_min=20, f_max=8000, n_mels=40, power=2, norm="slaney", mel_scale="slaney"
+    )
+    return transform(wave)
+
+
+def slaney(hertz):
+    """Slaney's mel scale: linear to 1 kHz, then 27 steps to each factor of 6.4."""
+    hertz = np.asarray(hertz, float)
+    return np.where(hertz < 1000, 3 * hertz / 200, 15 + 27 * np.log(np.maximum(hertz, 1000) / 1000) / np.log(6.4))
+
+
+def in_float64(wave, mel):
+    """Mel power as librosa defines it, written from its definition: reflect padding, periodic Hann, area-normalised."""
+    half = mel.n_fft // 2
+    padded = np.pad(wave.astype(np.float64), half, mode="reflect")
+    frames = np.lib.stride_tricks.sliding_window_view(padded, mel.n_fft)[:: mel.hop]
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(mel.n_fft) / mel.n_fft)
+    power = np.abs(np.fft.rfft(frames * window)) ** 2
+    grid = np.linspace(0, mel.sampling_rate / 2, 200_001)
+    edges = np.interp(np.linspace(slaney(mel.low), slaney(mel.high), mel.mels + 2), slaney(grid), grid)
+    bins = np.arange(half + 1) * mel.sampling_rate / mel.n_fft
+    low, centre, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
+    bank = np.maximum(0, np.minimum((bins - low) / (centre - low), (high - bins) / (high - centre)))
+    return (bank * 2 / (high - low)) @ power.T
+
+
+def in_decibels(power):
+    level = 10 * np.log10(np.maximum(power, 1e-10))
+    return np.maximum(level, level.max() - 80)
+
+
+def sounds(samples, rate):
+    """Noise that falls with frequency, a chord that dies away, a click in silence."""
+    random, time = np.random.default_rng(3), np.arange(samples) / rate
+    yield np.cumsum(random.normal(size=samples)) / 300 % 1 - 0.5
+    yield sum(np.sin(2 * np.pi * f * time) for f in (220, 1760, 7040)) * np.exp(-3 * time) * 0.2
+    yield np.where(np.arange(samples) == samples // 2, 0.9, 1e-3 * random.normal(size=samples))
+
+
+@pytest.mark.parametrize("mel", [MelConfig(), CONFIG], ids=["published", "16 kHz"])
+def test_agreement_with_a_reference_in_float64(mel):
+    for wave in sounds(2 * mel.sampling_rate, mel.sampling_rate):
+        wave = wave.astype(np.float32)
+        expected = in_float64(wave, mel)
+        found = MelPower(mel)(reflect(torch.from_numpy(wave)[None], mel))
+        assert found.shape[1:] == expected.shape
+        assert np.linalg.norm(found[0].numpy() - expected) <= 1e-5 * np.linalg.norm(expected)
+        level = to_decibels(found)[0].numpy()
+        np.testing.assert_allclose(level, in_decibels(expected), atol=0.01)
+
+
+@pytest.fixture
+def backends():
+    """Of matrix products and of convolutions, with TF32 allowed."""
+    found = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = [backend.allow_tf32 for backend in found]
+    for backend in found:
+        backend.allow_tf32 = True
+    yield found
+    for backend, allowed in zip(found, before, strict=True):
+        backend.allow_tf32 = allowed
+
+
+@pytest.mark.parametrize("make", [lambda: MelPower(CONFIG), lambda: MonoAtRate(100, 99)], ids=["mel", "resampling"])
+def test_nothing_of_a_spectrogram_is_rounded_to_tf32(monkeypatch, backends, make):
+    """Which a GPU would do where it is allowed, as it is for the networks."""
+    seen, module = [], make()
+    for place, name in ((torch.Tensor, "__matmul__"), (torch.nn.functional, "conv1d")):
+        work = getattr(place, name)
+        look = lambda *given, work=work, **how: seen.append([it.allow_tf32 for it in backends]) or work(*given, **how)
+        monkeypatch.setattr(place, name, look)
+    module(torch.randn(2, 5000) if isinstance(module, MelPower) else torch.randn(2, 500, 2))
+    assert seen == [[False, False]]
+    assert [backend.allow_tf32 for backend in backends] == [True, True]
+
+
+def test_channels_are_averaged_before_resampling():
+    time = torch.arange(4000) / 4000
+    left, right = torch.sin(2 * torch.pi * 50 * time), torch.sin(2 * torch.pi * 70 * time)
+    found = MonoAtRate(4000, 2000)(torch.stack([left, right], dim=1)[None])
+    torch.testing.assert_close(found[0, 50:-50], ((left + right) / 2)[::2][50:-50], atol=1e-2, rtol=0)
+
+
+def test_whole_clips_agree_with_torchaudio():
+    wave = torch.randn(2, 5000)
+    found = MelPower(CONFIG)(reflect(wave, CONFIG))
+    assert found.shape[2] == CONFIG.frames(torch.tensor(5000))
+    torch.testing.assert_close(found, reference(wave), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("start", [0, 3, 11, -4])
+def test_a_crop_is_a_piece_of_the_whole_clips_spectrogram(tmp_path, start):
+    wave = np.random.default_rng(0).uniform(-1, 1, 3000).astype(np.float32)
+
+    class Clips:
+        store = AudioStore(
+            write_packed(tmp_path / "p", [np.zeros(700), wave, np.ones(500)], np.float32), torch.device("cpu")
+        )
+        frames = CONFIG.frames(torch.tensor([700, 3000, 500]))
+
+    found = crop(Clips, torch.tensor([1]), torch.tensor([start]), 20, MelPower(CONFIG))[0]
+    whole = reference(torch.from_numpy(wave))
+    padded = torch.nn.functional.pad(whole, (10, 40))  # zeros outside the clip
+    torch.testing.assert_close(found, padded[:, 10 + start : 30 + start], rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("samples", [1, 5, 200, 300])
+def test_a_clip_shorter_than_half_a_window_is_mirrored_on(samples):
+    wave = torch.randn(1, samples)
+    found = reflect(wave, CONFIG)[0].numpy()
+    np.testing.assert_array_equal(found, np.pad(wave[0].numpy(), 256, mode="reflect" if samples > 1 else "edge"))
+
+
+def test_decibels_and_normalisation():
+    level = to_decibels(torch.tensor([[[1.0, 0.1, 0.0]], [[0.0, 0.0, 0.0]]]))
+    assert level[0, 0].tolist() == pytest.approx([0, -10, -80])
+    assert level[1, 0].tolist() == pytest.approx([-100] * 3)
+    scaled = normalise(torch.randn(3, 8, 9) * 5 + 2)
+    torch.testing.assert_close(scaled.mean(dim=(1, 2)), torch.zeros(3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(scaled.std(dim=(1, 2), correction=0), torch.ones(3), atol=1e-4, rtol=0)
+    assert normalise(level[1:]).abs().max() == 0
+
+
+def test_clips_are_grouped_by_their_own_length():
+    groups = list(by_length(torch.tensor([5, 32, 33, 64, 31]), batch=2))
+    assert sorted((length, places.tolist()) for places, length in groups) == [(32, [0, 1]), (32, [4]), (64, [2, 3])]

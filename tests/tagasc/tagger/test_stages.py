@@ -1,0 +1,244 @@
+"""Stage 1, pseudo-labels and stage 2 end to end on a tiny corpus: what each part is made of, and going on after a cut."""
+
+import fcntl
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from sklearn.model_selection import KFold
+
+from tagasc.audio.packed import PackedAudio
+from tagasc.report.tagger import tagger_section
+from tagasc.tagger.clips import TaggedClips
+from tagasc.tagger.inference import load_ensemble, load_network, load_tagger
+from tagasc.tagger.tags import TagVectors
+from tagasc.tagger.training import TaggerTask
+from tagasc.training.weights import read_weights
+from tagasc.utils.files import digest, read_json, read_npz
+from tests.conftest import TAGGER, run, succeed
+
+CPU = torch.device("cpu")
+BOTH = [*TAGGER, "--stages", 2, "--folds", "0 1", "--training.folds", 3, "--training.epochs", 3, "--training.cycle", 2]
+BOTH += ["--semi.epochs", 2, "--semi.noisy_folds", 3, "--inference.pads", "[8,40]"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """A tiny network gains nothing from a second thread, and loses much where the processors are shared."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def options(audio):
+    return ["--audio", audio, *BOTH]
+
+
+@pytest.fixture(scope="module")
+def whole(options, tmp_path_factory):
+    """Both stages on two folds of three, without a break."""
+    out = tmp_path_factory.mktemp("whole") / "both"
+    succeed("steps/train_tagger.py", "--out", out, *options)
+    return out
+
+
+def weights(folder):
+    return {str(path.relative_to(folder)): digest(path) for path in folder.rglob("*.safetensors")}
+
+
+def test_every_part_is_there(whole):
+    wanted = {"model", "snapshot1", "snapshot2"}
+    assert {path.stem for path in (whole / "fold0/stage1").glob("*.safetensors")} == wanted
+    assert {path.stem for path in (whole / "fold1/stage2").glob("*.safetensors")} == wanted - {"snapshot2"}
+    assert len(set(weights(whole).values())) == 6  # each of 2 folds: 2 snapshots of stage 1, 1 of stage 2
+    about = read_json(whole / "tagger.json", "")
+    assert [model["weights"] for model in about["models"]] == [f"fold{k}/stage2/snapshot1.safetensors" for k in (0, 1)]
+    scores = read_json(whole / "scores.json", "")
+    assert set(scores["lwlrap"]) == {"stage 1", "stage 2"}
+    for values in scores["lwlrap"].values():
+        assert set(values) == {"out-of-fold", "test", "test Public", "test Private"}
+        assert all(0 < value <= 1 for value in values.values())
+
+
+def test_a_second_run_trains_nothing(whole, options):
+    before = weights(whole)
+    said = succeed("steps/train_tagger.py", "--out", whole, *options)
+    assert said.count("already trained") == 4
+    assert said.count("up to date") == 2
+    assert weights(whole) == before
+
+
+def test_no_prediction_is_left_of_a_stage_that_is_no_more(whole, options, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(whole, folder)
+    kept = lambda: sorted(path.stem for path in (folder / "predictions").iterdir())
+    assert kept() == ["stage1_out_of_fold", "stage1_test", "stage2_out_of_fold", "stage2_test"]
+    said = succeed("steps/train_tagger.py", "--out", folder, *options, "--stages", 1)
+    assert said.count("already trained") == 2
+    assert kept() == ["stage1_out_of_fold", "stage1_test"]
+    assert set(read_json(folder / "scores.json", "")["lwlrap"]) == {"stage 1"}
+
+
+@pytest.mark.parametrize("stop", [(1, 2), (2, 1)], ids=["in stage 1", "in stage 2"])
+def test_killed_and_resumed_ends_at_the_same_weights(whole, options, tmp_path, monkeypatch, stop):
+    """Cut in the middle of a cycle of fold 1's stage 1, and of fold 0's stage 2, and half-way through an epoch."""
+    train = TaggerTask.train
+
+    def until(self, epoch):
+        if (int(self.fold.folder.name[-1]), epoch - 1) == stop:
+            next(iter(self.network.parameters())).data.add_(1)
+            raise KeyboardInterrupt
+        return train(self, epoch)
+
+    monkeypatch.setattr(TaggerTask, "train", until)
+    assert run("steps/train_tagger.py", "--out", tmp_path / "cut", *options).status == 130
+    assert not (tmp_path / "cut/tagger.json").exists()
+    monkeypatch.setattr(TaggerTask, "train", train)
+    torch.rand(5)
+    assert "going on after epoch" in succeed("steps/train_tagger.py", "--out", tmp_path / "cut", *options)
+    assert weights(tmp_path / "cut") == weights(whole)
+    for name in ("fold0/pseudo_labels.npz", "predictions/stage2_test.npz"):
+        assert digest(tmp_path / "cut" / name) == digest(whole / name)
+
+
+def test_part_by_part_as_several_processes_do_it_gives_the_same(whole, options, tmp_path):
+    for part in ("stage1", "pseudo_labels", "stage2", "score"):
+        for _ in range(2):  # the second finds nothing to do
+            succeed("steps/train_tagger.py", "--out", tmp_path / "x", *options, "--part", part)
+    assert weights(tmp_path / "x") == weights(whole)
+    assert read_json(tmp_path / "x/scores.json", "") == read_json(whole / "scores.json", "")
+
+
+def test_a_fold_that_another_process_is_at_is_left_to_it(whole, options, tmp_path):
+    shutil.copytree(whole, tmp_path / "x", ignore=shutil.ignore_patterns("stage1"))
+    with (tmp_path / "x/log/fold1.stage1.log").open("a") as log:
+        fcntl.flock(log, fcntl.LOCK_EX)
+        said = succeed("steps/train_tagger.py", "--out", tmp_path / "x", *options, "--part", "stage1")
+    assert "fold1.stage1: another process is at it" in said
+    assert (tmp_path / "x/fold0/stage1/model.safetensors").exists()
+    assert not (tmp_path / "x/fold1/stage1").exists()
+
+
+def test_force_trains_anew(whole, options, tmp_path, monkeypatch):
+    shutil.copytree(whole, tmp_path / "x")
+    said = succeed("steps/train_tagger.py", "--out", tmp_path / "x", *options, "--force")
+    assert "already trained" not in said
+    assert weights(tmp_path / "x") == weights(whole)
+    monkeypatch.setenv("TAGASC_RUN", "the next run")
+    said = succeed("steps/train_tagger.py", "--out", tmp_path / "x", *options, "--part", "stage2", "--force")
+    assert said.count("kept epoch") == 2
+
+
+def test_a_part_without_the_part_before_says_so(options, tmp_path):
+    outcome = run("steps/train_tagger.py", "--out", tmp_path / "x", *options, "--part", "stage2")
+    assert "2 of 2 runs failed" in outcome.error
+    assert "snapshot2.safetensors does not exist; an earlier part of stage 3" in outcome.said
+
+
+def test_folds_differ_in_weights_and_in_the_clips_held_out(whole, audio):
+    clips = PackedAudio(audio / "fsdkaggle2019_curated")
+    split = list(KFold(3, shuffle=True, random_state=42).split(np.arange(len(clips))))
+    ids = read_npz(whole / "predictions/stage2_out_of_fold.npz", ("ids",), "")["ids"].tolist()
+    assert ids == [clips.ids[n] for fold in (0, 1) for n in split[fold][1]]
+
+
+def test_pseudo_labels_by_the_book(whole, audio):
+    """The mean over the fold's own snapshots, squared, divided by the sum over the classes."""
+    paths = [whole / f"fold1/stage1/snapshot{n}.safetensors" for n in (1, 2)]
+    _, mel, classes = load_network(paths[0])
+    clips = TaggedClips(audio / "fsdkaggle2019_noisy", classes, mel, CPU)
+    every = [load_ensemble([path], (8, 40), CPU).tags(clips, torch.arange(len(clips))) for path in paths]
+    squared = np.mean(every, axis=0) ** 2
+    found = TagVectors.read(whole / "fold1/pseudo_labels.npz")
+    assert found.ids == clips.packed.ids
+    np.testing.assert_allclose(found.values, squared / squared.sum(axis=1, keepdims=True), rtol=1e-4)
+    other = TagVectors.read(whole / "fold0/pseudo_labels.npz")
+    assert np.abs(other.values - found.values).max() > 1e-3
+
+
+def test_pseudo_labels_of_all_folds_are_marked_as_leaking(whole, options, tmp_path):
+    shutil.copytree(whole, tmp_path / "x", ignore=shutil.ignore_patterns("stage2", "predictions"))
+    said = succeed("steps/train_tagger.py", "--out", tmp_path / "x", *options, "--pseudo_labels.models", "all")
+    assert said.count("mean over 4 networks") == 2
+    values = [TagVectors.read(tmp_path / f"x/fold{k}/pseudo_labels.npz").values for k in (0, 1)]
+    np.testing.assert_array_equal(*values)
+    scores = read_json(tmp_path / "x/scores.json", "")["lwlrap"]
+    assert "out-of-fold (leaks)" in scores["stage 2"]
+    assert "out-of-fold" in scores["stage 1"]
+
+
+def test_the_best_single_model_is_chosen_out_of_fold(whole, options, tmp_path):
+    shutil.copytree(whole, tmp_path / "x")
+    said = succeed("steps/train_tagger.py", "--out", tmp_path / "x", *options, "--inference.models", "best")
+    assert "lwlrap out-of-fold (chosen on these) 0." in " ".join(said.split())
+    scores = read_json(tmp_path / "x/scores.json", "")["lwlrap"]
+    assert all("out-of-fold (chosen on these)" in values for values in scores.values())
+    page = "\n".join(tagger_section(tmp_path / "x", tmp_path, tmp_path))
+    assert "| out-of-fold (chosen on these) |" in page
+    assert "*chosen on these*: the network" in page
+    histories = [read_json(whole / f"fold{k}/stage2/history.json", "") for k in (0, 1)]
+    score = [history["epochs"][history["best_epoch"] - 1]["validation_lwlrap"] for history in histories]
+    listed = read_json(tmp_path / "x/tagger.json", "")["models"]
+    assert [model["weights"] for model in listed] == [f"fold{int(score[1] > score[0])}/stage2/model.safetensors"]
+
+
+def test_only_a_cycles_end_competes(whole):
+    history = read_json(whole / "fold0/stage1/history.json", "")
+    assert [row["score"] > 0 for row in history["epochs"]] == [False, True, True]
+    best, _ = read_weights(whole / "fold0/stage1/model.safetensors", "")
+    of_cycle, _ = read_weights(whole / f"fold0/stage1/snapshot{1 + (history['best_epoch'] == 3)}.safetensors", "")
+    assert all(torch.equal(best[name], of_cycle[name]) for name in best)
+
+
+def test_stage_2_outdated_by_another_stage_1_says_so(whole, options, tmp_path):
+    shutil.copytree(whole, tmp_path / "x")
+    (tmp_path / "x/fold0/stage1/snapshot2.safetensors").write_bytes(
+        (tmp_path / "x/fold1/stage1/snapshot2.safetensors").read_bytes()
+    )
+    outcome = run("steps/train_tagger.py", "--out", tmp_path / "x", *options)
+    assert "1 of 2 runs failed" in outcome.error
+    assert "fold0/stage2 holds another training (its input" in outcome.said
+
+
+def test_a_tagger_whose_weights_were_exchanged_is_refused(whole, audio, tmp_path):
+    shutil.copytree(whole, tmp_path / "x")
+    (tmp_path / "x/fold0/stage2/snapshot1.safetensors").write_bytes(
+        (tmp_path / "x/fold1/stage2/snapshot1.safetensors").read_bytes()
+    )
+    options = ["--tagger", tmp_path / "x", "--audio", audio, "--out", tmp_path / "tags"]
+    assert "has changed since" in run("steps/extract_tags.py", *options).error
+
+
+def test_one_joint_pass_is_other_mathematics_and_named(options, whole, tmp_path):
+    succeed("steps/train_tagger.py", "--out", tmp_path / "x", *options, "--training.joint_pass", "true")
+    assert read_json(tmp_path / "x/scores.json", "")["joint_pass"] is True
+    assert read_json(whole / "scores.json", "")["joint_pass"] is False
+    assert set(weights(tmp_path / "x").values()).isdisjoint(weights(whole).values())
+
+
+def test_without_noisy_clips_what_is_skipped_is_said(options, tmp_path):
+    said = succeed("steps/train_tagger.py", "--out", tmp_path / "x", *options, "--noisy", "false")
+    assert "skipped: noisy head, pseudo-labels and stage 2" in said
+    assert set(read_json(tmp_path / "x/scores.json", "")["lwlrap"]) == {"stage 1"}
+
+
+def test_a_clips_tags_do_not_depend_on_the_clips_beside_it(whole, audio):
+    ensemble = load_tagger(whole, CPU)
+    clips = TaggedClips(audio / "fsdkaggle2019_test", ensemble.classes, ensemble.mel, CPU)
+    together = ensemble.tags(clips, torch.arange(len(clips)))
+    assert len(set(clips.frames.tolist())) > 5
+    for number in (0, 7, 20):
+        np.testing.assert_allclose(ensemble.tags(clips, torch.tensor([number]))[0], together[number], atol=1e-5)
+
+
+def test_left_out_clips_are_not_trained_on(options, audio, tmp_path):
+    clips = PackedAudio(audio / "fsdkaggle2019_curated")
+    few = [*options, "--stages", 1, "--folds", "0"]
+    bad = clips.ids[int(next(KFold(3, shuffle=True, random_state=42).split(np.arange(len(clips))))[0][0])]
+    for name, ids in (("with", []), ("without", [bad])):
+        succeed("steps/train_tagger.py", "--out", tmp_path / name, *few, "--training.leave_out", json.dumps(ids))
+    assert weights(tmp_path / "with") != weights(tmp_path / "without")

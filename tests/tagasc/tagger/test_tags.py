@@ -1,0 +1,91 @@
+import numpy as np
+import pytest
+
+from tagasc.tagger.tags import TagVectors, scaled
+from tagasc.utils.errors import UserError
+from tagasc.utils.files import digest, read_record, write_npz
+
+
+def write(path, values, ids=("a", "b")):
+    write_npz(path, {"step": "test"}, ids=np.array(ids), classes=np.array(["x", "y"]), values=np.array(values))
+    return path
+
+
+def test_tags_come_back_in_the_order_asked_for(tmp_path):
+    tags = TagVectors.read(write(tmp_path / "t.npz", [[0.1, 0.2], [0.3, 0.4]]))
+    assert tags.of(["b", "a"]).tolist() == np.array([[0.3, 0.4], [0.1, 0.2]], np.float32).tolist()
+    assert read_record(tmp_path / "t.npz") == {"step": "test"}
+
+
+def test_a_clip_without_tags_is_named(tmp_path):
+    with pytest.raises(UserError, match="no tags for 1 of 2 clips, first c"):
+        TagVectors.read(write(tmp_path / "t.npz", [[0, 1], [1, 0]])).of(["a", "c"])
+
+
+@pytest.mark.parametrize("values", [[[0.1, np.nan], [0, 0]], [[0.1, 1.5], [0, 0]], [[-0.1, 0], [0, 0]]])
+def test_values_outside_0_to_1_are_refused(tmp_path, values):
+    with pytest.raises(UserError, match="tags of clip a are not all numbers"):
+        TagVectors.read(write(tmp_path / "t.npz", values))
+
+
+def test_shapes_must_agree(tmp_path):
+    with pytest.raises(UserError, match="do not fit"):
+        TagVectors.read(write(tmp_path / "t.npz", [[0.1, 0.2, 0.3], [0, 0, 0]]))
+
+
+IDS, CLASSES, VALUES = np.array(["a", "b"]), np.array(["x", "y"]), np.zeros((2, 2))
+
+
+@pytest.mark.parametrize(
+    ("ids", "classes", "values", "said"),
+    [
+        (IDS, CLASSES, np.array([["high", "low"], ["low", "low"]]), "values numbers"),
+        (IDS, CLASSES, np.zeros((2, 2), [("mean", "f4"), ("peak", "f4")]), "values numbers"),
+        (np.array([b"\xe9", b"b"]), CLASSES, VALUES, "must be text"),
+        (IDS[:, None], CLASSES, VALUES, "one row of names"),
+        (IDS, np.array("x"), VALUES, "one row of names"),
+    ],
+)
+def test_arrays_of_another_kind_are_refused(tmp_path, ids, classes, values, said):
+    np.savez(tmp_path / "t.npz", ids=ids, classes=classes, values=values)
+    with pytest.raises(UserError, match=rf"t\.npz: .*{said}"):
+        TagVectors.read(tmp_path / "t.npz")
+
+
+def test_another_format_by_the_name_of_npz_is_one_clear_line(tmp_path):
+    np.save(tmp_path / "t.npy", VALUES)
+    path = (tmp_path / "t.npy").rename(tmp_path / "t.npz")
+    with pytest.raises(UserError, match=r"t\.npz is not a readable"):
+        TagVectors.read(path)
+    assert read_record(path) is None
+    assert digest(path) == "not readable"
+
+
+def test_a_record_that_is_no_mapping_is_none(tmp_path):
+    write_npz(tmp_path / "t.npz", ["a"])
+    assert read_record(tmp_path / "t.npz") is None
+
+
+def test_a_torn_file_is_one_clear_line(tmp_path):
+    whole = write(tmp_path / "t.npz", [[0.1, 0.2], [0, 0]]).read_bytes()
+    for cut in (0, 40, len(whole) - 30):
+        (tmp_path / "t.npz").write_bytes(whole[:cut])
+        with pytest.raises(UserError, match=r"t\.npz is not a readable"):
+            TagVectors.read(tmp_path / "t.npz")
+        assert read_record(tmp_path / "t.npz") is None
+
+
+def test_pickles_are_refused(tmp_path):
+    np.savez(
+        tmp_path / "t.npz", ids=np.array([{"a": 1}], dtype=object), classes=np.array(["x"]), values=np.zeros((1, 1))
+    )
+    with pytest.raises(UserError, match="not a readable"):
+        TagVectors.read(tmp_path / "t.npz")
+
+
+def test_scales_of_tags():
+    values = np.array([[0.0, 0.5, 1.0]], np.float32)
+    assert scaled(values, "probability") is values
+    np.testing.assert_allclose(scaled(values, "log"), [[np.log(1e-6), np.log(0.5), np.log(1 - 1e-6)]], rtol=1e-5)
+    edge = np.log((1 - 1e-6) / 1e-6)
+    np.testing.assert_allclose(scaled(values, "logit"), [[-edge, 0, edge]], rtol=1e-5)

@@ -1,0 +1,190 @@
+"""Interrupted trainings go on to the same weights, bit for bit on the CPU at the same thread count."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from tagasc.scene.config import SceneTraining
+from tagasc.scene.corpus import SceneCorpus, Tagging
+from tagasc.scene.systems import read_systems, select
+from tagasc.scene.training import SceneTask
+from tagasc.scene.trunk import TrunkConfig
+from tagasc.training.loop import fit
+from tagasc.training.result import prepare
+from tagasc.training.weights import read_weights, save_weights
+from tagasc.utils import provenance
+from tagasc.utils.device import compiles
+from tagasc.utils.errors import UserError
+from tagasc.utils.files import read_json
+from tagasc.utils.log import log
+from tests.conftest import ROOT
+
+CPU = torch.device("cpu")
+
+
+class Stop(Exception):
+    """A power cut."""
+
+
+def scene_task(audio, tags, seed=3):
+    every = select(read_systems(ROOT / "egs/systems.yaml"), ["all"], ROOT)
+    corpus = SceneCorpus(audio, "tau2019", tags, CPU)
+    clips = [corpus.clips([split], Tagging()) for split in ("train", "validation")]
+    training = SceneTraining(epochs=5, batch=8, crop_seconds=0.5, mixup_from_epoch=2, schedule="cosine")
+    trunk = TrunkConfig(8, (8, 8, 8, 8), code_size=6)
+    return SceneTask(training, trunk, every["shared_h4_l3"].system, *clips, seed)
+
+
+def cut_after(task, epochs):
+    """Make ``task`` stop in the middle of the epoch after so many."""
+    train = task.train
+
+    def until(epoch):
+        if epoch > epochs:
+            next(iter(task.network.parameters())).data.add_(1)  # half an epoch's work, to be lost
+            raise Stop
+        return train(epoch)
+
+    task.train = until
+
+
+def test_a_scene_network_cut_and_resumed_has_the_same_weights(audio, tags, tmp_path):
+    whole = scene_task(audio, tags)
+    fit(whole, tmp_path / "whole", 5, whole.about())
+    for epochs in (2, 4):
+        cut = scene_task(audio, tags)
+        cut_after(cut, epochs)
+        with pytest.raises(Stop):
+            fit(cut, tmp_path / "cut", 5, cut.about())
+    torch.rand(11)  # the state of the global generator must not matter
+    last = scene_task(audio, tags)
+    fit(last, tmp_path / "cut", 5, last.about())
+    assert (tmp_path / "whole/model.safetensors").read_bytes() == (tmp_path / "cut/model.safetensors").read_bytes()
+    histories = [read_json(tmp_path / name / "history.json", "") for name in ("whole", "cut")]
+    for history in histories:
+        for row in history["epochs"]:
+            del row["seconds"]
+    assert histories[0] == histories[1]
+    assert not (tmp_path / "cut/checkpoint.pt").exists()
+
+
+def test_another_seed_gives_other_weights_and_another_order(audio, tags):
+    tasks = [scene_task(audio, tags, seed) for seed in (3, 3, 4)]
+    same, other = ([task.network.state_dict() for task in some] for some in (tasks[:2], tasks[1:]))
+    drawn = [name for name in same[0] if name.endswith("conv1.weight") or name == "code.weight"]
+    for name in drawn:
+        assert torch.equal(same[0][name], same[1][name])
+        assert not torch.equal(other[0][name], other[1][name])
+    plans = [task.plan(1).clips for task in tasks]
+    assert torch.equal(plans[0], plans[1])
+    assert not torch.equal(plans[1], plans[2])
+
+
+class Scripted:
+    """A training whose validation scores are given."""
+
+    def __init__(self, scores, loss=1.0):
+        self.network = nn.Linear(1, 1)
+        self.optimizer = torch.optim.SGD(self.network.parameters(), 0.1)
+        self.scores, self.loss = iter(scores), loss
+
+    def train(self, epoch):
+        self.network.weight.data.fill_(epoch)
+        return {"loss": self.loss}
+
+    def validate(self):
+        return {"score": next(self.scores)}
+
+
+def test_the_best_epochs_weights_are_kept_the_earlier_among_equals(tmp_path):
+    fit(Scripted([0.1, 0.5, 0.5, 0.2]), tmp_path, 4, {"what": "scripted"})
+    state, about = read_weights(tmp_path / "model.safetensors", "")
+    assert state["weight"].item() == 2
+    assert about == {"what": "scripted"}
+    assert read_json(tmp_path / "history.json", "")["best_epoch"] == 2
+
+
+def test_a_loss_that_is_not_finite_is_an_error(tmp_path):
+    with pytest.raises(UserError, match="not finite"):
+        fit(Scripted([0.1], float("nan")), tmp_path, 1, {})
+    assert not (tmp_path / "model.safetensors").exists()
+
+
+def test_a_training_that_never_got_going_does_not_stand_in_the_way(tmp_path):
+    assert prepare(tmp_path / "run", provenance.made_from("train", {"batch": 5000}, {}), force=False)
+    assert prepare(tmp_path / "run", provenance.made_from("train", {"batch": 12}, {}), force=False)
+    assert provenance.read(tmp_path / "run")["config"] == {"batch": 12}
+
+
+def test_weights_without_a_record_are_not_taken_for_a_result(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/model.safetensors").write_text("weights")
+    with pytest.raises(UserError, match="no record of what it was made from"):
+        prepare(tmp_path / "run", provenance.made_from("train", {}, {}), force=False)
+
+
+def test_a_folder_of_another_configuration_is_left_alone(tmp_path):
+    first = provenance.made_from("train", {"lr": 0.1}, {})
+    assert prepare(tmp_path / "run", first, force=False)
+    (tmp_path / "run/model.safetensors").write_text("weights")
+    assert not prepare(tmp_path / "run", first, force=False)
+    other = provenance.made_from("train", {"lr": 0.2}, {})
+    with pytest.raises(UserError, match=r"lr was 0\.1 and is 0\.2"):
+        prepare(tmp_path / "run", other, force=False)
+    assert (tmp_path / "run/model.safetensors").exists()
+    assert prepare(tmp_path / "run", other, force=True)
+    assert not (tmp_path / "run/model.safetensors").exists()
+
+
+def test_a_damaged_checkpoint_or_model_is_one_clear_line(tmp_path):
+    (tmp_path / "checkpoint.pt").write_bytes(b"PK\x03\x04 not a checkpoint")
+    with pytest.raises(UserError, match="delete it or start over"):
+        fit(Scripted([0.1]), tmp_path, 1, {})
+    save_weights(tmp_path / "model.safetensors", {"x": torch.ones(3)}, {})
+    whole = (tmp_path / "model.safetensors").read_bytes()
+    (tmp_path / "model.safetensors").write_bytes(whole[:-4])
+    with pytest.raises(UserError, match="not a whole model file"):
+        read_weights(tmp_path / "model.safetensors", "stage 5")
+
+
+def test_a_checkpoint_cannot_run_code(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (tmp_path.joinpath("broken-in").touch, ())
+
+    torch.save({"network": Evil()}, tmp_path / "checkpoint.pt")
+    with pytest.raises(UserError, match="cannot be read"):
+        fit(Scripted([0.1]), tmp_path, 1, {})
+    assert not (tmp_path / "broken-in").exists()
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_networks_are_compiled_on_a_gpu_if_it_can_be_done_there(monkeypatch, caplog, works):
+    """A compiler, headers or a driver that are missing cost speed, not the run."""
+
+    def compiler(function):
+        def compiled(values):
+            if not works:
+                raise RuntimeError("Failed to find\na C compiler")
+            return function(values)
+
+        return compiled
+
+    monkeypatch.setattr(log, "propagate", True)
+    monkeypatch.setattr(torch, "compile", compiler)
+    monkeypatch.setattr(torch, "zeros", lambda count, device: torch.ones(count))
+    assert compiles("auto", torch.device("cuda")) is works
+    assert ("training is slower: Failed to find a C compiler" in caplog.text) is not works
+
+
+def test_choosing_a_device_does_not_load_the_compiler():
+    """Which takes seconds, of programs too that find their work done."""
+    look = "import sys; from tagasc.utils.device import choose_device; choose_device('cpu'); sys.exit('torch._dynamo' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", look], cwd=ROOT, check=False).returncode == 0
+
+
+def test_networks_are_compiled_elsewhere_if_it_is_asked_for():
+    assert [compiles(asked, CPU) for asked in ("auto", "never", "always")] == [False, False, True]

@@ -1,0 +1,118 @@
+import pytest
+import yaml
+
+from tagasc.scene.config import SceneTraining
+from tagasc.scene.experiment import runs
+from tagasc.scene.systems import read_systems
+from tagasc.scene.trunk import TrunkConfig
+from tagasc.tagger.config import Inference, PseudoLabels, SemiTraining, TaggerTraining
+from tagasc.tagger.features import MelConfig
+from tagasc.tagger.network import TaggerConfig
+from tagasc.utils.cli import _spelt_out, from_values
+from tagasc.utils.errors import UserError
+from tests.conftest import ROOT, run
+
+TAGGER_GROUPS = {
+    "model": TaggerConfig,
+    "mel": MelConfig,
+    "training": TaggerTraining,
+    "pseudo_labels": PseudoLabels,
+    "semi": SemiTraining,
+    "inference": Inference,
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("epoch: 3", "epoch"),
+        ("epochs: many", "epochs"),
+        ("epochs: 0", "epochs must be"),
+        ("batch: 1", "batch at least 2"),
+        ("- 1", "training"),
+        ("a: [", "training"),
+        ("schedule: linear", "schedule"),
+    ],
+)
+def test_a_wrong_configuration_is_one_line_that_names_the_key(tmp_path, text, said):
+    path = tmp_path / "scene.yaml"
+    path.write_text(text)
+    outcome = run("steps/train_scene.py", "--audio", tmp_path, "--out", tmp_path / "out", "--training", path)
+    assert outcome.status != 0
+    assert said in outcome.error
+    assert not (tmp_path / "out").exists()
+
+
+def values(path):
+    return yaml.safe_load((ROOT / path).read_text())
+
+
+def test_the_recipes_configurations_are_valid():
+    for recipe in ("mini", "dcase2019", "rehearsal", "soundscapes", "template"):
+        from_values(SceneTraining, values(f"egs/{recipe}/conf/scene.yaml"), recipe)
+    assert from_values(SceneTraining, values("egs/dcase2019/conf/scene.yaml"), "") == SceneTraining()
+
+
+@pytest.mark.parametrize("path", sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("egs/*/conf/tagger*.yaml")))
+def test_the_recipes_taggers_are_valid(path):
+    tagger = values(path)
+    for group, cls in TAGGER_GROUPS.items():
+        from_values(cls, tagger.get(group, {}), path)
+    assert set(tagger) <= {*TAGGER_GROUPS, "folds", "stages"}
+
+
+def test_the_papers_tagger_is_the_published_one():
+    """Its settings are the defaults, of all five folds in two stages."""
+    tagger = values("egs/dcase2019/conf/tagger.yaml")
+    for group, cls in TAGGER_GROUPS.items():
+        assert from_values(cls, tagger.get(group, {}), group) == cls()
+    assert (tagger["folds"], tagger["stages"]) == ("all", 2)
+
+
+@pytest.mark.parametrize("trunk", ["released", "table1"])
+def test_the_trunks_of_the_paper_are_the_same_in_every_recipe(trunk):
+    """Full-sized where the clips are, small where they are short; files of the recipe's own, which may be copied."""
+    for alike in (("dcase2019", "rehearsal", "template"), ("mini", "soundscapes")):
+        first, *others = (f"egs/{recipe}/conf/trunk_{trunk}.yaml" for recipe in alike)
+        assert all(values(other) == values(first) for other in others)
+        from_values(TrunkConfig, values(first), first)
+    assert not [path for path in ROOT.glob("egs/*/conf/*") if path.is_symlink()]
+
+
+def main(allow_partial: bool = False, clips_per_location: int = 3):
+    """Stand in for a program."""
+
+
+def test_options_may_have_dashes_and_flags_no_value():
+    arguments = ["corpus-a", "--allow-partial", "--clips-per-location", "4", "--scenes.clips_per_location=5"]
+    assert _spelt_out(main, arguments) == [
+        "corpus-a",
+        "--allow_partial",
+        "true",
+        "--clips_per_location",
+        "4",
+        "--scenes.clips_per_location=5",
+    ]
+    assert _spelt_out(main, ["--allow_partial", "false"]) == ["--allow_partial", "false"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("table2: {a: {head: 2}}", "head"),
+        ("table2: {a: {heads: 0, attention_layers: 2}}", "needs heads"),
+        ("[1]", "must hold"),
+        ("t: {a: {}}\nu: {a: {}}", "names two things"),
+    ],
+)
+def test_a_wrong_record_is_named(tmp_path, text, said):
+    path = tmp_path / "systems.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=said):
+        read_systems(path)
+
+
+def test_seeds_must_be_numbers(tmp_path):
+    assert [seed for _, seed, _ in runs(tmp_path, "scene", ["baseline"], "1 2 10 2")] == [1, 2, 10]
+    with pytest.raises(UserError, match="whole numbers"):
+        runs(tmp_path, "scene", ["baseline"], "1,2")

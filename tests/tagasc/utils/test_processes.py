@@ -1,0 +1,22 @@
+import mmap
+
+import numpy as np
+
+from tagasc.utils import processes
+
+
+def gigabytes(said, before):
+    return float(said.partition(before)[0].split()[-1])
+
+
+def test_memory_of_its_own_counts_and_mapped_files_apart(tmp_path):
+    before = gigabytes(processes.peak(), " GB without")
+    own = np.ones(300_000_000, np.uint8)
+    with (tmp_path / "file").open("w+b") as file:
+        file.truncate(300_000_000)
+        mapped = mmap.mmap(file.fileno(), 0)
+        assert not np.frombuffer(mapped, np.uint8).any()
+        said = processes.peak()
+    assert 0.2 <= gigabytes(said, " GB without") - before <= 0.4
+    assert gigabytes(said, " GB of memory") >= before + 0.5
+    assert own.all()

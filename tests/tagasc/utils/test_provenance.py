@@ -1,0 +1,43 @@
+import numpy as np
+import pytest
+
+from tagasc.utils.files import digest, write_npz
+from tagasc.utils.provenance import difference, made_from, read, write
+
+
+def test_a_changed_setting_or_input_is_named(tmp_path):
+    path = tmp_path / "input"
+    path.write_text("one")
+    first = made_from("step", {"training": {"lr": 0.1}}, {"tags": path})
+    assert difference(first, made_from("step", {"training": {"lr": 0.1}}, {"tags": path})) is None
+    assert "training.lr was 0.1 and is 0.2" in difference(
+        first, made_from("step", {"training": {"lr": 0.2}}, {"tags": path})
+    )
+    path.write_text("two")
+    assert (
+        difference(first, made_from("step", {"training": {"lr": 0.1}}, {"tags": path}))
+        == "its input tags has changed since"
+    )
+    write(tmp_path, first)
+    assert read(tmp_path) == first
+
+
+@pytest.mark.parametrize("content", [b"{", b'["step"]', '{"step": "forêt"}'.encode("latin-1")])
+def test_what_is_no_record_is_none(tmp_path, content):
+    (tmp_path / "made_from.json").write_bytes(content)
+    assert read(tmp_path) is None
+
+
+def test_tag_vectors_made_again_with_the_same_values_are_the_same(tmp_path):
+    """Their record holds the date, which must not make trainings on them outdated."""
+    for name, date in (("one.npz", "Monday"), ("two.npz", "Tuesday")):
+        write_npz(tmp_path / name, {"date": date}, ids=np.array(["a"]), values=np.array([[0.25]]))
+    assert digest(tmp_path / "one.npz") == digest(tmp_path / "two.npz")
+    write_npz(tmp_path / "two.npz", {}, ids=np.array(["a"]), values=np.array([[0.26]]))
+    assert digest(tmp_path / "one.npz") != digest(tmp_path / "two.npz")
+
+
+def test_versions_and_command_are_kept():
+    record = made_from("step", {}, {})
+    assert record["versions"]["torch"] != "absent"
+    assert {"command", "date", "commit", "machine"} <= record.keys()

@@ -1,0 +1,81 @@
+import fcntl
+
+import pytest
+
+from tagasc.utils.errors import SomeFailed, UserError
+from tagasc.utils.sweep import clear_once, sweep
+
+NAMES = ["a", "b", "c"]
+
+
+def test_every_run_is_done_once_and_in_order(tmp_path):
+    done = []
+    sweep(NAMES, lambda number: bool(done.append(number)), tmp_path)
+    assert done == [0, 1, 2]
+    assert sorted(path.name for path in tmp_path.glob("*.log")) == ["a.log", "b.log", "c.log"]
+
+
+def test_it_goes_on_past_a_failure_and_names_it_with_its_log(tmp_path):
+    done = []
+
+    def work(number):
+        if number == 1:
+            raise ValueError("no good")
+        done.append(number)
+        return True
+
+    with pytest.raises(SomeFailed) as error:
+        sweep(NAMES, work, tmp_path)
+    assert done == [0, 2]
+    assert f"1 of 3 runs failed: b: no good; its log: {tmp_path}/b.log" in str(error.value)
+    assert "Traceback" in (tmp_path / "b.log").read_text()  # an error of the program, not of its input
+    assert "failed" not in (tmp_path / "a.log").read_text()
+
+
+def test_if_all_fail_it_is_a_plain_error(tmp_path):
+    def work(number):
+        raise UserError("bad input")
+
+    with pytest.raises(UserError, match="3 of 3 runs failed") as error:
+        sweep(NAMES, work, tmp_path)
+    assert not isinstance(error.value, SomeFailed)
+    with pytest.raises(UserError, match=r"^bad input$"):
+        sweep(["a"], work, tmp_path)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left")])
+def test_what_concerns_every_run_ends_the_sweep(tmp_path, error):
+    done = []
+
+    def work(number):
+        done.append(number)
+        raise error
+
+    with pytest.raises(type(error)):
+        sweep(NAMES, work, tmp_path)
+    assert done == [0]
+
+
+def test_a_run_that_another_process_has_claimed_is_left_to_it(tmp_path):
+    done = []
+    with (tmp_path / "b.log").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        sweep(NAMES, lambda number: bool(done.append(number)), tmp_path)
+    assert done == [0, 2]
+
+
+def test_force_clears_each_result_once_for_all_processes_of_one_start(tmp_path, monkeypatch):
+    """The systems' results first, their controls' later, in the same folder of logs."""
+    system, control = tmp_path / "system", tmp_path / "control"
+    for started, cleared, left in (
+        ("1 10", [system], [False, True]),
+        ("1 10", [system], [True, True]),
+        ("1 10", [control], [True, False]),
+        ("1 10", [control], [True, True]),
+        ("2 20", [system, control], [False, False]),
+    ):
+        monkeypatch.setenv("TAGASC_RUN", started)
+        for folder in (system, control):
+            folder.mkdir(exist_ok=True)
+        clear_once(cleared, tmp_path / "log")
+        assert [system.exists(), control.exists()] == left
