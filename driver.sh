@@ -103,11 +103,11 @@ parse() { # set the variables that the options name
     ((nj > 0)) || status=2 die "option --nj must be at least 1"
     one_of protocol ours both paper
     one_of final_fit none all
-    one_of code_windows whole released
+    one_of code_segment whole released
     one_of activation auto sigmoid softmax
-    one_of sample int16 float32
-    one_of data_on auto gpu pinned disk
-    one_of compiled auto always never
+    one_of sample_format int16 float32
+    one_of audio_cache auto gpu pinned disk
+    one_of compile auto always never
     if [[ $controls == auto ]]; then
         controls=
         [[ " $systems " != *" all "* ]] || controls=$every_control

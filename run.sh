@@ -18,10 +18,10 @@ nj=$(nproc)      # processes for work on the CPU
 protocol=both    # ours (test scored once), both (one training serves the paper's column too), paper (which gets its own)
 final_fit=none   # all: also retrain ours on all training clips, for the epochs that validation chose
 controls=auto    # retrainings with altered tags, as "@shuffled @constant @within @oracle"; auto: these with --systems all
-code_windows=whole # clips that codes are computed from: whole, or as the authors' released code took them
-sample=int16     # stored samples of packed audio: int16 rounds, float32 keeps 24 bits at twice the size
-data_on=auto     # where the scene networks read audio: gpu, pinned (page-locked memory), disk; auto: where it fits
-compiled=auto    # torch.compile and CUDA graphs for the scene networks: always, never; auto: on a GPU
+code_segment=whole # clips that codes are computed from: whole, or as the authors' released code took them
+sample_format=int16     # stored samples of packed audio: int16 rounds, float32 keeps 24 bits at twice the size
+audio_cache=auto     # where the scene networks read audio: gpu, pinned (page-locked memory), disk; auto: where it fits
+compile=auto    # torch.compile and CUDA graphs for the scene networks: always, never; auto: on a GPU
 deterministic=false # repeat bit for bit on a GPU too; slower
 force=false      # do the stages over, even where their results are there
 dry_run=false    # print the commands, run nothing
@@ -76,7 +76,7 @@ trap 'stopped 143' TERM
     tags=$dir/dump/tags/$tagger
     again=(); if $force; then again=(--force); fi
     gpu=(--device "$device" "${again[@]}")
-    fast=(--data-on "$data_on" --compiled "$compiled")
+    fast=(--audio-cache "$audio_cache" --compile "$compile")
     if $deterministic; then gpu+=(--deterministic); fi
     which=(--seeds "$seeds" --systems-file "$here/egs/systems.yaml")
     audio=(--audio "$dir/dump/audio")
@@ -90,12 +90,12 @@ trap 'stopped 143' TERM
         local scorers=$((ngpu == 0 ? 1 : (nj + ngpu - 1) / ngpu)) # nj in all, not each
         shared "$1" "$PYTHON" "$here"/steps/train_scene.py "${audio[@]}" --tags "$tags" --out "$2" \
             --corpus "$scene_corpus" --trunk "$dir/conf/trunk_$trunk.yaml" --training "$dir/conf/scene.yaml" --nj "$scorers" \
-            --windows "$code_windows" \
+            --code-segment "$code_segment" \
             "${which[@]}" "${gpu[@]}" "${fast[@]}" "${@:3}"
     }
     codes() { # NAME OUT OPTIONS…
         shared "$1" "$PYTHON" "$here"/steps/extract_codes.py "${audio[@]}" --tags "$tags" --out "$2" \
-            --corpus "$scene_corpus" --windows "$code_windows" --systems "$systems $controls" "${which[@]}" \
+            --corpus "$scene_corpus" --code-segment "$code_segment" --systems "$systems $controls" "${which[@]}" \
             "${gpu[@]}" "${fast[@]}" "${@:3}"
     }
     svm() { # NAME OUT OPTIONS…
@@ -130,16 +130,16 @@ run_stage() {
     case ${names[now]} in
         download) download ;;
         manifests)
-            [[ -z $scene_corpus ]] || beside "$scene_corpus" $cpu_cmd "$PYTHON" "$here/local/$scene_corpus.py" "$scene_source" "$dir/data/$scene_corpus" \
+            [[ -z $scene_corpus ]] || beside "$scene_corpus" $cpu_cmd "$PYTHON" "$here/local/$scene_corpus.py" "$scene_dir" "$dir/data/$scene_corpus" \
                 --nj "$nj" $(scene_manifest_options) "${again[@]}"
-            ! $own_tagger || beside "$tagging_corpus" $cpu_cmd "$PYTHON" "$here/local/$tagging_corpus.py" "$tagging_source" "$dir/data/$tagging_corpus" \
+            ! $own_tagger || beside "$tagging_corpus" $cpu_cmd "$PYTHON" "$here/local/$tagging_corpus.py" "$tagging_dir" "$dir/data/$tagging_corpus" \
                 --nj "$nj" $(tagging_manifest_options) "${again[@]}"
             wait_for_workers manifests ;;
         pack)
             [[ -z $scene_corpus ]] || beside "$scene_corpus" $cpu_cmd "$PYTHON" "$here"/steps/pack_audio.py --manifests "$dir/data/$scene_corpus" \
-                --out "$dir/dump/audio" ${scene_seconds:+--seconds "$scene_seconds"} --nj "$nj" --sample "$sample" "${again[@]}"
+                --out "$dir/dump/audio" ${scene_seconds:+--seconds "$scene_seconds"} --nj "$nj" --sample-format "$sample_format" "${again[@]}"
             ! $own_tagger || beside "$tagging_corpus" $cpu_cmd "$PYTHON" "$here"/steps/pack_audio.py --manifests "$dir/data/$tagging_corpus" \
-                --out "$dir/dump/audio" --nj "$nj" --sample "$sample" "${again[@]}"
+                --out "$dir/dump/audio" --nj "$nj" --sample-format "$sample_format" "${again[@]}"
             wait_for_workers pack ;;
         tagger)
             if ! $own_tagger; then $dry_run || say "stage 3 (tagger): $tagger is trained elsewhere"; return; fi
@@ -154,20 +154,20 @@ run_stage() {
             done ;;
         tags)
             step tags $gpu_cmd "$PYTHON" "$here"/steps/extract_tags.py --tagger "$tag_source" "${audio[@]}" --out "$tags" \
-                --corpus "$scene_corpus" --activation "$activation" ${events_table:+--truth "$events_table"} \
+                --corpus "$scene_corpus" --activation "$activation" ${event_labels:+--event-labels "$event_labels"} \
                 "${gpu[@]}" ;;
         scenes)
             train scenes "$experiment" --systems "$systems" --protocol "$ours"
             [[ -z $controls ]] || train controls "$experiment" --systems "$controls" --protocol "$ours"
-            local chosen_by=(--chosen-by "$experiment" --systems "$systems $controls")
-            [[ $protocol != paper ]] || train paper "$experiment/paper" --protocol paper "${chosen_by[@]}"
-            [[ $final_fit != all ]] || train final "$experiment/final" --protocol final "${chosen_by[@]}" ;;
+            local select_from=(--select-from "$experiment" --systems "$systems $controls")
+            [[ $protocol != paper ]] || train paper "$experiment/paper" --protocol paper "${select_from[@]}"
+            [[ $final_fit != all ]] || train final "$experiment/final" --protocol final "${select_from[@]}" ;;
         codes)
             codes codes "$experiment"
-            [[ $final_fit != all ]] || codes final "$experiment/final" --chosen-by "$experiment" ;;
+            [[ $final_fit != all ]] || codes final "$experiment/final" --select-from "$experiment" ;;
         svm)
             svm svm "$experiment"
-            [[ $final_fit != all ]] || svm final "$experiment/final" --chosen-by "$experiment" ;;
+            [[ $final_fit != all ]] || svm final "$experiment/final" --select-from "$experiment" ;;
         report)
             step report $cpu_cmd "$PYTHON" "$here"/steps/report.py --recipe "$dir" --experiment "$experiment" \
                 --tagger "$dir/exp/tagger/$tagger" --tags "$tags" --corpus "$scene_corpus" \

@@ -13,7 +13,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from local.manifests import Entry, check_counts, check_unique, present, read_table, state_of, write
+from local.manifests import ClipEntry, check_counts, check_unique, present, read_table, state_of, write
 from tagasc.utils import cli, provenance
 from tagasc.utils.errors import UserError
 from tagasc.utils.log import log
@@ -93,9 +93,8 @@ def main(
     _check(corpus, release, vocabulary, splits, allow_partial)
     tables = [corpus / name for name in {*release.tables.values(), release.vocabulary}]
     settings = {"sampling_rate": sampling_rate, "longest": longest, "allow_partial": allow_partial}
-    record = provenance.made_from("fsdkaggle2019", settings, state_of(tables, sum(splits.values(), [])))
-    if not force and provenance.difference(provenance.read(out) or {}, record) is None:
-        log.info("%s: manifests are up to date", out)
+    record = provenance.record("fsdkaggle2019", settings, state_of(tables, sum(splits.values(), [])))
+    if provenance.is_current(str(out), provenance.read(out), record, force):
         return
     write(out, "fsdkaggle2019", splits, record, sampling_rate, 1, (0.0, longest), nj)
 
@@ -125,7 +124,7 @@ def _vocabulary(path: Path, release: Release) -> list[str]:
     return names
 
 
-def _entries(corpus: Path, release: Release, split: str, vocabulary: set[str], allow_partial: bool) -> list[Entry]:
+def _entries(corpus: Path, release: Release, split: str, vocabulary: set[str], allow_partial: bool) -> list[ClipEntry]:
     table = corpus / release.tables[split]
     audio = corpus / release.audio[split]
     if allow_partial and split != "curated" and not (table.exists() and audio.is_dir()):
@@ -146,13 +145,13 @@ def _entries(corpus: Path, release: Release, split: str, vocabulary: set[str], a
         if Path(row["fname"]).name != row["fname"]:
             raise UserError(f"{table}: {row['fname']!r} is not a plain file name; mend the table")
         custom = {"usage": row["usage"]} if extra else {}
-        entries.append(Entry(Path(row["fname"]).stem, audio / row["fname"], labels, custom))
+        entries.append(ClipEntry(Path(row["fname"]).stem, audio / row["fname"], labels, custom))
     check_unique(entries, table)
     return entries
 
 
 def _check(
-    corpus: Path, release: Release, vocabulary: list[str], splits: dict[str, list[Entry]], allow_partial: bool
+    corpus: Path, release: Release, vocabulary: list[str], splits: dict[str, list[ClipEntry]], allow_partial: bool
 ) -> None:
     found: Counter[str] = Counter({"classes": len(vocabulary)})
     for split, entries in splits.items():

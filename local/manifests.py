@@ -15,7 +15,7 @@ import soundfile
 
 from tagasc.utils import provenance
 from tagasc.utils.errors import UserError
-from tagasc.utils.files import whole_folder
+from tagasc.utils.files import atomic_folder
 from tagasc.utils.log import log, progress
 from tagasc.utils.processes import mapping
 
@@ -26,7 +26,7 @@ PARTIAL = "fetch what is missing, or give --allow-partial to use what is there"
 
 
 @dataclass(frozen=True)
-class Entry:
+class ClipEntry:
     """One clip of a corpus: its audio file, its labels, and what else is known of it.
 
     Attributes:
@@ -83,7 +83,7 @@ def listed_file(table: Path, name: str) -> tuple[str, Path]:
     return str(path.relative_to(folder).with_suffix("")), path
 
 
-def check_unique(entries: Iterable[Entry], table: Path) -> None:
+def check_unique(entries: Iterable[ClipEntry], table: Path) -> None:
     """Raises UserError if two entries have one id."""
     seen: dict[str, Path] = {}
     for entry in entries:
@@ -95,7 +95,7 @@ def check_unique(entries: Iterable[Entry], table: Path) -> None:
         seen[entry.id] = entry.path
 
 
-def present(entries: list[Entry], allow_partial: bool, remedy: str = PARTIAL) -> list[Entry]:
+def present(entries: list[ClipEntry], allow_partial: bool, remedy: str = PARTIAL) -> list[ClipEntry]:
     """The entries whose audio is there; lacking ones are an error unless ``allow_partial``, and ``remedy`` mends it."""
     folders = {path.parent for path in (entry.path for entry in entries)}
     there = {file for folder in folders if folder.is_dir() for file in folder.iterdir()}
@@ -123,8 +123,8 @@ def check_counts(found: dict[str, int], published: dict[str, int], corpus: Path,
 
 
 def split_by_location(
-    entries: list[Entry], share: float, seed: int, region_of: Callable[[str], str] = str
-) -> tuple[list[Entry], list[Entry]]:
+    entries: list[ClipEntry], share: float, seed: int, region_of: Callable[[str], str] = str
+) -> tuple[list[ClipEntry], list[ClipEntry]]:
     """Hold out about ``share`` of the clips of a scene corpus, by whole locations; returns the rest and the held-out.
 
     Each scene gives about its share, and the regions that ``region_of`` a location names (cities) take turns, so that
@@ -133,7 +133,7 @@ def split_by_location(
     Raises:
         UserError: a scene has one location only, so that none can be held out.
     """
-    by_scene: dict[str, dict[str, list[Entry]]] = defaultdict(lambda: defaultdict(list))
+    by_scene: dict[str, dict[str, list[ClipEntry]]] = defaultdict(lambda: defaultdict(list))
     for entry in sorted(entries, key=lambda entry: entry.id):
         by_scene[entry.labels[0]][entry.custom["location"]].append(entry)
     chosen: set[str] = set()
@@ -163,8 +163,8 @@ def split_by_location(
     return [entry for entry in entries if entry.custom["location"] not in chosen], held_out
 
 
-def state_of(tables: Sequence[Path], entries: Iterable[Entry]) -> dict[str, Path | str]:
-    """What manifests depend on, for ``provenance.made_from``: the tables, and the audio files' names and sizes."""
+def state_of(tables: Sequence[Path], entries: Iterable[ClipEntry]) -> dict[str, Path | str]:
+    """What manifests depend on, for ``provenance.record``: the tables, and the audio files' names and sizes."""
     listing = hashlib.sha256()
     for entry in entries:
         listing.update(f"{entry.path} {entry.path.stat().st_size}\n".encode())
@@ -186,7 +186,7 @@ def header(path: Path) -> Any:
 def write(
     out: Path,
     corpus: str,
-    splits: dict[str, list[Entry]],
+    splits: dict[str, list[ClipEntry]],
     record: dict[str, Any],
     sampling_rate: int,
     channels: int,
@@ -199,7 +199,7 @@ def write(
         out: folder of the manifests.
         corpus: prefix of their names.
         splits: the clips of each split.
-        record: from ``provenance.made_from``.
+        record: from ``provenance.record``.
         sampling_rate: that every file must have.
         channels: that every file must have.
         seconds: shortest and longest duration allowed.
@@ -212,7 +212,7 @@ def write(
     if empty:
         raise UserError(f"{corpus} has no clip for the split {empty[0]}; fetch more of it")
     import_module("lhotse")  # here, since it takes long; and before the processes fork, which all need it
-    with whole_folder(out) as folder, mapping(jobs) as run:
+    with atomic_folder(out) as folder, mapping(jobs) as run:
         for split, entries in splits.items():
             starts = range(0, len(entries), _PER_PART)
             parts = [
@@ -251,7 +251,7 @@ def _join(parts: Sequence[Path], whole: Path) -> None:
             part.unlink()
 
 
-def _cut(entry: Entry, recording: Any) -> Any:
+def _cut(entry: ClipEntry, recording: Any) -> Any:
     from lhotse import SupervisionSegment
 
     cut = recording.to_cut()
@@ -260,7 +260,7 @@ def _cut(entry: Entry, recording: Any) -> Any:
     return cut
 
 
-def _recording(entry: Entry, sampling_rate: int, channels: int, seconds: tuple[float, float]) -> Any:
+def _recording(entry: ClipEntry, sampling_rate: int, channels: int, seconds: tuple[float, float]) -> Any:
     from lhotse import AudioSource, Recording
 
     info = header(entry.path)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from local.manifests import (
     OWN,
-    Entry,
+    ClipEntry,
     check_unique,
     header,
     listed_file,
@@ -25,7 +25,6 @@ from local.manifests import (
 )
 from tagasc.utils import cli, provenance
 from tagasc.utils.errors import UserError
-from tagasc.utils.log import log
 
 SPLITS = ("train", "validation", "test", "unused")
 
@@ -59,9 +58,8 @@ def main(
     check_unique(entries, table)
     present(entries, False, OWN)
     shares = {"test_share": test_share, "validation_share": validation_share, "seed": seed}
-    record = provenance.made_from("scene_csv", {"seconds": seconds, **shares}, state_of([table], entries))
-    if not force and provenance.difference(provenance.read(out) or {}, record) is None:
-        log.info("%s: manifests are up to date", out)
+    record = provenance.record("scene_csv", {"seconds": seconds, **shares}, state_of([table], entries))
+    if provenance.is_current(str(out), provenance.read(out), record, force):
         return
     splits = _splits(table, rows, entries, test_share, validation_share, seed)
     first = header(entries[0].path)  # whose format all others must share
@@ -69,17 +67,22 @@ def main(
     write(out, "scene_csv", splits, record, first.samplerate, first.channels, limits, nj)
 
 
-def _entry(table: Path, row: dict[str, str]) -> Entry:
+def _entry(table: Path, row: dict[str, str]) -> ClipEntry:
     name, path = listed_file(table, row["file"])
     if not row["scene"]:
         raise UserError(f"{table}: {row['file']} has no scene; mend the line")
-    return Entry(name, path, (row["scene"],), {"location": row.get("location") or name})
+    return ClipEntry(name, path, (row["scene"],), {"location": row.get("location") or name})
 
 
 def _splits(
-    table: Path, rows: list[dict[str, str]], entries: list[Entry], test_share: float, validation_share: float, seed: int
-) -> dict[str, list[Entry]]:
-    splits: dict[str, list[Entry]] = {name: [] for name in SPLITS}
+    table: Path,
+    rows: list[dict[str, str]],
+    entries: list[ClipEntry],
+    test_share: float,
+    validation_share: float,
+    seed: int,
+) -> dict[str, list[ClipEntry]]:
+    splits: dict[str, list[ClipEntry]] = {name: [] for name in SPLITS}
     if "split" in rows[0]:
         for row, entry in zip(rows, entries, strict=True):
             if row["split"] not in splits:
@@ -106,7 +109,7 @@ def _splits(
     return {name: clips for name, clips in splits.items() if clips}
 
 
-def _check_scenes(table: Path, splits: dict[str, list[Entry]]) -> None:
+def _check_scenes(table: Path, splits: dict[str, list[ClipEntry]]) -> None:
     """Raises UserError: fewer than two scenes to tell apart, or one that nothing is trained on."""
     trained = {entry.labels[0] for entry in splits["train"]}
     if len(trained) < 2:

@@ -9,10 +9,9 @@ clips. Clips are mono.
 
 from pathlib import Path
 
-from local.manifests import OWN, Entry, check_unique, header, listed_file, present, read_table, state_of, write
+from local.manifests import OWN, ClipEntry, check_unique, header, listed_file, present, read_table, state_of, write
 from tagasc.utils import cli, provenance
 from tagasc.utils.errors import UserError
-from tagasc.utils.log import log
 
 SPLITS = ("curated", "noisy", "test")
 
@@ -26,7 +25,7 @@ def main(table: Path, out: Path, nj: int = 4, force: bool = False) -> None:
         nj: number of processes.
         force: write them again even if they are there.
     """
-    splits: dict[str, list[Entry]] = {name: [] for name in SPLITS}
+    splits: dict[str, list[ClipEntry]] = {name: [] for name in SPLITS}
     for row in read_table(table, ("file", "labels"), ","):
         name = row.get("split", "curated")
         if name not in splits:
@@ -42,21 +41,20 @@ def main(table: Path, out: Path, nj: int = 4, force: bool = False) -> None:
         strange = sorted(set(entry.labels) - known)
         if strange:
             raise UserError(f"{table}: {entry.path.name} is labelled {strange[0]}, which no curated clip is; mend it")
-    record = provenance.made_from("tagging_csv", {}, state_of([table], entries))
-    if not force and provenance.difference(provenance.read(out) or {}, record) is None:
-        log.info("%s: manifests are up to date", out)
+    record = provenance.record("tagging_csv", {}, state_of([table], entries))
+    if provenance.is_current(str(out), provenance.read(out), record, force):
         return
     rate = header(splits["curated"][0].path).samplerate  # which all others must share
     kept = {name: clips for name, clips in splits.items() if clips}
     write(out, "tagging_csv", kept, record, rate, 1, (0.0, float("inf")), nj)
 
 
-def _entry(table: Path, row: dict[str, str]) -> Entry:
+def _entry(table: Path, row: dict[str, str]) -> ClipEntry:
     name, path = listed_file(table, row["file"])
     labels = tuple(label.strip() for label in row["labels"].split(","))
     if not all(labels) or len(set(labels)) != len(labels):
         raise UserError(f"{table}: {row['file']} has no label, an empty one, or one twice; mend the line")
-    return Entry(name, path, labels, {})
+    return ClipEntry(name, path, labels, {})
 
 
 if __name__ == "__main__":

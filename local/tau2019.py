@@ -13,11 +13,19 @@ Splits: ``train`` and ``validation`` (cut from the fold's training clips by whol
 from collections import Counter
 from pathlib import Path
 
-from local.manifests import Entry, check_counts, check_unique, present, read_table, split_by_location, state_of, write
+from local.manifests import (
+    ClipEntry,
+    check_counts,
+    check_unique,
+    present,
+    read_table,
+    split_by_location,
+    state_of,
+    write,
+)
 from local.published import TAU2019
 from tagasc.utils import cli, provenance
 from tagasc.utils.errors import UserError
-from tagasc.utils.log import log
 
 PUBLISHED = {
     f"{split} {scene}": count
@@ -67,9 +75,8 @@ def main(
         "seed": seed,
         "allow_partial": allow_partial,
     }
-    record = provenance.made_from("tau2019", settings, state_of(tables, sum(splits.values(), [])))
-    if not force and provenance.difference(provenance.read(out) or {}, record) is None:
-        log.info("%s: manifests are up to date", out)
+    record = provenance.record("tau2019", settings, state_of(tables, sum(splits.values(), [])))
+    if provenance.is_current(str(out), provenance.read(out), record, force):
         return
     kept, validation = split_by_location(splits["train"], validation_share, seed, city_of)
     splits = {"train": kept, "validation": validation, "test": splits["test"], "unused": splits["unused"]}
@@ -83,7 +90,7 @@ def city_of(location: str) -> str:
     return location.rsplit("-", 1)[0]
 
 
-def _official(corpus: Path, allow_partial: bool) -> dict[str, list[Entry]]:
+def _official(corpus: Path, allow_partial: bool) -> dict[str, list[ClipEntry]]:
     """The official fold: entries of train, test and unused."""
     meta = corpus / "meta.csv"
     entries = [_entry(corpus, row, meta) for row in read_table(meta, ("filename", "scene_label", "identifier"), "\t")]
@@ -117,18 +124,18 @@ def _official(corpus: Path, allow_partial: bool) -> dict[str, list[Entry]]:
     return fold
 
 
-def _present(parts: list[list[Entry]], allow_partial: bool) -> list[list[Entry]]:
+def _present(parts: list[list[ClipEntry]], allow_partial: bool) -> list[list[ClipEntry]]:
     there = {entry.id for entry in present(sum(parts, []), allow_partial)}
     return [[entry for entry in part if entry.id in there] for part in parts]
 
 
-def _entry(corpus: Path, row: dict[str, str], table: Path) -> Entry:
+def _entry(corpus: Path, row: dict[str, str], table: Path) -> ClipEntry:
     path = corpus / row["filename"]
     if row["scene_label"] not in TAU2019:
         raise UserError(f"{table}: {row['filename']} has the unknown scene {row['scene_label']!r}; mend the table")
     if path.parent != corpus / "audio" or not row["filename"].startswith("audio/"):
         raise UserError(f"{table}: {row['filename']!r} does not lie in audio/; mend the table")
-    return Entry(path.stem, path, (row["scene_label"],), {"location": row["identifier"]})
+    return ClipEntry(path.stem, path, (row["scene_label"],), {"location": row["identifier"]})
 
 
 if __name__ == "__main__":

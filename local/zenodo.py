@@ -25,7 +25,7 @@ from urllib.request import Request, urlopen
 
 from tagasc.utils import cli
 from tagasc.utils.errors import UserError
-from tagasc.utils.files import put_folder, whole_file
+from tagasc.utils.files import atomic_file, replace_folder
 from tagasc.utils.log import log, progress
 
 _CHUNK = 1 << 20
@@ -205,9 +205,9 @@ def _join(last: Path) -> Path:
     if shutil.which("zip") is None:
         raise UserError(f"{last} is a split archive and the program zip is missing; install zip and run this again")
     _check_space(last.parent, sum(part.stat().st_size for part in last.parent.glob(f"{last.stem}.z*")))
-    with whole_file(joined) as beside:
+    with atomic_file(joined) as temporary:
         done = subprocess.run(
-            ["zip", "-q", "-s", "0", str(last), "--out", str(beside)], capture_output=True, text=True, check=False
+            ["zip", "-q", "-s", "0", str(last), "--out", str(temporary)], capture_output=True, text=True, check=False
         )
         if done.returncode != 0:
             reason = (done.stdout + done.stderr).strip().splitlines()[-1:] or ["no reason given"]
@@ -229,9 +229,9 @@ def _unpack(archives: list[Path], staging: Path, corpus: Path) -> None:
             opened[archive] = zipfile.ZipFile(archive)
         try:
             with (
-                whole_file(staging / member.filename) as beside,
+                atomic_file(staging / member.filename) as temporary,
                 opened[archive].open(member) as source,
-                beside.open("wb") as sink,
+                temporary.open("wb") as sink,
             ):
                 shutil.copyfileobj(source, sink, _CHUNK)
         except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
@@ -240,10 +240,10 @@ def _unpack(archives: list[Path], staging: Path, corpus: Path) -> None:
         bundle.close()
     inner = staging / corpus.name
     if [path.name for path in staging.iterdir()] == [corpus.name]:  # the archives bring the folder along
-        put_folder(inner, corpus)
+        replace_folder(inner, corpus)
         staging.rmdir()
     else:
-        put_folder(staging, corpus)
+        replace_folder(staging, corpus)
 
 
 def _members(archive: Path) -> list[zipfile.ZipInfo]:

@@ -13,15 +13,14 @@ from typing import Literal
 
 import torch
 
-from tagasc.audio.store import DataOn
+from tagasc.audio.store import AudioCache
 from tagasc.benchmark import estimate
-from tagasc.benchmark.audio import speeds as pack_speeds
-from tagasc.benchmark.backend import speeds as svm_speeds
-from tagasc.benchmark.estimate import Speeds, Tagger, Work
+from tagasc.benchmark.audio import measure_packing
+from tagasc.benchmark.backend import measure_backend
+from tagasc.benchmark.estimate import Speeds, TaggerCost, Workload
 from tagasc.benchmark.measure import Speed
-from tagasc.benchmark.scene import Scenes
-from tagasc.benchmark.scene import speeds as scene_speeds
-from tagasc.benchmark.tagger import speeds as tagger_speeds
+from tagasc.benchmark.scene import SceneBenchmark, measure_scene
+from tagasc.benchmark.tagger import measure_tagger
 from tagasc.report.markdown import aligned
 from tagasc.scene.config import SceneTraining
 from tagasc.scene.systems import read_systems, select
@@ -30,7 +29,7 @@ from tagasc.tagger.config import Inference, PseudoLabels, SemiTraining, TaggerTr
 from tagasc.tagger.features import MelConfig
 from tagasc.tagger.network import TaggerConfig
 from tagasc.utils import cli, processes, provenance
-from tagasc.utils.device import Compiled, choose_device, compiles
+from tagasc.utils.device import Compile, choose_device, should_compile
 from tagasc.utils.errors import UserError
 from tagasc.utils.files import write_json
 from tagasc.utils.log import console, log
@@ -42,11 +41,11 @@ What = Literal["scene", "tagger", "pack", "svm", "all"]
 class Options:
     """What to measure, where, and how long; see ``main``."""
 
-    scenes: Scenes
+    scenes: SceneBenchmark
     model: TaggerConfig
     mel: MelConfig
     training: TaggerTraining
-    work: Work
+    work: Workload
     compiled: bool
     device: torch.device
     nj: int
@@ -58,15 +57,15 @@ def _scene(o: Options, folder: Path) -> Iterator[Speed]:
     """The scene network alone shares the cores with others of its kind."""
     threads = torch.get_num_threads()
     torch.set_num_threads(o.scene_threads or threads)
-    yield from scene_speeds(folder, o.scenes, o.compiled, o.device, o.seconds)
+    yield from measure_scene(folder, o.scenes, o.compiled, o.device, o.seconds)
     torch.set_num_threads(threads)
 
 
 MEASUREMENTS: dict[str, Callable[[Options, Path], Iterator[Speed]]] = {
     "scene": _scene,
-    "tagger": lambda o, folder: tagger_speeds(folder, o.model, o.mel, o.training, o.compiled, o.device, o.seconds),
-    "pack": lambda o, folder: pack_speeds(folder, 16 * o.nj, o.nj, o.seconds),
-    "svm": lambda o, folder: svm_speeds(
+    "tagger": lambda o, folder: measure_tagger(folder, o.model, o.mel, o.training, o.compiled, o.device, o.seconds),
+    "pack": lambda o, folder: measure_packing(folder, 16 * o.nj, o.nj, o.seconds),
+    "svm": lambda o, folder: measure_backend(
         o.work.train - o.work.validation, o.work.test + o.work.unused, o.scenes.trunk.code_size, o.nj, o.seconds
     ),
 }
@@ -86,7 +85,7 @@ def main(
     inference: Inference = Inference(),
     folds: str = "0",
     stages: Literal[1, 2] = 1,
-    work: Work = Work(),
+    work: Workload = Workload(),
     audio: Path | None = None,
     corpus: str = "tau2019",
     tagging_corpus: str = "fsdkaggle2019",
@@ -95,8 +94,8 @@ def main(
     systems_file: Path = Path(__file__).parents[1] / "egs/systems.yaml",
     nj: int = 1,
     scene_threads: int | None = None,
-    data_on: DataOn = "auto",
-    compiled: Compiled = "auto",
+    audio_cache: AudioCache = "auto",
+    compile: Compile = "auto",
     device: str = "auto",
     json: Path | None = None,
 ) -> None:
@@ -127,8 +126,8 @@ def main(
         systems_file: the records of the systems.
         nj: processes for work on the CPU.
         scene_threads: of a scene network on the CPU; null: as many as there are cores.
-        data_on: where the scenes' audio lies: auto, gpu, pinned, or disk.
-        compiled: let torch.compile make the networks; auto: on a GPU.
+        audio_cache: where the scenes' audio lies: auto, gpu, pinned, or disk.
+        compile: let torch.compile make the networks; auto: on a GPU.
         device: auto, cpu, cuda, or cuda:N.
         json: also write the figures, with machine and versions, to this file.
     """
@@ -141,10 +140,10 @@ def main(
     name = torch.cuda.get_device_name(where) if where.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     log.info("%s, torch %s", name, torch.__version__)
     small = batch if where.type == "cuda" else batch or 4
-    scenes = Scenes(
-        trunk, replace(scene, batch=small or scene.batch), work.seconds, work.sampling_rate, data_on=data_on
+    scenes = SceneBenchmark(
+        trunk, replace(scene, batch=small or scene.batch), work.seconds, work.sampling_rate, audio_cache=audio_cache
     )
-    made = compiles(compiled, where)
+    made = should_compile(compile, where)
     events = replace(training, batch=small or training.batch)
     options = Options(scenes, model, mel, events, work, made, where, nj, seconds, scene_threads)
     found = [one for part in (MEASUREMENTS if what == "all" else (what,)) for one in _measured(part, options)]
@@ -153,12 +152,12 @@ def main(
     if what == "all":
         speeds = Speeds.of(one for _, one in found)
         count = training.folds if folds == "all" else len(folds.split())
-        tagger = Tagger(training, semi, count, stages, len(inference.pads))
+        tagger = TaggerCost(training, semi, count, stages, len(inference.pads))
         result["estimate"] = estimate.stages(work, networks, speeds, scene, tagger)
         _print_estimate(result["estimate"], estimate.epoch_scores(work, networks, speeds, scene))
     if json is not None:
         settings = {"what": what, "seconds": seconds, "batch": batch, "device": name, "nj": nj, "work": work}
-        write_json(json, {**result, "made_from": provenance.made_from("benchmark", settings, {})})
+        write_json(json, {**result, "provenance": provenance.record("benchmark", settings, {})})
 
 
 def _measured(part: str, options: Options) -> Iterator[tuple[str, Speed]]:

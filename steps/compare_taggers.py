@@ -21,22 +21,22 @@ Label = tuple[str, str]  # clip, class
 Precisions = Mapping[str, Mapping[Label, float]]  # by seed, then by label
 
 
-def main(taggers: Path, ways: str, recording: str = r"^(.*?)(?:-[A-Z])?$", out: Path | None = None) -> None:
+def main(taggers: Path, groups: str, recording: str = r"^(.*?)(?:-[A-Z])?$", out: Path | None = None) -> None:
     """Print a table of the ways, and each one's difference to the first.
 
     Args:
         taggers: folder of trained taggers (stage 3) whose names end in ``_seed<k>``; those of one way may have
             different test clips, which are pooled.
-        ways: "TITLE: PREFIX/stageN" separated by semicolons: the taggers whose names begin with PREFIX, stage N.
+        groups: "TITLE: PREFIX/stageN" separated by semicolons: the taggers whose names begin with PREFIX, stage N.
         recording: pattern whose match in a clip's id tells which clips come from one recording.
         out: also write the table, as Markdown, to this file.
     """
     found = {}
-    for way in ways.split(";"):
+    for way in groups.split(";"):
         title, colon, source = (part.strip() for part in way.partition(":"))
         prefix, slash, stage = source.partition("/")
         if not (colon and slash and prefix):
-            raise UserError(f"--ways {way.strip()!r} must be TITLE: PREFIX/stageN")
+            raise UserError(f"--groups {way.strip()!r} must be TITLE: PREFIX/stageN")
         found[title] = _read(taggers, prefix, stage)
     table = compare(found, recording)
     console.print("\n" + aligned(table) + "\n")
@@ -44,19 +44,19 @@ def main(taggers: Path, ways: str, recording: str = r"^(.*?)(?:-[A-Z])?$", out: 
         write_text(out, markdown(table))
 
 
-def compare(ways: Mapping[str, Precisions], recording: str) -> Table:
+def compare(groups: Mapping[str, Precisions], recording: str) -> Table:
     """A row a way: lwlrap (mean ± standard deviation over seeds), its interval, and its difference to the first.
 
     Raises:
         UserError: the ways were not scored on the same labels.
     """
-    labels = sorted(next(iter(next(iter(ways.values())).values())))
+    labels = sorted(next(iter(next(iter(groups.values())).values())))
     recordings = [_recording(clip, recording) for clip, _ in labels]
     header = ("training", "seeds", "labels", "lwlrap", "95 % interval", "difference", "95 % interval", "")
     rows, first = [], None
-    for title, seeds in ways.items():
+    for title, seeds in groups.items():
         if any(sorted(precisions) != labels for precisions in seeds.values()):
-            raise UserError(f"{title} was not scored on the same clips as {next(iter(ways))}; run what is missing")
+            raise UserError(f"{title} was not scored on the same clips as {next(iter(groups))}; run what is missing")
         values = np.array([[precisions[label] for label in labels] for precisions in seeds.values()])
         spread = f" ± {values.mean(axis=1).std(ddof=1):.3f}" if len(values) > 1 else ""
         row = (title, str(len(values)), str(len(labels)), f"{values.mean():.3f}{spread}")

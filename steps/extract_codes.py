@@ -5,16 +5,15 @@ from pathlib import Path
 
 import numpy as np
 
-from tagasc.audio.store import DataOn
+from tagasc.audio.store import AudioCache
 from tagasc.backend.codes import Codes
-from tagasc.scene.corpus import SceneClips, SceneCorpus, Tagging, Taken, Windows, released_windows
-from tagasc.scene.experiment import runs
+from tagasc.scene.corpus import CodeSegment, CodeWindows, SceneClips, SceneCorpus, TagOptions, released_windows
+from tagasc.scene.experiment import RunPaths, log_folder, runs
 from tagasc.scene.inference import codes_and_logits
-from tagasc.scene.systems import TAGS_ALONE, read_systems, select
-from tagasc.scene.training import load_network
-from tagasc.training.result import WEIGHTS
+from tagasc.scene.systems import TAGS_ONLY, read_systems, select
+from tagasc.scene.training import load_scene_network
 from tagasc.utils import cli, provenance
-from tagasc.utils.device import Compiled, choose_device, compiles
+from tagasc.utils.device import Compile, choose_device, should_compile
 from tagasc.utils.errors import UserError
 from tagasc.utils.files import digest, read_record
 from tagasc.utils.log import log
@@ -29,17 +28,17 @@ def main(
     systems: str = "all",
     seeds: str = "1",
     systems_file: Path = Path("egs/systems.yaml"),
-    windows: Taken = "whole",
-    chosen_by: Path | None = None,
-    data_on: DataOn = "auto",
+    code_segment: CodeSegment = "whole",
+    select_from: Path | None = None,
+    audio_cache: AudioCache = "auto",
     device: str = "auto",
-    compiled: Compiled = "auto",
+    compile: Compile = "auto",
     deterministic: bool = False,
     force: bool = False,
 ) -> None:
     """Write ``<out>/codes/<system>/seed<k>/<split>.npz`` for every packed split.
 
-    Beside them ``<out>/codes/tags_alone/seed0``, the tag vectors as if they were codes, if a system uses tags.
+    Beside them ``<out>/codes/tags_only/seed0``, the tag vectors as if they were codes, if a system uses tags.
 
     Args:
         audio: folder of packed audio (stage 2).
@@ -49,54 +48,54 @@ def main(
         systems: names of systems or tables, separated by spaces, or all; also NAME@CONTROL and @CONTROL.
         seeds: separated by spaces.
         systems_file: the records of the systems.
-        windows: whole clips; or as the released code took them: training codes from one random crop a clip, shuffled,
-            the incomplete last batch of 24 left out, and the others from a clip's first 99.9 %.
-        chosen_by: the experiment whose best tag system @CONTROL means, if not this one.
-        data_on: where the audio lies: auto, gpu, pinned (page-locked memory), or disk (memory-mapped).
+        code_segment: whole clips; or as the released code took them: training codes from one random crop a clip,
+            shuffled, the incomplete last batch of 24 left out, and the others from a clip's first 99.9 %.
+        select_from: the experiment whose best tag system @CONTROL means, if not this one.
+        audio_cache: where the audio lies: auto, gpu, pinned (page-locked memory), or disk (memory-mapped).
         device: auto, cpu, cuda, or cuda:N.
-        compiled: let torch.compile make the network; auto: on a GPU.
+        compile: let torch.compile make the network; auto: on a GPU.
         deterministic: repeat bit for bit on a GPU too; slower.
         force: extract again even what is there.
     """
-    chosen = select(read_systems(systems_file), systems.split(), systems_file, chosen_by or out)
-    mine = runs(out, "codes", list(chosen), seeds)
+    chosen = select(read_systems(systems_file), systems.split(), systems_file, select_from or out)
+    pending = runs(out, list(chosen), seeds)
     where = choose_device(device, deterministic)
-    scenes = SceneCorpus(audio, corpus, tags, where, data_on)
-    compile_it = compiles(compiled, where)
+    scenes = SceneCorpus(audio, corpus, tags, where, audio_cache)
+    compile_it = should_compile(compile, where)
     splits = scenes.splits
 
     def work(number: int) -> bool:
-        name, seed, target = mine[number]
-        uses_tags = chosen[name].system.uses_tags
-        weights = out / "scene" / name / f"seed{seed}" / WEIGHTS
-        network, about = load_network(weights)
-        _check_tags(weights.parent, scenes, uses_tags)
-        tagging = Tagging(chosen[name].control, about["tag_scale"], seed) if uses_tags else None
-        _remove_dropped(target, splits)
+        run, variant = pending[number], chosen[pending[number].system]
+        uses_tags = variant.system.uses_tags
+        network, metadata = load_scene_network(run.weights)
+        _check_tags(run.network, scenes, uses_tags)
+        tagging = TagOptions(variant.control, metadata["tag_scale"], run.seed) if uses_tags else None
+        _remove_dropped(run.codes, splits)
         written = 0
         for split in splits:
-            config = {"windows": windows, "answers": about["scenes"]}
-            files = {"network": weights} | scenes.files([split], uses_tags)
-            record = provenance.made_from("extract_codes", config, files)
-            if not _is_current(target / f"{split}.npz", record, f"{name} seed {seed}"):
-                clips = scenes.clips([split], tagging, about["scenes"])
-                _fits(about, clips)
+            config = {"code_segment": code_segment, "softmax_predictions": metadata["scenes"]}
+            files = {"network": run.weights} | scenes.files([split], uses_tags)
+            record = provenance.record("extract_codes", config, files)
+            path = run.codes_of(split)
+            if not provenance.is_current(f"{run.title} {split}", read_record(path), record):
+                clips = scenes.clips([split], tagging, metadata["scenes"])
+                _fits(metadata, clips)
                 window = None
-                if windows == "released":
-                    window = released_windows(clips, split == "train", about["crop_seconds"], seed)
+                if code_segment == "released":
+                    window = released_windows(clips, split == "train", metadata["crop_seconds"], run.seed)
                 codes, logits = codes_and_logits(network.to(where), clips, window, compile_it)
-                answers = np.array(about["scenes"])[logits.argmax(axis=1)]
-                _codes(clips, codes, answers, window).write(target / f"{split}.npz", record)
+                softmax_predictions = np.array(metadata["scenes"])[logits.argmax(axis=1)]
+                _codes(clips, codes, softmax_predictions, window).write(path, record)
                 written += 1
-        log.info("%s seed %d: %s", name, seed, f"codes of {written} splits" if written else "up to date")
+        log.info("%s: %s", run.title, f"codes of {written} splits" if written else "up to date")
         return written > 0
 
-    logs = out / "log" / "codes"
+    logs = log_folder(out, "codes")
     if force:
-        clear_once([folder for _, _, folder in mine], logs)
+        clear_once([run.codes for run in pending], logs)
     if any(variant.system.uses_tags for variant in chosen.values()):
-        _tags_alone(out / "codes" / TAGS_ALONE / "seed0", scenes, splits)
-    sweep([f"{name}.seed{seed}" for name, seed, _ in mine], work, logs)
+        _tags_only(RunPaths(out, TAGS_ONLY, 0), scenes, splits)
+    sweep([run.name for run in pending], work, logs)
 
 
 def _check_tags(folder: Path, scenes: SceneCorpus, uses_tags: bool) -> None:
@@ -106,20 +105,14 @@ def _check_tags(folder: Path, scenes: SceneCorpus, uses_tags: bool) -> None:
         raise UserError(f"{folder} was trained on other tags than {scenes.tag_file('train')}; train it again (stage 5)")
 
 
-def _is_current(path: Path, record: dict, title: str) -> bool:
-    old = read_record(path)
-    if old is None:
-        return False
-    why = provenance.difference(old, record)
-    if why is not None:
-        log.info("%s %s: outdated (%s), extracting again", title, path.stem, why)
-    return why is None
-
-
-def _codes(clips: SceneClips, codes: np.ndarray, answers: np.ndarray, window: Windows | None = None) -> Codes:
+def _codes(
+    clips: SceneClips, codes: np.ndarray, softmax_predictions: np.ndarray, window: CodeWindows | None = None
+) -> Codes:
     which = range(len(clips)) if window is None else window.clips.tolist()
     ids, locations = ([getattr(clips.clips[n], what) for n in which] for what in ("id", "location"))
-    return Codes(np.array(ids), codes, answers, np.array([clips.labels[n] for n in which]), np.array(locations))
+    return Codes(
+        np.array(ids), codes, softmax_predictions, np.array([clips.labels[n] for n in which]), np.array(locations)
+    )
 
 
 def _remove_dropped(folder: Path, splits: list[str]) -> None:
@@ -130,21 +123,22 @@ def _remove_dropped(folder: Path, splits: list[str]) -> None:
             path.unlink(missing_ok=True)  # processes that share the runs do this at once
 
 
-def _tags_alone(folder: Path, scenes: SceneCorpus, splits: list[str]) -> None:
-    _remove_dropped(folder, splits)
+def _tags_only(run: RunPaths, scenes: SceneCorpus, splits: list[str]) -> None:
+    _remove_dropped(run.codes, splits)
     for split in splits:
-        config = {"system": TAGS_ALONE, "answers": []}
-        record = provenance.made_from("extract_codes", config, scenes.files([split], with_tags=True))
-        if not _is_current(folder / f"{split}.npz", record, TAGS_ALONE):
-            clips = scenes.clips([split], Tagging())
+        config = {"system": TAGS_ONLY, "softmax_predictions": []}
+        record = provenance.record("extract_codes", config, scenes.files([split], with_tags=True))
+        path = run.codes_of(split)
+        if not provenance.is_current(f"{TAGS_ONLY} {split}", read_record(path), record):
+            clips = scenes.clips([split], TagOptions())
             codes = _codes(clips, clips.tags.cpu().numpy(), np.full(len(clips), ""))
-            codes.write(folder / f"{split}.npz", record)
+            codes.write(path, record)
 
 
-def _fits(about: dict, clips: SceneClips) -> None:
+def _fits(metadata: dict, clips: SceneClips) -> None:
     tags = 0 if clips.tags is None else clips.tags.shape[1]
     found = (clips.packed.sampling_rate, clips.packed.channels, tags)
-    trained = (about["sampling_rate"], about["channels"], about["tags"])
+    trained = (metadata["sampling_rate"], metadata["channels"], metadata["tags"])
     if found != trained:
         raise UserError(
             f"{clips.packed.folder} has {found[0]} Hz, {found[1]} channel(s), {found[2]} tags, but the network was"

@@ -18,7 +18,7 @@ from tagasc.utils.errors import UserError
 from tagasc.utils.files import read_record, write_json, write_npz
 from tagasc.utils.log import log
 
-_WITHOUT = "mend it, or leave --truth out (of a recipe: --events-table '')"
+_WITHOUT = "mend it, or leave --event-labels out (of a recipe: --event-labels '')"
 
 
 def main(
@@ -26,7 +26,7 @@ def main(
     audio: Path,
     out: Path,
     corpus: str = "tau2019",
-    truth: Path | None = None,
+    event_labels: Path | None = None,
     activation: Activation = "auto",
     batch: int = 16,
     device: str = "auto",
@@ -41,7 +41,7 @@ def main(
         audio: folder of packed audio (stage 2).
         out: folder for the tag vectors.
         corpus: name of the scene corpus.
-        truth: table of the events that each clip holds (filename, event), tab-separated, where they are known; a
+        event_labels: table of the events that each clip holds (filename, event), tab-separated, where they are known; a
             filename without its suffix, or without its folders either, is a clip's id.
         activation: of a model of transformers: sigmoid, softmax, or auto (what its configuration says).
         batch: clips at a time.
@@ -54,7 +54,7 @@ def main(
     if not folders:
         raise UserError(f"{audio} holds no packed {corpus}; run stage 2 (pack)")
     source = open_source(tagger, where, batch, activation)
-    heard = None if truth is None else _events(truth, source.classes, folders.values())
+    heard = None if event_labels is None else _events(event_labels, source.classes, folders.values())
     scores, made_from = {}, source.made_from()
     for split, folder in folders.items():
         path = out / f"{folder.name}.npz"
@@ -74,14 +74,9 @@ def main(
 
 def _tag(source: TagSource, made_from: dict[str, str], folder: Path, path: Path, force: bool) -> None:
     """Write the tag vectors of one split, unless they are there."""
-    record = provenance.made_from("extract_tags", {"clips": "whole"}, {**made_from, "audio": folder / "index.json"})
-    old = read_record(path)
-    why = "forced" if force else provenance.difference(old, record) if old else "new"
-    if why is None:
-        log.info("%s: up to date", path.name)
+    record = provenance.record("extract_tags", {"clips": "whole"}, {**made_from, "audio": folder / "index.json"})
+    if provenance.is_current(path.name, read_record(path), record, force):
         return
-    if old and not force:
-        log.info("%s: outdated (%s), tagging again", path.name, why)
     packed = PackedAudio(folder)
     values = source.tags(packed)
     write_npz(path, record, ids=np.array(packed.ids), classes=np.array(source.classes), values=values)

@@ -8,7 +8,7 @@ import shutil
 from math import inf
 from pathlib import Path
 
-from tagasc.audio.pack import Sample, Source, pack
+from tagasc.audio.pack import SampleFormat, Source, pack
 from tagasc.audio.packed import packed_splits
 from tagasc.utils import cli, provenance
 from tagasc.utils.errors import UserError
@@ -16,7 +16,12 @@ from tagasc.utils.log import log
 
 
 def main(
-    manifests: Path, out: Path, seconds: float | None = None, sample: Sample = "int16", nj: int = 1, force: bool = False
+    manifests: Path,
+    out: Path,
+    seconds: float | None = None,
+    sample_format: SampleFormat = "int16",
+    nj: int = 1,
+    force: bool = False,
 ) -> None:
     """Pack the clips of every ``<corpus>_cuts_<split>.jsonl.gz`` into ``<out>/<corpus>_<split>``.
 
@@ -26,7 +31,7 @@ def main(
         manifests: folder of Lhotse manifests (stage 1).
         out: folder for the packed audio.
         seconds: length that clips are cut or padded to; not given, each keeps its own.
-        sample: type of the stored samples; int16 rounds, float32 keeps 24-bit audio exact at twice the size.
+        sample_format: type of the stored samples; int16 rounds, float32 keeps 24-bit audio exact at twice the size.
         nj: number of processes.
         force: pack again even what is there.
     """
@@ -42,7 +47,7 @@ def main(
     for corpus in {corpus for corpus, _ in named}:
         _remove_dropped(out, corpus, {split for name, split in named if name == corpus})
     for path, (corpus, split) in zip(cuts, named, strict=True):
-        _pack(path, out / f"{corpus}_{split}", seconds, sample, nj, force)
+        _pack(path, out / f"{corpus}_{split}", seconds, sample_format, nj, force)
 
 
 def _remove_dropped(out: Path, corpus: str, splits: set[str]) -> None:
@@ -53,27 +58,22 @@ def _remove_dropped(out: Path, corpus: str, splits: set[str]) -> None:
             folder.unlink() if folder.is_symlink() else shutil.rmtree(folder)
 
 
-def _pack(path: Path, folder: Path, seconds: float | None, sample: Sample, nj: int, force: bool) -> None:
+def _pack(path: Path, folder: Path, seconds: float | None, sample_format: SampleFormat, nj: int, force: bool) -> None:
     content = hashlib.sha256(gzip.decompress(path.read_bytes())).hexdigest()
-    record = provenance.made_from("pack_audio", {"seconds": seconds, "sample": sample}, {path.name: content})
-    old = provenance.read(folder)
-    if old is not None and not force:
-        why = provenance.difference(old, record)
-        if why is None:
-            log.info("%s: up to date", folder.name)
-            return
-        log.info("%s: outdated (%s), packing again", folder.name, why)
+    record = provenance.record("pack_audio", {"seconds": seconds, "sample_format": sample_format}, {path.name: content})
+    if provenance.is_current(folder.name, provenance.read(folder), record, force):
+        return
     if force:
         shutil.rmtree(folder.with_name(f".partial.{folder.name}"), ignore_errors=True)
     sources = _sources(path, seconds)
     if not sources:
         raise UserError(f"{path} lists no clips; run stage 1 (manifests) on a corpus that has some")
-    size = sum(s.frames * s.channels for s in sources) * (2 if sample == "int16" else 4)
+    size = sum(s.frames * s.channels for s in sources) * (2 if sample_format == "int16" else 4)
     folder.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder.parent).free
     if size > free and not folder.with_name(f".partial.{folder.name}").exists():
         raise UserError(f"{folder} needs {size / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; free some space")
-    pack(sources, folder, record, sample, nj)
+    pack(sources, folder, record, sample_format, nj)
 
 
 def _sources(path: Path, seconds: float | None) -> list[Source]:

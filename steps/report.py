@@ -11,18 +11,17 @@ from typing import Any
 from tagasc.audio.packed import packed_splits
 from tagasc.report import sections
 from tagasc.report.analysis import insight_sections
-from tagasc.report.comparison import Study
-from tagasc.report.markdown import aligned, escaped, html_page
+from tagasc.report.comparison import Comparison
+from tagasc.report.markdown import aligned, escape, html_page
 from tagasc.report.paper_tables import PaperFigures
 from tagasc.report.results import Run, SystemResult, gather
-from tagasc.report.tables import brief_table, most_telling
+from tagasc.report.tables import brief_table, top_systems
 from tagasc.report.tagger import tagger_section
-from tagasc.scene.experiment import best_on_validation
+from tagasc.scene.experiment import FITS, best_on_validation, started_runs
 from tagasc.scene.systems import read_systems
 from tagasc.tagger.inference import TAGGER
-from tagasc.training.result import WEIGHTS
 from tagasc.utils import cli, provenance
-from tagasc.utils.cli import plain
+from tagasc.utils.cli import to_json
 from tagasc.utils.errors import UserError
 from tagasc.utils.files import digest, read_record, write_text
 from tagasc.utils.log import console, log
@@ -30,10 +29,8 @@ from tagasc.utils.log import console, log
 EGS = Path(__file__).parents[1] / "egs"
 ROWS = 20  # of the table on the terminal
 # By nature they differ; epochs of the final fit, as validation chose; answers, since tags alone have no network.
-TELL_APART = {"system", "control", "seed", "epochs", "trained_on", "answers"}
+TELL_APART = {"system", "control", "seed", "epochs", "trained_on", "softmax_predictions"}
 MIXED = "Not all results were made with the same settings; they are averaged and compared all the same"
-
-FITS = ("", "paper", "final")  # folders of an experiment: ours, and the two that train once more
 
 # The kind of a result, what it is called, its record, and by name the files that it may have been made from.
 Part = tuple[str, str, dict[str, Any] | None, dict[str, Path]]
@@ -47,7 +44,7 @@ def main(
     corpus: str = "tau2019",
     tagging_corpus: str = "fsdkaggle2019",
     systems_file: Path = EGS / "systems.yaml",
-    paper_file: Path = EGS / "paper.yaml",
+    paper_file: Path = EGS / "paper_results.yaml",
     note: str = "",
 ) -> None:
     """Write ``<recipe>/exp/report``: RESULTS.md, the same as RESULTS.html, and the pictures.
@@ -65,51 +62,55 @@ def main(
     """
     tables, paper = read_systems(systems_file), PaperFigures.read(paper_file)
     results = gather(experiment, [name for records in tables.values() for name in records])
-    study = _study(experiment, results, tables, tags / f"{corpus}_test.npz", recipe / "exp" / "report", note)
-    title = escaped(f"Results of {recipe.name}, {experiment.name}")
+    comparison = _comparison(experiment, results, tables, tags / f"{corpus}_test.npz", recipe / "exp" / "report", note)
+    title = escape(f"Results of {recipe.name}, {experiment.name}")
     parts = list(_parts(recipe / "dump" / "audio", (corpus, tagging_corpus), results, experiment, tagger, tags))
-    outdated, deviating = _outdated(parts) + _edited(experiment, results, tables, systems_file), _deviating(parts)
+    outdated, deviating = _outdated(parts) + _edited(results, tables, systems_file), _deviating(parts)
     page = [f"# {title}", "", *([f"**{note}**", ""] if note else [])]
     page += [f"**{MIXED}** (which: under *How this was made*).", ""] if deviating else []
-    page += sections.summary(study)
-    page += sections.paper_section(study, paper, bool(note) or corpus != paper.corpus)
-    page += sections.systems_section(study) + sections.controls_section(study) + sections.scenes_section(study)
-    page += insight_sections(study, _best_attended(study))
-    page += tagger_section(tagger, tags, study.out, study.mark)
+    page += sections.summary(comparison)
+    page += sections.paper_section(comparison, paper, bool(note) or corpus != paper.corpus)
+    page += (
+        sections.systems_section(comparison)
+        + sections.controls_section(comparison)
+        + sections.scenes_section(comparison)
+    )
+    page += insight_sections(comparison, _best_attended(comparison))
+    page += tagger_section(tagger, tags, comparison.out, comparison.watermark)
     text = "\n".join([*page, *_made(recipe, results, outdated, deviating, _unscored(experiment))])
-    write_text(study.out / "RESULTS.md", text)
-    write_text(study.out / "RESULTS.html", html_page(text, title, study.out))
-    _say(study, note)
+    write_text(comparison.out / "RESULTS.md", text)
+    write_text(comparison.out / "RESULTS.html", html_page(text, title, comparison.out))
+    _say(comparison, note)
     if deviating:
         log.warning("%s; the report says which", MIXED)
 
 
-def _study(
+def _comparison(
     experiment: Path, results: list[SystemResult], tables: dict, tag_vectors: Path, out: Path, note: str
-) -> Study:
+) -> Comparison:
     best = best_on_validation(experiment, [result.name for result in results if result.is_ranked])
     if best is None:
         raise UserError(f"{experiment} holds scores of no system of its own networks; run stages 5 to 7")
-    mark = "synthetic" if "synthetic" in note.lower() else ""
+    watermark = "synthetic" if "synthetic" in note.lower() else ""
     by_name = {result.name: result for result in results}
-    return Study(experiment, results, tables, by_name[best], tag_vectors, out, mark)
+    return Comparison(experiment, results, tables, by_name[best], tag_vectors, out, watermark)
 
 
-def _best_attended(study: Study) -> str | None:
+def _best_attended(comparison: Comparison) -> str | None:
     """The system with attention that is best on validation."""
-    records = {name: record for table in study.tables.values() for name, record in table.items()}
-    names = [result.name for result in study.results if result.name in records and records[result.name].heads]
-    return best_on_validation(study.experiment, names) if names else None
+    records = {name: record for table in comparison.tables.values() for name, record in table.items()}
+    names = [result.name for result in comparison.results if result.name in records and records[result.name].heads]
+    return best_on_validation(comparison.experiment, names) if names else None
 
 
-def _say(study: Study, note: str) -> None:
-    shown = most_telling(study.results, ROWS)
-    more = len(study.results) - len(shown)
-    text = aligned(brief_table(shown, "test", study.bounds, study.gains))
+def _say(comparison: Comparison, note: str) -> None:
+    shown = top_systems(comparison.results, ROWS)
+    more = len(comparison.results) - len(shown)
+    text = aligned(brief_table(shown, "test", comparison.confidence_intervals, comparison.differences))
     if more:
         text += f"\n(the baseline and the {len(shown) - 1} best on validation; {more} more systems are in the report)"
     console.print(f"\n{text}" + (f"\n{note}" if note else "") + "\n")
-    log.info("the report: %s", study.out / "RESULTS.md")
+    log.info("the report: %s", comparison.out / "RESULTS.md")
 
 
 def _made(
@@ -133,7 +134,7 @@ def _made(
     lines += [f"- seeds: {sorted({seed for result in results if result.parameters for seed in result.seeds})}"]
     lines += [f"- trainings started from {dates[0]} to {dates[-1]}, commit {commits}"]
     lines += [f"- {text}" for text in (*sorted(versions), *sorted(machines))]
-    lines += ["- each result's own command, configuration, inputs and versions: its `made_from.json`", ""]
+    lines += ["- each result's own command, configuration, inputs and versions: its `provenance.json`", ""]
     journal = recipe / "exp" / "log" / "commands"
     if journal.exists():
         lines += ["What was typed, oldest first:", "", "```", journal.read_text(encoding="utf-8").rstrip(), "```", ""]
@@ -157,17 +158,15 @@ def _parts(
     for result in results:
         for run in result.runs:
             for fit in FITS:
-                root = experiment / fit
-                place = f"{result.name}/seed{run.seed}"
-                title = _title(result, run, fit)
-                yield "network", f"network of {title}", provenance.read(root / "scene" / place), inputs
-                codes = {split: root / "codes" / place / f"{split}.npz" for split in packed}
-                network = {"network": root / "scene" / place / WEIGHTS}
+                paths, title = run.paths.of_fit(fit), _title(result, run, fit)
+                yield "network", f"network of {title}", provenance.read(paths.network), inputs
+                codes = {split: paths.codes_of(split) for split in packed}
+                network = {"network": paths.weights}
                 for split, path in codes.items():
                     yield "codes", f"{split} codes of {title}", read_record(path), network | inputs
-                yield f"scores {fit}", f"scores of {title}", provenance.read(root / "svm" / place), codes
+                yield f"scores {fit}", f"scores of {title}", provenance.read(paths.svm), codes
             title = f"selected on test of {result.name}, seed {run.seed}"
-            yield "selected on test", title, (run.paper or {}).get("made_from"), inputs
+            yield "selected on test", title, (run.paper or {}).get("provenance"), inputs
 
 
 def _outdated(parts: Sequence[Part]) -> list[str]:
@@ -180,14 +179,14 @@ def _outdated(parts: Sequence[Part]) -> list[str]:
     return found
 
 
-def _edited(experiment: Path, results: list[SystemResult], tables: dict, systems_file: Path) -> list[str]:
+def _edited(results: list[SystemResult], tables: dict, systems_file: Path) -> list[str]:
     """Networks of a system that has another record by now, each with what differs first."""
     found = []
-    records = {name: plain(system) for table in tables.values() for name, system in table.items()}
+    records = {name: to_json(system) for table in tables.values() for name, system in table.items()}
     for result in results:
         now = records.get(result.name.partition("@")[0], {})
         for run, fit in product(result.runs, FITS):
-            record = provenance.read(experiment / fit / "scene" / result.name / f"seed{run.seed}") or {}
+            record = provenance.read(run.paths.of_fit(fit).network) or {}
             then = record.get("config", {}).get("system", {})
             changed = [key for key in now if key in then and then[key] != now[key]]
             text = "network of {}: its {} is {}, and {} in {}"
@@ -224,8 +223,7 @@ def _deviating(parts: Sequence[Part]) -> list[str]:
 
 def _unscored(experiment: Path) -> list[str]:
     """Runs that were begun and have no scores."""
-    begun = (f"{path.parent.name}/{path.name}" for path in sorted(experiment.glob("scene/*/seed*/")))
-    return [run for run in begun if not (experiment / "svm" / run / "scores.json").exists()]
+    return [f"{run.system}/seed{run.seed}" for run in started_runs(experiment) if not run.scores.exists()]
 
 
 @cache

@@ -9,17 +9,16 @@ import numpy as np
 from joblib import Parallel, delayed
 
 from tagasc.backend.codes import Codes
-from tagasc.backend.svm import Chosen, SvmConfig, choose_svm, class_averaged, fit_svm, predict
-from tagasc.scene.experiment import runs
-from tagasc.scene.systems import TAGS_ALONE, read_systems, select
+from tagasc.backend.svm import FittedSvm, SvmConfig, class_averaged, fit_svm, predict, select_svm
+from tagasc.scene.experiment import RunPaths, log_folder, runs
+from tagasc.scene.systems import TAGS_ONLY, read_systems, select
 from tagasc.utils import cli, provenance
 from tagasc.utils.errors import UserError
-from tagasc.utils.files import read_json, read_record, whole_folder, write_json
+from tagasc.utils.files import atomic_folder, read_json, read_record, write_json
 from tagasc.utils.log import log
 from tagasc.utils.sweep import sweep
 
-SCORES = "scores.json"
-MACHINES = {"svm": False, "svm_standardised": True}
+CLASSIFIERS = {"svm": False, "svm_standardised": True}
 
 
 def main(
@@ -28,7 +27,7 @@ def main(
     seeds: str = "1",
     systems_file: Path = Path("egs/systems.yaml"),
     svm: SvmConfig = SvmConfig(),
-    chosen_by: Path | None = None,
+    select_from: Path | None = None,
     nj: int = 1,
     force: bool = False,
 ) -> None:
@@ -40,38 +39,33 @@ def main(
         seeds: separated by spaces.
         systems_file: the records of the systems.
         svm: what the machine is chosen from.
-        chosen_by: take kernel and C as chosen in that experiment, and fit on training and validation codes together.
+        select_from: take kernel and C as chosen in that experiment, and fit on training and validation codes together.
         nj: threads, which fit a machine each or share the clips to predict.
         force: score again even what is there.
     """
     if nj < 1:
         raise UserError(f"--nj {nj} must be at least 1")
-    chosen = select(read_systems(systems_file), systems.split(), systems_file, chosen_by or out)
-    mine = runs(out, "svm", list(chosen), seeds)
+    chosen = select(read_systems(systems_file), systems.split(), systems_file, select_from or out)
+    pending = runs(out, list(chosen), seeds)
     if any(variant.system.uses_tags for variant in chosen.values()):
-        mine += runs(out, "svm", [TAGS_ALONE], "0")
+        pending += runs(out, [TAGS_ONLY], "0")
 
     def work(number: int) -> bool:
-        name, seed, folder = mine[number]
-        files = _code_files(out / "codes" / name / f"seed{seed}")
+        run = pending[number]
+        files = _code_files(run.codes)
         settings: dict[str, Any] = {"svm": svm}
-        if chosen_by is not None:
-            scores = read_json(chosen_by / "svm" / name / f"seed{seed}" / SCORES, "stage 7 (svm)")
-            settings = {machine: scores["machines"][machine]["chosen"] for machine in MACHINES}
-        record = provenance.made_from("score_svm", settings, files)
-        old = provenance.read(folder)
-        why = provenance.difference(old, record) if old else "new"
-        if why is None and not force:
-            log.info("%s seed %d: up to date", name, seed)
+        if select_from is not None:
+            scores = read_json(RunPaths(select_from, run.system, run.seed).scores, "stage 7 (svm)")
+            settings = {classifier: scores["classifiers"][classifier]["chosen"] for classifier in CLASSIFIERS}
+        record = provenance.record("score_svm", settings, files)
+        if provenance.is_current(run.title, provenance.read(run.svm), record, force):
             return False
-        if old and not force:
-            log.info("%s seed %d: outdated (%s), scoring again", name, seed, why)
         codes = {split: Codes.read(path) for split, path in files.items()}
-        machines = _chosen(svm, codes, nj) if chosen_by is None else _refitted(settings, codes, nj)
-        _score(f"{name} seed {seed}", codes, machines, folder, record, nj)
+        classifiers = _chosen(svm, codes, nj) if select_from is None else _refitted(settings, codes, nj)
+        _score(run, codes, classifiers, record, nj)
         return True
 
-    sweep([f"{name}.seed{seed}" for name, seed, _ in mine], work, out / "log" / "svm")
+    sweep([run.name for run in pending], work, log_folder(out, "svm"))
 
 
 def _code_files(source: Path) -> dict[str, Path]:
@@ -86,27 +80,25 @@ def _code_files(source: Path) -> dict[str, Path]:
     return files
 
 
-def _chosen(svm: SvmConfig, codes: dict[str, Codes], nj: int) -> dict[str, Chosen]:
+def _chosen(svm: SvmConfig, codes: dict[str, Codes], nj: int) -> dict[str, FittedSvm]:
     """The machines, each by half the threads; of an odd number one more."""
     found = Parallel(min(nj, 2), prefer="threads")(
-        delayed(choose_svm)(svm, codes["train"], codes["validation"], standardise, (nj + 1) // 2)
-        for standardise in MACHINES.values()
+        delayed(select_svm)(svm, codes["train"], codes["validation"], standardise, (nj + 1) // 2)
+        for standardise in CLASSIFIERS.values()
     )
-    return dict(zip(MACHINES, found, strict=True))
+    return dict(zip(CLASSIFIERS, found, strict=True))
 
 
-def _refitted(settings: dict[str, dict], codes: dict[str, Codes], nj: int) -> dict[str, Chosen]:
+def _refitted(settings: dict[str, dict], codes: dict[str, Codes], nj: int) -> dict[str, FittedSvm]:
     """The machines with kernel and C as given, fitted on training and validation codes together."""
     together = codes["train"].joined(codes["validation"])
     fitted = Parallel(min(nj, 2), prefer="threads")(
-        delayed(fit_svm)(together, one["kernel"], one["C"], MACHINES[name]) for name, one in settings.items()
+        delayed(fit_svm)(together, one["kernel"], one["C"], CLASSIFIERS[name]) for name, one in settings.items()
     )
-    return {name: Chosen(svm, one, []) for (name, one), svm in zip(settings.items(), fitted, strict=True)}
+    return {name: FittedSvm(svm, one, []) for (name, one), svm in zip(settings.items(), fitted, strict=True)}
 
 
-def _score(
-    title: str, codes: dict[str, Codes], machines: dict[str, Chosen], folder: Path, record: dict, nj: int
-) -> None:
+def _score(run: RunPaths, codes: dict[str, Codes], classifiers: dict[str, FittedSvm], record: dict, nj: int) -> None:
     """Predict the test clips, and the unused ones, once; write everything or nothing."""
     import skops.io  # here, since it takes long to import
 
@@ -115,24 +107,24 @@ def _score(
         # The paper's other test set: every clip that is not in the fold's training list.
         tests["test+unused"] = codes["test"].joined(codes["unused"])
     every = list(tests.values())[-1]
-    predicted = {name: predict(one.machine, every, nj) for name, one in machines.items()}
-    if every.answers.all():
-        predicted["softmax"] = every.answers
+    predicted = {name: predict(one.classifier, every, nj) for name, one in classifiers.items()}
+    if every.softmax_predictions.all():
+        predicted["softmax"] = every.softmax_predictions
     scores = {
         name: {"scores": {t: _accuracies(c, p[: len(c.ids)]) for t, c in tests.items()}}
         for name, p in predicted.items()
     }
-    for name, one in machines.items():
+    for name, one in classifiers.items():
         scores[name] |= {"chosen": one.settings, "tried": one.tried}
-    with whole_folder(folder) as beside:
-        for name, one in machines.items():
-            skops.io.dump(one.machine, beside / f"{name}.skops")
-        _write_predictions(beside / "predictions.csv", every, len(codes["test"].ids), predicted)
-        write_json(beside / SCORES, {"machines": scores})
-        provenance.write(beside, record)
-    for name, one in machines.items():
+    with atomic_folder(run.svm) as temporary:
+        for name, one in classifiers.items():
+            skops.io.dump(one.classifier, temporary / f"{name}.skops")
+        _write_predictions(temporary / run.predictions.name, every, len(codes["test"].ids), predicted)
+        write_json(temporary / run.scores.name, {"classifiers": scores})
+        provenance.write(temporary, record)
+    for name, one in classifiers.items():
         shown = ", ".join(f"{test} {100 * of['accuracy']:.2f} %" for test, of in scores[name]["scores"].items())
-        log.info("%s, %s: %s, C = %g: %s", title, name, one.settings["kernel"], one.settings["C"], shown)
+        log.info("%s, %s: %s, C = %g: %s", run.title, name, one.settings["kernel"], one.settings["C"], shown)
 
 
 def _accuracies(clips: Codes, predicted: np.ndarray) -> dict[str, float]:

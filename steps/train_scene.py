@@ -7,20 +7,20 @@ from typing import Any, Literal
 
 import torch
 
-from tagasc.audio.store import DataOn
-from tagasc.backend.paper_protocol import COST, EpochScoring, Labelled
+from tagasc.audio.store import AudioCache
+from tagasc.backend.paper_protocol import COST, EpochScorer, LabelledCodes
 from tagasc.scene.config import SceneTraining
-from tagasc.scene.corpus import SceneClips, SceneCorpus, Tagging, Taken, released_windows
-from tagasc.scene.experiment import runs
+from tagasc.scene.corpus import CodeSegment, SceneClips, SceneCorpus, TagOptions, released_windows
+from tagasc.scene.experiment import RunPaths, log_folder, runs
 from tagasc.scene.inference import codes_and_logits
-from tagasc.scene.systems import Variant, read_systems, select
-from tagasc.scene.training import SceneTask
+from tagasc.scene.systems import SystemVariant, read_systems, select
+from tagasc.scene.training import SceneTrainer
 from tagasc.scene.trunk import TrunkConfig
 from tagasc.training.loop import fit
-from tagasc.training.result import HISTORY, prepare
+from tagasc.training.result import check_result_folder
 from tagasc.training.weights import parameters
 from tagasc.utils import cli, provenance
-from tagasc.utils.device import Compiled, choose_device, compiles
+from tagasc.utils.device import Compile, choose_device, should_compile
 from tagasc.utils.errors import UserError
 from tagasc.utils.files import read_json
 from tagasc.utils.log import log
@@ -41,12 +41,12 @@ def main(
     trunk: TrunkConfig = TrunkConfig(),
     training: SceneTraining = SceneTraining(),
     protocol: Protocol = "ours",
-    chosen_by: Path | None = None,
-    windows: Taken = "whole",
+    select_from: Path | None = None,
+    code_segment: CodeSegment = "whole",
     nj: int = 1,
-    data_on: DataOn = "auto",
+    audio_cache: AudioCache = "auto",
     device: str = "auto",
-    compiled: Compiled = "auto",
+    compile: Compile = "auto",
     deterministic: bool = False,
     force: bool = False,
 ) -> None:
@@ -65,63 +65,63 @@ def main(
         training: how it is trained.
         protocol: ours keeps the epoch that is best on validation; both also scores every epoch on test, as the paper
             did; paper does that with a training on all training clips; final trains on all training clips, for as many
-            epochs as chosen_by's run kept.
-        chosen_by: for paper and final, the experiment whose validation chose.
-        windows: what the paper's protocol takes codes from: whole clips, or parts as the released code took them.
+            epochs as select_from's run kept.
+        select_from: for paper and final, the experiment whose validation chose.
+        code_segment: what the paper's protocol takes codes from: whole clips, or parts as the released code took them.
         nj: processes that score epochs beside the training.
-        data_on: where the audio lies: auto, gpu, pinned (page-locked memory), or disk (memory-mapped).
+        audio_cache: where the audio lies: auto, gpu, pinned (page-locked memory), or disk (memory-mapped).
         device: auto, cpu, cuda, or cuda:N.
-        compiled: let torch.compile make the network, and record steps as a CUDA graph; auto: on a GPU.
+        compile: let torch.compile make the network, and record steps as a CUDA graph; auto: on a GPU.
         deterministic: repeat bit for bit on a GPU too; slower.
         force: start over even where there is a result.
     """
     if nj < 1:
         raise UserError(f"--nj {nj} must be at least 1")
-    chosen = select(read_systems(systems_file), systems.split(), systems_file, chosen_by or out)
-    mine = runs(out, "scene", list(chosen), seeds)
+    chosen = select(read_systems(systems_file), systems.split(), systems_file, select_from or out)
+    pending = runs(out, list(chosen), seeds)
     where = choose_device(device, deterministic)
-    scenes = SceneCorpus(audio, corpus, tags, where, data_on)
-    compile_it = compiles(compiled, where)
+    scenes = SceneCorpus(audio, corpus, tags, where, audio_cache)
+    compile_it = should_compile(compile, where)
     scenes.files(("train", "validation"), any(variant.system.uses_tags for variant in chosen.values()))
-    log.info("runs: %d, device: %s, threads: %d", len(mine), where, torch.get_num_threads())
-    logs = out / "log" / "scene"
+    log.info("runs: %d, device: %s, threads: %d", len(pending), where, torch.get_num_threads())
+    logs = log_folder(out, "scene")
     if force:  # all of them now, so that a sweep that was cut goes on without --force
-        clear_once([folder for _, _, folder in mine], logs)
+        clear_once([run.network for run in pending], logs)
     scores = protocol in ("both", "paper")
-    with EpochScoring(nj if scores else 0) as scoring:
+    with EpochScorer(nj if scores else 0) as scorer:
 
         def work(number: int) -> bool:
-            name, seed, folder = mine[number]
-            epochs = _epochs(training, protocol, chosen_by, name, seed)
-            config = {"system": chosen[name].system, "control": chosen[name].control, "seed": seed, "epochs": epochs}
+            run, variant = pending[number], chosen[pending[number].system]
+            epochs = _epochs(training, protocol, select_from, run)
+            config = {"system": variant.system, "control": variant.control, "seed": run.seed, "epochs": epochs}
             config |= {"trunk": trunk, "training": training, "trained_on": TRAINED_ON[protocol]}
-            files = scenes.files(("train", "validation"), chosen[name].system.uses_tags)
-            to_train = prepare(folder, provenance.made_from("train_scene", config, files), force=False)
-            scored = _scored(scenes, protocol, windows, chosen[name].system.uses_tags) if scores else {}
-            with scoring.of(folder, epochs, scored) as score:
+            files = scenes.files(("train", "validation"), variant.system.uses_tags)
+            to_train = check_result_folder(run.network, provenance.record("train_scene", config, files), force=False)
+            scored = _scored(scenes, protocol, code_segment, variant.system.uses_tags) if scores else {}
+            with scorer.score(run.network, epochs, scored) as score:
                 if to_train:
-                    task, codes = _task(scenes, chosen[name], trunk, training, protocol, seed, compile_it, windows)
-                    log.info("%s, seed %d: %d parameters", name, seed, parameters(task.network))
-                    fit(task, folder, epochs, task.about(), lambda epoch: score(epoch, codes))
+                    task, codes = _task(scenes, variant, trunk, training, protocol, run.seed, compile_it, code_segment)
+                    log.info("%s: %d parameters", run.title, parameters(task.network))
+                    fit(task, run.network, epochs, task.metadata(), lambda epoch: score(epoch, codes))
             return to_train
 
-        sweep([f"{name}.seed{seed}" for name, seed, _ in mine], work, logs)
+        sweep([run.name for run in pending], work, logs)
 
 
-def _epochs(training: SceneTraining, protocol: Protocol, chosen_by: Path | None, name: str, seed: int) -> int:
+def _epochs(training: SceneTraining, protocol: Protocol, select_from: Path | None, run: RunPaths) -> int:
     if protocol != "final":
         return training.epochs
-    if chosen_by is None:
-        raise UserError("--protocol final needs --chosen-by, the experiment whose validation chose the epochs")
-    history = read_json(chosen_by / "scene" / name / f"seed{seed}" / HISTORY, "stage 5 (scenes)")
+    if select_from is None:
+        raise UserError("--protocol final needs --select-from, the experiment whose validation chose the epochs")
+    history = read_json(RunPaths(select_from, run.system, run.seed).history, "stage 5 (scenes)")
     return history["best_epoch"]
 
 
-def _scored(scenes: SceneCorpus, protocol: Protocol, windows: Taken, uses_tags: bool) -> dict[str, Any]:
+def _scored(scenes: SceneCorpus, protocol: Protocol, code_segment: CodeSegment, uses_tags: bool) -> dict[str, Any]:
     """What the figure by the paper's protocol depends on, beside the network."""
-    config = {"trained_on": TRAINED_ON[protocol], "windows": windows, "C": COST}
+    config = {"trained_on": TRAINED_ON[protocol], "code_segment": code_segment, "C": COST}
     splits = [*TRAINED_ON[protocol].split("+"), *_tests(scenes)]
-    return provenance.made_from("score_epochs", config, scenes.files(splits, uses_tags))
+    return provenance.record("score_epochs", config, scenes.files(splits, uses_tags))
 
 
 def _tests(scenes: SceneCorpus) -> list[str]:
@@ -130,34 +130,38 @@ def _tests(scenes: SceneCorpus) -> list[str]:
 
 def _task(
     scenes: SceneCorpus,
-    variant: Variant,
+    variant: SystemVariant,
     trunk: TrunkConfig,
     training: SceneTraining,
     protocol: Protocol,
     seed: int,
     compiled: bool,
-    windows: Taken,
-) -> tuple[SceneTask, Callable[[], dict[str, Labelled]]]:
+    code_segment: CodeSegment,
+) -> tuple[SceneTrainer, Callable[[], dict[str, LabelledCodes]]]:
     """A run ready to train, and a function that computes the codes that the paper's protocol scores."""
-    tagging = Tagging(variant.control, training.tag_scale, seed) if variant.system.uses_tags else None
+    tagging = TagOptions(variant.control, training.tag_scale, seed) if variant.system.uses_tags else None
     train = scenes.clips(TRAINED_ON[protocol].split("+"), tagging)
     validation = scenes.clips(["validation"], tagging) if TRAINED_ON[protocol] == "train" else None
-    task = SceneTask(training, trunk, variant.system, train, validation, seed, compiled)
+    task = SceneTrainer(training, trunk, variant.system, train, validation, seed, compiled)
 
-    def codes() -> dict[str, Labelled]:
+    def codes() -> dict[str, LabelledCodes]:
         scored = {"train": train} | {split: scenes.clips([split], tagging) for split in _tests(scenes)}
-        return {split: _labelled(task, clips, split == "train", windows, compiled) for split, clips in scored.items()}
+        return {
+            split: _labelled(task, clips, split == "train", code_segment, compiled) for split, clips in scored.items()
+        }
 
     return task, codes
 
 
-def _labelled(task: SceneTask, clips: SceneClips, training: bool, windows: Taken, compiled: bool) -> Labelled:
+def _labelled(
+    task: SceneTrainer, clips: SceneClips, training: bool, code_segment: CodeSegment, compiled: bool
+) -> LabelledCodes:
     """Codes by the network as it is now, with the true scenes."""
     taken = None
-    if windows == "released":
+    if code_segment == "released":
         taken = released_windows(clips, training, task.config.crop_seconds, task.seed)
     codes, _ = codes_and_logits(task.network, clips, taken, compiled)
-    return Labelled(codes, (clips.scenes if taken is None else clips.scenes[taken.clips]).numpy())
+    return LabelledCodes(codes, (clips.scenes if taken is None else clips.scenes[taken.clips]).numpy())
 
 
 if __name__ == "__main__":

@@ -19,22 +19,22 @@ import numpy as np
 import torch
 
 from tagasc.audio.packed import PackedAudio
-from tagasc.tagger.clips import TaggedClips, truth_of
+from tagasc.tagger.clips import TaggedClips, label_matrix
 from tagasc.tagger.config import Inference, PseudoLabels, SemiTraining, TaggerTraining
 from tagasc.tagger.features import MelConfig
-from tagasc.tagger.inference import TAGGER, load_ensemble, load_network, write_tagger
+from tagasc.tagger.inference import TAGGER, load_ensemble, load_tagger_network, write_tagger
 from tagasc.tagger.lwlrap import lwlrap
 from tagasc.tagger.network import TaggerConfig
-from tagasc.tagger.scoring import Models, all_of, best_of, by_usage, out_of_fold
-from tagasc.tagger.semi import SemiTask, sharpened
+from tagasc.tagger.scoring import Models, best_model, full_ensemble, lwlrap_by_usage, out_of_fold
+from tagasc.tagger.semi import SemiTrainer, sharpen
 from tagasc.tagger.tags import TagVectors
-from tagasc.tagger.training import Fold, TaggerTask, snapshots
+from tagasc.tagger.training import FoldSetup, TaggerTrainer, snapshots
 from tagasc.training.loop import fit
-from tagasc.training.result import HISTORY, WEIGHTS, prepare
+from tagasc.training.result import HISTORY, WEIGHTS, check_result_folder
 from tagasc.training.weights import parameters, read_weights
 from tagasc.utils import cli, provenance
 from tagasc.utils.device import choose_device
-from tagasc.utils.errors import SomeFailed, UserError
+from tagasc.utils.errors import PartialFailure, UserError
 from tagasc.utils.files import digest, read_json, read_record, write_json, write_npz
 from tagasc.utils.log import log
 from tagasc.utils.sweep import clear_once, sweep
@@ -59,7 +59,7 @@ def main(
     noisy: bool = True,
     seed: int = 1,
     part: Literal["all", "stage1", "pseudo_labels", "stage2", "score"] = "all",
-    compiled: bool = False,
+    compile: bool = False,
     device: str = "auto",
     deterministic: bool = False,
     force: bool = False,
@@ -81,7 +81,7 @@ def main(
         noisy: use the noisy clips.
         seed: of initialisation, order and augmentation.
         part: do one part only; each needs those before it.
-        compiled: let torch.compile make the trunk faster; sums then differ in the last bits.
+        compile: let torch.compile make the trunk faster; sums then differ in the last bits.
         device: auto, cpu, cuda, or cuda:N.
         deterministic: repeat bit for bit on a GPU too; slower.
         force: start over even if there is a result.
@@ -91,9 +91,9 @@ def main(
     if not noisy:
         skipped = ", pseudo-labels and stage 2" if stages == 2 else ""
         log.info("tagger: without noisy clips; skipped: noisy head%s", skipped)
-    settings = Settings(model, mel, training, pseudo_labels, semi, inference, noisy, seed, compiled)
+    settings = Settings(model, mel, training, pseudo_labels, semi, inference, noisy, seed, compile)
     chosen = _folds(folds, training.folds)
-    work = Work(settings, chosen, stages if noisy else 1, audio, corpus, out, choose_device(device, deterministic))
+    work = TaggerRun(settings, chosen, stages if noisy else 1, audio, corpus, out, choose_device(device, deterministic))
     parts = PARTS if part == "all" else (part,)
     if force:
         work.clear(parts[0])
@@ -116,7 +116,7 @@ class Settings:
     compiled: bool
 
 
-class Work:
+class TaggerRun:
     """The parts of the stage on chosen folds; each does nothing where its result is there and up to date."""
 
     def __init__(
@@ -141,7 +141,7 @@ class Work:
         """The curated clips; their labels are the vocabulary, which the test clips' must be too."""
         clips = TaggedClips(self.packed["curated"], None, self.settings.mel, self.device)
         if self.packed["test"].is_dir():
-            truth_of(PackedAudio(self.packed["test"]), clips.classes, labelled=False)  # now, not after the training
+            label_matrix(PackedAudio(self.packed["test"]), clips.classes, labelled=False)  # now, not after the training
         return clips
 
     @cached_property
@@ -187,14 +187,14 @@ class Work:
         names = [f"fold{fold}.{part}" for fold in self.folds]
         try:
             sweep(names, lambda number: work(self.folds[number]), self.out / "log")
-        except SomeFailed as error:
+        except PartialFailure as error:
             raise UserError(str(error)) from None
 
     def stage1(self, fold: int) -> bool:
         """Train stage 1 on one fold; False if it is trained already."""
-        if not prepare(self.folder(fold, 1), self._record(fold, 1, {}), force=False):
+        if not check_result_folder(self.folder(fold, 1), self._record(fold, 1, {}), force=False):
             return False
-        self._fit(TaggerTask(self._fold(fold, 1)))
+        self._fit(TaggerTrainer(self._fold(fold, 1)))
         return True
 
     def pseudo_labels(self, fold: int) -> bool:
@@ -202,34 +202,32 @@ class Work:
         options = self.settings.pseudo_labels
         sources = [fold] if options.models == "own" else self.folds
         paths = [path for source in sources for path in self.snapshots(source, 1)]
-        inputs = {str(path.relative_to(self.out)): _there(path) for path in paths}
+        inputs = {str(path.relative_to(self.out)): _require(path) for path in paths}
         pads = self.settings.inference.pads
-        record = provenance.made_from(
+        record = provenance.record(
             "train_tagger pseudo_labels",
             {"pseudo_labels": options, "pads": pads},
             {**inputs, "noisy": self.packed["noisy"] / "index.json"},
         )
         path, title = self.soft_labels(fold), f"fold{fold}/pseudo_labels.npz"
-        old = read_record(path)
-        if old and provenance.difference(old, record) is None:
-            log.info("%s: up to date", title)
+        if provenance.is_current(title, read_record(path), record):
             return False
         ensemble = load_ensemble(paths, pads, self.device)
         mean = ensemble.tags(self.noisy, torch.arange(len(self.noisy)), self.settings.training.batch)
-        values = sharpened(mean, options.sharpness)
+        values = sharpen(mean, options.sharpness)
         write_npz(path, record, ids=np.array(self.noisy.packed.ids), classes=np.array(ensemble.classes), values=values)
         log.info("%s: %d clips, mean over %d networks", title, len(values), len(paths))
         return True
 
     def stage2(self, fold: int) -> bool:
         """Train stage 2 on one fold; False if it is trained already."""
-        start, labels = _there(self.snapshots(fold, 1)[-1]), _there(self.soft_labels(fold))
+        start, labels = _require(self.snapshots(fold, 1)[-1]), _require(self.soft_labels(fold))
         record = self._record(fold, 2, {"stage1": start, "pseudo_labels": labels})
-        if not prepare(self.folder(fold, 2), record, force=False):
+        if not check_result_folder(self.folder(fold, 2), record, force=False):
             return False
         soft = torch.from_numpy(TagVectors.read(labels).of(self.noisy.packed.ids))
         weights, _ = read_weights(start, _STAGE)
-        self._fit(SemiTask(self._fold(fold, 2), self.settings.semi, soft, weights))
+        self._fit(SemiTrainer(self._fold(fold, 2), self.settings.semi, soft, weights))
         return True
 
     def score(self) -> bool:
@@ -243,9 +241,9 @@ class Work:
             shutil.rmtree(self.out / PREDICTIONS, ignore_errors=True)  # of a stage or split that is no more, too
             found = {f"stage {stage}": self._score_stage(stage, models) for stage, models in by_stage.items()}
             paths = [path for some in by_stage[self.stages].values() for path in some]
-            about = {"parameters": parameters(load_network(paths[0])[0]), "networks": len(paths)}
-            about |= {"pads": len(self.settings.inference.pads), "joint_pass": self.settings.training.joint_pass}
-            write_json(self.out / SCORES, {"lwlrap": found, **about})
+            metadata = {"parameters": parameters(load_tagger_network(paths[0])[0]), "networks": len(paths)}
+            metadata |= {"pads": len(self.settings.inference.pads), "joint_pass": self.settings.training.joint_pass}
+            write_json(self.out / SCORES, {"lwlrap": found, **metadata})
             provenance.write(self.out, record)
             write_tagger(self.out, paths, self.settings.inference)
         for stage, values in read_json(self.out / SCORES, _STAGE)["lwlrap"].items():
@@ -264,10 +262,12 @@ class Work:
         found: dict[str, float | None] = {name: lwlrap(truth, tags.values)}
         if self.packed["test"].is_dir():
             clips = TaggedClips(self.packed["test"], self.curated.classes, s.mel, self.device, labelled=False)
-            values = all_of(models, s.inference, self.device).tags(clips, torch.arange(len(clips)), s.training.batch)
+            values = full_ensemble(models, s.inference, self.device).tags(
+                clips, torch.arange(len(clips)), s.training.batch
+            )
             tags, truth = TagVectors(clips.packed.ids, clips.classes, values), clips.truth.numpy()
             self._keep(folder / f"stage{stage}_test.npz", tags, truth)
-            found |= by_usage(truth, values, [clip.usage for clip in clips.packed.clips])
+            found |= lwlrap_by_usage(truth, values, [clip.usage for clip in clips.packed.clips])
         return found
 
     def _keep(self, path: Path, tags: TagVectors, truth: np.ndarray) -> None:
@@ -283,17 +283,19 @@ class Work:
         used = ("curated", *(("noisy",) if self.settings.noisy else ()), "test")
         audio = {split: self.packed[split] / "index.json" for split in used if self.packed[split].is_dir()}
         config = {"settings": self.settings, "folds": self.folds, "stages": self.stages, "models": models}
-        return provenance.made_from("train_tagger", config, audio)
+        return provenance.record("train_tagger", config, audio)
 
-    def _fold(self, fold: int, stage: int) -> Fold:
+    def _fold(self, fold: int, stage: int) -> FoldSetup:
         s, folder = self.settings, self.folder(fold, stage)
-        return Fold(fold, self.curated, self.noisy, s.training, s.model, s.mel, s.seed, folder, self.device, s.compiled)
+        return FoldSetup(
+            fold, self.curated, self.noisy, s.training, s.model, s.mel, s.seed, folder, self.device, s.compiled
+        )
 
-    def _fit(self, task: TaggerTask) -> None:
+    def _fit(self, task: TaggerTrainer) -> None:
         folder, number = task.fold.folder, parameters(task.network)
         title = "/".join(folder.parts[-2:])
         log.info("%s: %d classes, %d parameters, device %s", title, len(self.curated.classes), number, self.device)
-        fit(task, folder, task.epochs, task.about())
+        fit(task, folder, task.epochs, task.metadata())
 
     def _record(self, fold: int, stage: int, inputs: dict[str, Path]) -> dict[str, Any]:
         """What one stage of one fold is made from."""
@@ -308,18 +310,18 @@ class Work:
         }
         config |= {"fold": fold} | ({"semi": s.semi} if stage == 2 else {})
         audio = {split: self.packed[split] / "index.json" for split in ("curated", "noisy")[: 1 + s.noisy]}
-        return provenance.made_from(f"train_tagger stage{stage}", config, {**audio, **inputs})
+        return provenance.record(f"train_tagger stage{stage}", config, {**audio, **inputs})
 
     def _models(self, stage: int) -> Models:
         """By fold, the weights that the tagger consists of: all snapshots, or the best single network."""
-        done = {fold: _there(self.folder(fold, stage) / WEIGHTS) for fold in self.folds}  # written last
+        done = {fold: _require(self.folder(fold, stage) / WEIGHTS) for fold in self.folds}  # written last
         if self.settings.inference.models == "mean":
             return {fold: self.snapshots(fold, stage) for fold in self.folds}
-        best = best_of({fold: read_json(path.with_name(HISTORY), _STAGE) for fold, path in done.items()})
+        best = best_model({fold: read_json(path.with_name(HISTORY), _STAGE) for fold, path in done.items()})
         return {best: [done[best]]}
 
 
-def _there(path: Path) -> Path:
+def _require(path: Path) -> Path:
     if not path.exists():
         raise UserError(f"{path} does not exist; an earlier part of stage 3 (tagger) makes it")
     return path

@@ -16,10 +16,10 @@ from tagasc.scene.systems import read_systems
 from tagasc.scene.trunk import TrunkConfig
 from tagasc.training.result import WEIGHTS
 from tagasc.training.weights import save_weights
-from tagasc.utils.cli import plain
+from tagasc.utils.cli import to_json
 from tagasc.utils.files import write_npz
+from tests.helpers import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 SCENES = ("airport", "bus", "metro", "metro_station", "park", "public_square", "shopping_mall", "street_pedestrian",
           "street_traffic", "tram")  # fmt: skip
 RECORD = {
@@ -77,9 +77,9 @@ class Fake:
     def add(self, name: str, seed: int = 1, accuracy: float = 0.7, validation: float = 0.6, **options: object) -> None:
         """One scored run; ``options``: paper (True, or the folder's prefix "paper"), codes, final, weights."""
         place = f"{name}/seed{seed}"
-        if name != "tags_alone":
+        if name != "tags_only":
             self._network(self.experiment / "scene" / place, name, validation, bool(options.get("weights")))
-        self._scores(self.experiment / "svm" / place, accuracy, name != "tags_alone")
+        self._scores(self.experiment / "svm" / place, accuracy, name != "tags_only")
         if options.get("final"):
             self._scores(self.experiment / "final/svm" / place, accuracy + 0.02, True)
         for prefix in ("", "paper") if options.get("paper") == "paper" else [""] if options.get("paper") else []:
@@ -110,32 +110,38 @@ class Fake:
         ]
         history = {"parameters": 714058 + len(name), "threads": 2, "best_epoch": self.epochs, "epochs": rows}
         _json(folder / "history.json", history)
-        _json(folder / "made_from.json", RECORD)
+        _json(folder / "provenance.json", RECORD)
         if weights:
             torch.manual_seed(0)
             trunk, system = TrunkConfig(8, (8, self.filters), shortcut_convolution=True), self.records[name]
             network = SceneNetwork(trunk, system, len(self.scenes), self.events, 2)
-            about = {"trunk": trunk, "system": system, "scenes": self.scenes, "channels": 2, "tags": self.events}
-            about["tag_scale"] = "probability"
-            save_weights(folder / WEIGHTS, network.state_dict(), plain(about))
+            metadata = {"trunk": trunk, "system": system, "scenes": self.scenes, "channels": 2, "tags": self.events}
+            metadata["tag_scale"] = "probability"
+            save_weights(folder / WEIGHTS, network.state_dict(), to_json(metadata))
 
     def _scores(self, folder: Path, accuracy: float, network: bool) -> None:
-        machines, names = {}, np.array(self.scenes)
+        classifiers, names = {}, np.array(self.scenes)
         columns = {"clip": self.ids, "split": self.splits, "scene": names[self.truth], "location": self.locations}
-        for machine in ("svm", "svm_standardised", *(("softmax",) if network else ())):
-            right = 0.5 * self.hard + 0.5 * self.random.random(len(self.truth)) < accuracy
+        for classifier in ("svm", "svm_standardised", *(("softmax",) if network else ())):
+            correct = 0.5 * self.hard + 0.5 * self.random.random(len(self.truth)) < accuracy
             other = (self.truth + 1 + (self.random.random(len(self.truth)) < 0.3)) % len(names)
-            columns[machine] = names[np.where(right, self.truth, other)]
-            machines[machine] = {"scores": {}}
-            if machine != "softmax":
-                machines[machine] |= {"chosen": {"kernel": "rbf", "C": 1.0, "validation_accuracy": 0.6}, "tried": []}
+            columns[classifier] = names[np.where(correct, self.truth, other)]
+            classifiers[classifier] = {"scores": {}}
+            if classifier != "softmax":
+                classifiers[classifier] |= {
+                    "chosen": {"kernel": "rbf", "C": 1.0, "validation_accuracy": 0.6},
+                    "tried": [],
+                }
             for split in ("test", "test+unused"):
                 here = np.isin(self.splits, split.split("+"))
-                true, named = columns["scene"][here], columns[machine][here]
-                scores = {"accuracy": float((true == named).mean()), "class_averaged": class_averaged(true, named)}
-                machines[machine]["scores"][split] = {"clips": int(here.sum()), **scores}
-        _json(folder / "scores.json", {"machines": machines})
-        _json(folder / "made_from.json", RECORD)
+                true, predictions = columns["scene"][here], columns[classifier][here]
+                scores = {
+                    "accuracy": float((true == predictions).mean()),
+                    "class_averaged": class_averaged(true, predictions),
+                }
+                classifiers[classifier]["scores"][split] = {"clips": int(here.sum()), **scores}
+        _json(folder / "scores.json", {"classifiers": classifiers})
+        _json(folder / "provenance.json", RECORD)
         with (folder / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(columns)
@@ -148,7 +154,7 @@ class Fake:
             for kernel, bonus in (("rbf", 0.01), ("sigmoid", 0.0))
         ]
         trained_on = "train+validation" if prefix else "train"
-        _json(folder / "paper.json", {"trained_on": trained_on, "C": 1.0, "epochs": epochs})
+        _json(folder / "test_by_epoch.json", {"trained_on": trained_on, "C": 1.0, "epochs": epochs})
 
 
 def everything(fake: Fake, seeds: tuple[int, ...]) -> None:
@@ -160,7 +166,7 @@ def everything(fake: Fake, seeds: tuple[int, ...]) -> None:
     for control, accuracy in zip(CONTROLS, (0.6, 0.61, 0.7, 0.85), strict=True):
         for seed in seeds:
             fake.add(f"shared_h4_l3@{control}", seed, accuracy, 0.9)
-    fake.add("tags_alone", 0, 0.45)
+    fake.add("tags_only", 0, 0.45)
 
 
 def _json(path: Path, value: object) -> None:

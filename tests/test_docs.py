@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from tests.conftest import ROOT
+from tests.helpers import ROOT
 
 ENVIRONMENT = {**os.environ, "TAGASC_PYTHON": sys.executable}
 ABLATION = "egs/tagger_ablation/ablation.sh ESC10_DIR"

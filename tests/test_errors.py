@@ -13,13 +13,13 @@ import soundfile
 
 from local.synthetic.soundscapes import SceneSize, TaggingSize
 from tagasc.backend.svm import SvmConfig
-from tagasc.benchmark.estimate import Work
+from tagasc.benchmark.estimate import Workload
 from tagasc.scene.config import SceneTraining
 from tagasc.scene.trunk import TrunkConfig
 from tagasc.tagger.config import PseudoLabels, SemiTraining, TaggerTraining
 from tagasc.tagger.network import TaggerConfig
 from tagasc.utils.errors import SettingError
-from tests.conftest import RATE, ROOT, SECONDS, TAGGER, run, scene_options, succeed
+from tests.helpers import RATE, ROOT, SECONDS, TAGGER, run, scene_options, succeed
 
 
 class Broken:
@@ -449,7 +449,7 @@ def tags_without_audio(b):
 
 @case("is not a table with the columns filename and event")
 def wrong_truth(b):
-    return *b.tag(), "--truth", b.copy("scenes") / "meta.csv"
+    return *b.tag(), "--event-labels", b.copy("scenes") / "meta.csv"
 
 
 @case("does not exist; stage 2 (pack) makes it")
@@ -554,7 +554,7 @@ def tags_of_another_length(b):
     return b.train()
 
 
-@case("--protocol final needs --chosen-by")
+@case("--protocol final needs --select-from")
 def final_without_a_choice(b):
     return b.train("--protocol", "final")
 
@@ -624,7 +624,7 @@ def events_without_beds(b):
 
 @case("holds no audio; give a folder of long recordings")
 def beds_without_audio(b):
-    return "local/synthetic/soundscapes.py", "--out", b.out, "--events", b.tmp, "--beds", b.tmp
+    return "local/synthetic/soundscapes.py", "--out", b.out, "--events", b.tmp, "--backgrounds", b.tmp
 
 
 @case("no class has recordings for all of")
@@ -633,7 +633,7 @@ def events_without_classes(b):
     beds.mkdir()
     soundfile.write(beds / "wind.wav", np.random.default_rng(0).normal(size=8000) * 0.1, 8000)
     (b.tmp / "events").mkdir()
-    return "local/synthetic/soundscapes.py", "--out", b.out, "--events", b.tmp / "events", "--beds", beds
+    return "local/synthetic/soundscapes.py", "--out", b.out, "--events", b.tmp / "events", "--backgrounds", beds
 
 
 def table_of(b, rows, name="scenes.csv"):
@@ -723,7 +723,7 @@ def tagging_csv_with_a_strange_label(b):
 def training_of_another_configuration(b):
     succeed(*b.train())
     next(b.out.rglob("model.safetensors")).unlink()
-    (next(b.out.rglob("made_from.json")).parent / "checkpoint.pt").write_bytes(b"of an unfinished training")
+    (next(b.out.rglob("provenance.json")).parent / "checkpoint.pt").write_bytes(b"of an unfinished training")
     return b.train("--training.epochs", 3)
 
 
@@ -790,8 +790,11 @@ def test_the_exceptions_are_cases():
         (SvmConfig, {"costs": [(), (0,), (1, nan), (inf,)]}),
         (SceneSize, {"seconds": [0, 0.00001, nan, inf]}),
         (TaggingSize, {"longest": [0, 0.2, nan, inf], "wrong": [nan]}),
-        (Work, {"train": [1379], "validation": [-1, 9185], "test": [0], "unused": [-1], "noisy": [-1], "gpus": [0]}),
-        (Work, {"seconds": [0, nan, inf], "tagging_seconds": [nan], "sampling_rate": [0]}),
+        (
+            Workload,
+            {"train": [1379], "validation": [-1, 9185], "test": [0], "unused": [-1], "noisy": [-1], "gpus": [0]},
+        ),
+        (Workload, {"seconds": [0, nan, inf], "tagging_seconds": [nan], "sampling_rate": [0]}),
     ],
     ids=lambda part: part.__name__ if isinstance(part, type) else " ".join(part),
 )
@@ -807,7 +810,7 @@ def test_names_with_spaces_and_accents_work(broken):
     wanted = corpus.with_name("scènes à moi")
     corpus.rename(wanted)
     succeed(*broken.tau2019(wanted))
-    index = json.loads((broken.out / "made_from.json").read_text())
+    index = json.loads((broken.out / "provenance.json").read_text())
     assert index["step"] == "tau2019"
 
 

@@ -9,7 +9,7 @@ import venv
 
 import pytest
 
-from tests.conftest import ROOT, Recipe
+from tests.helpers import ROOT, Recipe
 
 
 @pytest.mark.parametrize("tagger", ["hf:someone/model", "tags.npz"])
@@ -68,7 +68,7 @@ def copy(finished, tmp_path_factory):
         (["--stage", "8", "--trunk", "tabel1"], "conf/trunk_tabel1.yaml; --trunk is one of table1"),
         (["--stage", "8", "--tagger", "/no/tags.npz"], "/no/tags.npz does not exist"),
         (["--stage", "8", "--activation", "softmx"], "--activation is one of auto sigmoid softmax"),
-        (["--stage", "8", "--sample", "int8"], "--sample is one of int16 float32"),
+        (["--stage", "8", "--sample-format", "int8"], "--sample-format is one of int16 float32"),
     ],
 )
 def test_a_wrong_option_is_one_clear_line(copy, options, said):

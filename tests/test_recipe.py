@@ -3,7 +3,7 @@
 import re
 import shutil
 
-from tests.conftest import Recipe
+from tests.helpers import Recipe
 
 
 def test_every_log_tells_how_much_memory_was_taken(finished):
@@ -53,7 +53,7 @@ def test_every_fit_and_a_control_stand_in_the_report(finished, tmp_path):
     assert status == 0, said
     experiment = recipe.folder / "exp/table1-tiny"
     for name in ("baseline", "shared_h4_l3", "shared_h4_l3@shuffled"):
-        for place in (f"paper/scene/{name}/seed1/paper.json", f"final/svm/{name}/seed1/scores.json"):
+        for place in (f"paper/scene/{name}/seed1/test_by_epoch.json", f"final/svm/{name}/seed1/scores.json"):
             assert (experiment / place).exists(), place
     report = (recipe.folder / "exp/report/RESULTS.md").read_text()
     for words in ("train+validation", "final fit", "shared_h4_l3@shuffled", "tags of another clip"):

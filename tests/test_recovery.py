@@ -11,7 +11,7 @@ import time
 import pytest
 
 from tagasc.utils.files import digest
-from tests.conftest import ROOT, Recipe
+from tests.helpers import ROOT, Recipe
 
 
 def test_what_was_made_from_an_older_tagger_is_outdated(finished, tmp_path):
@@ -28,7 +28,7 @@ def test_what_was_made_from_an_older_tagger_is_outdated(finished, tmp_path):
     status, said = recipe.run("--stage", 8)
     assert "tag vectors of test: its input tagger has changed" in (recipe.folder / "exp/report/RESULTS.md").read_text()
     status, said = recipe.run("--stage", 4)
-    assert said.count("outdated (its input tagger has changed since), tagging again") == 4
+    assert said.count("outdated (its input tagger has changed since), made again") == 4
     assert status == 1, said  # the networks were trained on the old tags; they are not thrown away unasked
     assert "its input tags train has changed since" in said
     status, said = recipe.run("--stage", 5, "--stop-stage", 7, "--systems", "baseline")
@@ -91,7 +91,7 @@ def test_force_does_only_what_is_asked_over(finished, tmp_path):
 def test_a_failed_run_is_told_of_in_its_own_log_alone(finished, tmp_path):
     recipe = Recipe(tmp_path / "copy")
     shutil.copytree(finished.folder, recipe.folder)
-    (recipe.folder / "exp/table1-tiny/scene/baseline/seed1/made_from.json").unlink()
+    (recipe.folder / "exp/table1-tiny/scene/baseline/seed1/provenance.json").unlink()
     options = ("--stage", 5, "--stop-stage", 5, "--nj", 2, "--controls", "@constant")
     status, said = recipe.run(*options)
     assert status == 1

@@ -12,20 +12,20 @@ tagger=resnet34    # trained from conf/tagger_<tagger>.yaml (fast) or conf/tagge
 noisy=true     # train the tagger's noisy head too
 
 scene_corpus=tau2019         # local/<scene_corpus>.py makes its manifests
-scene_source=$dir/corpora/TAU-urban-acoustic-scenes-2019-development # folder of the corpus
+scene_dir=$dir/corpora/TAU-urban-acoustic-scenes-2019-development # folder of the corpus
 scene_seconds=10             # length of a scene clip
-events_table=                # table of the events that each scene clip holds; unknown here
+event_labels=                # table of the events that each scene clip holds; unknown here
 
 tagging_corpus=fsdkaggle2019 # local/<tagging_corpus>.py makes its manifests
-tagging_source=$dir/corpora/FSDKaggle2019 # folder of the corpus
+tagging_dir=$dir/corpora/FSDKaggle2019 # folder of the corpus
 
 allow_partial=false          # take corpora that lack clips
 
 costs=("not run, 155 GB" "not run" "not run, 61 GB" "not run" "not run" "not run" "not run" "not run" "not run")
 
 download() {
-    fetch download_tau2019.sh "$scene_source" TAU-urban-acoustic-scenes-2019-development
-    ! $own_tagger || fetch download_fsdkaggle2019.sh "$tagging_source" FSDKaggle2019
+    fetch download_tau2019.sh "$scene_dir" TAU-urban-acoustic-scenes-2019-development
+    ! $own_tagger || fetch download_fsdkaggle2019.sh "$tagging_dir" FSDKaggle2019
 }
 fetch() { # SCRIPT FOLDER NAME: fetch a corpus unless its folder is there
     local folder=${2%/}

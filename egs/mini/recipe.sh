@@ -12,22 +12,22 @@ tagger=mini    # name of the tagger trained from conf/tagger.yaml; or FILE.npz, 
 noisy=true     # train the tagger's noisy head too
 
 scene_corpus=tau2019         # local/<scene_corpus>.py makes its manifests
-scene_source=$dir/corpora/TAU-urban-acoustic-scenes-2019-development # folder of the corpus
+scene_dir=$dir/corpora/TAU-urban-acoustic-scenes-2019-development # folder of the corpus
 scene_seconds=4              # length of a scene clip
 scene_rate=16000             # sampling rate of the scenes, Hz
 scene_train=48               # training clips of each scene
 scene_test=30                # test clips of each scene
 clips_per_location=3         # clips recorded at one location
-events_table=$dir/corpora/TAU-urban-acoustic-scenes-2019-development/soundscapes_events.csv # the clips' events, if known
+event_labels=$dir/corpora/TAU-urban-acoustic-scenes-2019-development/soundscapes_events.csv # the clips' events, if known
 
 tagging_corpus=fsdkaggle2019 # local/<tagging_corpus>.py makes its manifests
-tagging_source=$dir/corpora/FSDKaggle2019 # folder of the corpus
+tagging_dir=$dir/corpora/FSDKaggle2019 # folder of the corpus
 tagging_rate=16000           # sampling rate of the tagging clips, Hz
 tagging_train=510            # curated clips, and as many noisy ones
 
 corpus_seed=2019             # of the synthetic corpora
 events=                      # folder of recorded events, a subfolder per class; empty: synthesised
-beds=                        # folder of recorded ambiences, with events
+backgrounds=                        # folder of recorded ambiences, with events
 group='^(.*?)(?:-[A-Z])?$'   # which event files may come from one recording: those alike in what this matches
 
 costs=("60 s, 0.4 GB" "5 s" "5 s, 0.3 GB" "50 s" "10 s" "3 min" "30 s" "10 s" "10 s")
@@ -38,7 +38,7 @@ compose_corpora() {
         --scenes.test "$scene_test" --scenes.unused 3 --scenes.clips_per_location "$clips_per_location" \
         --tagging.sampling_rate "$tagging_rate" --tagging.longest 5 --tagging.curated "$tagging_train" \
         --tagging.noisy "$tagging_train" --tagging.test 204 \
-        ${events:+--events "$events"} ${beds:+--beds "$beds"} --group "$group" "${again[@]}"
+        ${events:+--events "$events"} ${backgrounds:+--backgrounds "$backgrounds"} --group "$group" "${again[@]}"
 }
 download() { compose_corpora; }
 workload() { # for --estimate; about 15 % of the training clips are held out, and a tagging clip lasts about 1.8 s

@@ -15,22 +15,22 @@ tagger=resnet34    # trained from conf/tagger_<tagger>.yaml (narrow) or conf/tag
 noisy=true         # train the tagger's noisy head too
 
 scene_corpus=tau2019         # local/<scene_corpus>.py makes its manifests
-scene_source=$dir/corpora/TAU-urban-acoustic-scenes-2019-development # folder of the corpus
+scene_dir=$dir/corpora/TAU-urban-acoustic-scenes-2019-development # folder of the corpus
 scene_seconds=10             # length of a scene clip
-scene_distinct=20            # of each scene's training, test and unused clips so many differ
-events_table=                # table of the events that each scene clip holds; not wanted here
+scene_unique_clips=20            # of each scene's training, test and unused clips so many differ
+event_labels=                # table of the events that each scene clip holds; not wanted here
 
 tagging_corpus=fsdkaggle2019 # local/<tagging_corpus>.py makes its manifests
-tagging_source=$dir/corpora/FSDKaggle2019 # folder of the corpus
-tagging_distinct=340         # of each part's clips so many differ; they last 2 s or so, FSDKaggle2019's 13
+tagging_dir=$dir/corpora/FSDKaggle2019 # folder of the corpus
+tagging_unique_clips=340         # of each part's clips so many differ; they last 2 s or so, FSDKaggle2019's 13
 
 # on two cores, with --trunk narrow --tagger narrow
 costs=("5 min, 1.8 GB" "15 s" "4 min, 33 GB" "3 min" "8 min" "45 min" "11 min" "1 min" "25 s")
 
 download() {
     step soundscapes $cpu_cmd "$PYTHON" "$here/local/synthetic/soundscapes.py" --out "$dir/corpora" --nj "$nj" \
-        --scenes.published true --scenes.seconds "$scene_seconds" --scenes.distinct "$scene_distinct" \
-        --tagging.curated 4970 --tagging.noisy 19815 --tagging.test 4481 --tagging.distinct "$tagging_distinct" "${again[@]}"
+        --scenes.published true --scenes.seconds "$scene_seconds" --scenes.unique_clips "$scene_unique_clips" \
+        --tagging.curated 4970 --tagging.noisy 19815 --tagging.test 4481 --tagging.unique_clips "$tagging_unique_clips" "${again[@]}"
 }
 workload() { echo --work.seconds "$scene_seconds" --work.tagging_seconds 1.8; } # for --estimate
 scene_manifest_options() { echo --seconds "$scene_seconds"; }

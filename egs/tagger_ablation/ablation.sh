@@ -14,4 +14,4 @@ for group in ${groups:-1 2 3 4 5}; do
     done
 done
 "$PYTHON" "$root/steps/compare_taggers.py" --taggers "$here/exp/tagger" --out "$here/exp/ABLATION.md" \
-    --ways "curated clips only: curated_test/stage1; and noisy head: both_test/stage1; and stage 2: both_test/stage2"
+    --groups "curated clips only: curated_test/stage1; and noisy head: both_test/stage1; and stage 2: both_test/stage2"

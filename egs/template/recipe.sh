@@ -12,20 +12,20 @@ tagger=own          # name of the tagger trained from conf/tagger.yaml; or FILE.
 noisy=true          # train the tagger's noisy head too, on clips with unreliable labels
 
 scene_corpus=scene_csv      # local/<scene_corpus>.py makes its manifests
-scene_source=$dir/scenes.csv # table of the clips: file, scene, and, if known, location and split
+scene_dir=$dir/scenes.csv # table of the clips: file, scene, and, if known, location and split
 scene_seconds=              # length that clips are cut or padded to; empty: they all have one length
-events_table=               # table of the events that each scene clip holds (filename, event), if known
+event_labels=               # table of the events that each scene clip holds (filename, event), if known
 
 tagging_corpus=tagging_csv  # local/<tagging_corpus>.py makes its manifests
-tagging_source=$dir/sounds.csv # table of the clips: file, labels, and, if known, split
+tagging_dir=$dir/sounds.csv # table of the clips: file, labels, and, if known, split
 
 costs=("-" "?" "?" "?" "?" "?" "?" "?" "?")
 
 download() { # nothing to fetch: the corpora are yours
-    local table tables=("$scene_source")
-    ! $own_tagger || tables+=("$tagging_source")
+    local table tables=("$scene_dir")
+    ! $own_tagger || tables+=("$tagging_dir")
     for table in "${tables[@]}"; do
-        $dry_run || [[ -e $table ]] || die "$table does not exist; give --scene-source and --tagging-source"
+        $dry_run || [[ -e $table ]] || die "$table does not exist; give --scene-dir and --tagging-dir"
     done
 }
 scene_manifest_options() { echo ${scene_seconds:+--seconds "$scene_seconds"}; }

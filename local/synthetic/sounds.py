@@ -296,7 +296,7 @@ class RecordedBeds:
         self.rate = rate
         self.files = sorted(audio_files(folder))
         if not self.files:
-            raise UserError(f"{folder} holds no audio; give a folder of long recordings as --beds")
+            raise UserError(f"{folder} holds no audio; give a folder of long recordings as --backgrounds")
 
     @property
     def names(self) -> list[str]:

@@ -7,7 +7,7 @@ locations. Clips of one location share it, so only location-disjoint splits are 
 corpora take their events from disjoint recordings, and so do their training and test parts. Scene clips are labelled
 by scene; ``soundscapes_events.csv`` beside them tells which events each holds.
 
-The sounds are synthesised (``sounds.py``), or cut from real recordings with ``--events`` and ``--beds``; then
+The sounds are synthesised (``sounds.py``), or cut from real recordings with ``--events`` and ``--backgrounds``; then
 the names of the scenes are only names, and their rates are drawn from the seed. Everything comes from one seed: the
 same options give the same files, whatever the number of processes.
 
@@ -34,7 +34,7 @@ from local.synthetic.composition import SCENES, ClipPlan, Sources, location_of, 
 from local.synthetic.sounds import RecordedBeds, RecordedEvents, SynthesisedEvents, band_noise
 from tagasc.utils import cli
 from tagasc.utils.errors import SettingError, UserError
-from tagasc.utils.files import whole_folder, write_json
+from tagasc.utils.files import atomic_folder, write_json
 from tagasc.utils.log import log, progress
 from tagasc.utils.processes import workers
 
@@ -53,7 +53,7 @@ class SceneSize:
         unused: clips of each scene that the official fold leaves out.
         clips_per_location: clips recorded at one location.
         published: take the published numbers of clips of each scene (14,400 in all) in place of the three above.
-        distinct: of each scene's training, test and unused clips so many differ; the others are these again under
+        unique_clips: of each scene's training, test and unused clips so many differ; the others are these again under
             other names, for a corpus that is large, yet soon made and, where the file system has hard links, small on
             disk. 0: all differ.
     """
@@ -65,12 +65,12 @@ class SceneSize:
     unused: int = 2
     clips_per_location: int = 4
     published: bool = False
-    distinct: int = 0
+    unique_clips: int = 0
 
     def __post_init__(self) -> None:
         if (
             min(self.seconds, self.sampling_rate, self.train, self.test, self.clips_per_location) <= 0
-            or min(self.unused, self.distinct) < 0
+            or min(self.unused, self.unique_clips) < 0
         ):
             raise SettingError("seconds, sampling_rate and numbers of clips must be positive")
         if not 1 <= self.seconds * self.sampling_rate < inf:
@@ -94,7 +94,7 @@ class TaggingSize:
         second_event: probability that a clip holds a second class.
         wrong: probability that a noisy clip's label is another class's.
         missing: probability that a label of a noisy clip with two classes is not given.
-        distinct: of each part's clips so many differ; the others are these again under other names. 0: all differ.
+        unique_clips: of each part's clips so many differ; the others are these again under other names. 0: all differ.
     """
 
     sampling_rate: int = 44100
@@ -105,10 +105,10 @@ class TaggingSize:
     second_event: float = 0.16
     wrong: float = 0.3
     missing: float = 0.4
-    distinct: int = 0
+    unique_clips: int = 0
 
     def __post_init__(self) -> None:
-        if min(self.sampling_rate, self.curated, self.noisy, self.test) <= 0 or self.distinct < 0:
+        if min(self.sampling_rate, self.curated, self.noisy, self.test) <= 0 or self.unique_clips < 0:
             raise SettingError("sampling_rate and numbers of clips must be positive")
         if not _LONGEST_MARGIN <= self.longest < inf:
             raise SettingError(f"longest: {self.longest:g} must be finite, and {_LONGEST_MARGIN} s or more")
@@ -127,7 +127,7 @@ def main(
     tagging: TaggingSize = TaggingSize(),
     seed: int = 2019,
     events: Path | None = None,
-    beds: Path | None = None,
+    backgrounds: Path | None = None,
     group: str = r"^(.*?)(?:-[A-Z])?$",
     nj: int = 1,
     force: bool = False,
@@ -140,14 +140,14 @@ def main(
         tagging: size of the tagging corpus.
         seed: fixes every sample of both.
         events: folder of real events, a subfolder per class; synthesised if not given.
-        beds: folder of long real ambiences; needed with events.
+        backgrounds: folder of long real ambiences; needed with events.
         group: pattern whose match in an event's file name tells which files may come from one recording.
         nj: number of processes.
         force: make them again even if they are there; never in place of what this program did not make.
     """
-    if (events is None) != (beds is None):
-        raise UserError("--events and --beds go together; give both or neither")
-    for folder in (events, beds):
+    if (events is None) != (backgrounds is None):
+        raise UserError("--events and --backgrounds go together; give both or neither")
+    for folder in (events, backgrounds):
         if folder is not None and not folder.is_dir():
             raise UserError(f"{folder} is not a folder; give a folder of recordings")
     if seed < 0 or nj < 1:
@@ -157,15 +157,15 @@ def main(
     except re.error as error:
         raise UserError(f"--group {group!r} is no pattern ({error}); see Python's re") from None
     given = {"scenes": scenes, "tagging": tagging, "seed": seed, "group": group}
-    options = cli.plain({**given, "events": _listing(events), "beds": _listing(beds)})
+    options = cli.to_json({**given, "events": _listing(events), "backgrounds": _listing(backgrounds)})
     for corpus, make in ((SCENE_CORPUS, _make_scenes), (TAGGING_CORPUS, _make_tagging)):
         target = out / corpus
         if _is_there(target, options, force):
-            log.info("%s: already made", target)
+            log.info("%s: up to date", target)
             continue
         size = scenes if corpus == SCENE_CORPUS else tagging
-        with whole_folder(target) as folder:
-            make(folder, size, _sources(events, beds, size.sampling_rate, seed, group), seed, nj)
+        with atomic_folder(target) as folder:
+            make(folder, size, _sources(events, backgrounds, size.sampling_rate, seed, group), seed, nj)
             write_json(folder / "soundscapes.json", options)
         log.info("%s: made", target)
 
@@ -202,17 +202,17 @@ def _is_there(corpus: Path, options: dict, force: bool) -> bool:
 def _with_defaults(made: dict, options: dict) -> dict:
     """The options of a corpus made before; those that the program did not have yet have their defaults."""
     parameters = signature(main).parameters
-    defaults = cli.plain({name: parameters[name].default for name in options})
+    defaults = cli.to_json({name: parameters[name].default for name in options})
     return made | {
         name: value | made.get(name, {}) if isinstance(value, dict) else made.get(name, value)
         for name, value in defaults.items()
     }
 
 
-def _sources(events: Path | None, beds: Path | None, rate: int, seed: int, group: str) -> Sources:
+def _sources(events: Path | None, backgrounds: Path | None, rate: int, seed: int, group: str) -> Sources:
     if events is None:
         return Sources(SynthesisedEvents(rate, seed))
-    recorded_beds = RecordedBeds(beds, rate)
+    recorded_beds = RecordedBeds(backgrounds, rate)
     recorded = RecordedEvents(events, rate, seed, group, recorded_beds.names)
     for name, why in recorded.dropped.items():
         log.info("events: %s is left out: %s", name, why)
@@ -230,7 +230,7 @@ def _make_scenes(folder: Path, size: SceneSize, sources: Sources, seed: int, nj:
         soundfile.write(folder / "audio" / plan.name, wave, size.sampling_rate, subtype="PCM_24")
         return heard
 
-    first = _first_of([(plan.scene, plan.part) for plan in plans], size.distinct)
+    first = _first_of([(plan.scene, plan.part) for plan in plans], size.unique_clips)
     made = _made_once(make, plans, first, nj, "scenes")
     _link([folder / "audio" / plan.name for plan in plans], first)
     heard = [(f"audio/{plan.name}", *row) for plan, rows in zip(plans, made, strict=True) for row in rows]
@@ -275,7 +275,7 @@ def _make_tagging(folder: Path, size: TaggingSize, sources: Sources, seed: int, 
             soundfile.write(files[number], wave, size.sampling_rate, subtype="PCM_16")
             return labels
 
-        first = _first_of([part] * count, size.distinct)
+        first = _first_of([part] * count, size.unique_clips)
         labels = _made_once(make, range(count), first, nj, f"tagging {part}")
         _link(files, first)
         _tagging_table(folder / "FSDKaggle2019.meta", part, sorted(zip([f.name for f in files], labels, strict=True)))
@@ -324,14 +324,14 @@ def _tagging_table(meta: Path, part: str, rows: list[tuple[str, list[str]]]) -> 
     _table(meta / f"{part}_post_competition.csv", header, table, delimiter=",")
 
 
-def _first_of(kinds: Iterable[Hashable], distinct: int) -> list[int]:
+def _first_of(kinds: Iterable[Hashable], unique_clips: int) -> list[int]:
     """For each clip, the number of the one whose sound it has: its own, or in turn one of its kind's first ones."""
     seen: dict[Hashable, list[int]] = defaultdict(list)
     found = []
     for number, kind in enumerate(kinds):
         of_kind = seen[kind]
         of_kind.append(number)
-        found.append(of_kind[(len(of_kind) - 1) % distinct] if distinct else number)
+        found.append(of_kind[(len(of_kind) - 1) % unique_clips] if unique_clips else number)
     return found
 
 

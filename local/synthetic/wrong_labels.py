@@ -17,7 +17,7 @@ import soundfile
 from local.synthetic.sounds import audio_files, group_of, load_stereo
 from tagasc.utils import cli, provenance
 from tagasc.utils.errors import SettingError, UserError
-from tagasc.utils.files import whole_folder
+from tagasc.utils.files import atomic_folder
 from tagasc.utils.log import log, progress
 
 _STEP = "wrong_labels"
@@ -52,7 +52,7 @@ def main(
     out: Path,
     parts: Parts = Parts(),
     group: str = r"^([0-9]+)-",
-    wrong: float = 0.4,
+    label_noise: float = 0.4,
     sampling_rate: int = 16000,
     seed: int = 1,
     force: bool = False,
@@ -64,30 +64,29 @@ def main(
         out: folder of the corpus; what this program made there with other options is made anew.
         parts: which groups of recordings go where.
         group: pattern whose match in a file's name is its group; ESC-10's fold by default.
-        wrong: share of the noisy clips that get another class's label.
+        label_noise: share of the noisy clips that get another class's label.
         sampling_rate: of the corpus, in Hz.
         seed: of the wrong labels.
         force: make it again even if it is there.
     """
     if not sounds.is_dir():
         raise UserError(f"{sounds} is not a folder; give one with a subfolder of recordings per class")
-    if not 0 <= wrong <= 1 or sampling_rate < 1 or seed < 0:
-        raise UserError("--wrong must lie in 0..1, --sampling-rate be positive, --seed not negative")
+    if not 0 <= label_noise <= 1 or sampling_rate < 1 or seed < 0:
+        raise UserError("--label-noise must lie in 0..1, --sampling-rate be positive, --seed not negative")
     _check_place(sounds, out)
     files = _files(sounds, parts, group)
     listing = "\n".join(f"{path} {path.stat().st_size}" for some in files.values() for _, path in some)
-    settings = {"parts": parts, "wrong": wrong, "sampling_rate": sampling_rate, "seed": seed}
-    record = provenance.made_from(_STEP, settings, {"sounds": hashlib.sha256(listing.encode()).hexdigest()})
-    if not force and provenance.difference(provenance.read(out) or {}, record) is None:
-        log.info("%s: already made", out)
+    settings = {"parts": parts, "label_noise": label_noise, "sampling_rate": sampling_rate, "seed": seed}
+    record = provenance.record(_STEP, settings, {"sounds": hashlib.sha256(listing.encode()).hexdigest()})
+    if provenance.is_current(str(out), provenance.read(out), record, force):
         return
     random = np.random.default_rng(seed)
     classes = sorted({name for some in files.values() for name, _ in some})
-    with whole_folder(out) as folder:
+    with atomic_folder(out) as folder:
         for part, some in files.items():
             labels = [name for name, _ in some]
             if part == "train_noisy":
-                labels = _mislabelled(labels, classes, wrong, random)
+                labels = _mislabelled(labels, classes, label_noise, random)
             _write(folder, part, some, labels, sampling_rate)
         rows = list(enumerate(classes))
         _table(folder / "FSDKaggle2019.meta" / "vocabulary.csv", rows)
@@ -124,10 +123,10 @@ def _files(sounds: Path, parts: Parts, group: str) -> dict[str, list[tuple[str, 
     return {part: [(name, file) for name, file in some if name in everywhere] for part, some in found.items()}
 
 
-def _mislabelled(labels: list[str], classes: list[str], wrong: float, random: np.random.Generator) -> list[str]:
+def _mislabelled(labels: list[str], classes: list[str], label_noise: float, random: np.random.Generator) -> list[str]:
     """Each label replaced by another with the given probability."""
     return [
-        str(random.choice([name for name in classes if name != label])) if random.random() < wrong else label
+        str(random.choice([name for name in classes if name != label])) if random.random() < label_noise else label
         for label in labels
     ]
 

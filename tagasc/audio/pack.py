@@ -15,11 +15,11 @@ from numpy.lib.format import open_memmap
 from tagasc.audio.packed import FORMAT, FULL_SCALE, Clip
 from tagasc.utils import provenance
 from tagasc.utils.errors import UserError
-from tagasc.utils.files import put_folder, write_json
+from tagasc.utils.files import replace_folder, write_json
 from tagasc.utils.log import log, progress
 from tagasc.utils.processes import mapping
 
-Sample = Literal["int16", "float32"]
+SampleFormat = Literal["int16", "float32"]
 _PER_JOB = 16
 _BLOCK = 2**15  # frames
 
@@ -43,14 +43,16 @@ class Source:
     usage: str = ""
 
 
-def pack(sources: Sequence[Source], folder: Path, record: dict, sample: Sample = "int16", jobs: int = 1) -> None:
+def pack(
+    sources: Sequence[Source], folder: Path, record: dict, sample_format: SampleFormat = "int16", jobs: int = 1
+) -> None:
     """Decode ``sources`` into ``folder``; a run that was cut goes on with the clips not yet decoded.
 
     Args:
         sources: the clips in order, all of one sampling rate and number of channels.
         folder: where the packed audio goes.
-        record: from ``provenance.made_from``; an unfinished folder made from anything else is started over.
-        sample: type of the stored samples.
+        record: from ``provenance.record``; an unfinished folder made from anything else is started over.
+        sample_format: type of the stored samples.
         jobs: number of processes.
 
     Raises:
@@ -60,7 +62,7 @@ def pack(sources: Sequence[Source], folder: Path, record: dict, sample: Sample =
         raise UserError(f"{folder}: its clips differ in sampling rate or channels; give manifests of one kind")
     partial = folder.with_name(f".partial.{folder.name}")
     starts = np.concatenate([[0], np.cumsum([source.frames for source in sources])]).tolist()
-    done = _take_up(partial, record, sources, starts, sample)
+    done = _resume(partial, record, sources, starts, sample_format)
     todo = [number for number in range(len(sources)) if number not in done]
     chunks = [todo[at : at + _PER_JOB] for at in range(0, len(todo), _PER_JOB)]
     with mapping(jobs) as run, (partial / "done.jsonl").open("a", encoding="utf-8") as journal:
@@ -73,17 +75,17 @@ def pack(sources: Sequence[Source], folder: Path, record: dict, sample: Sample =
     clips = [_clip(source, starts[n], done[n][0]) for n, source in enumerate(sources)]
     index = {"format": FORMAT, "sampling_rate": sources[0].sampling_rate, "channels": sources[0].channels}
     write_json(partial / "index.json", {**index, "clips": [asdict(clip) for clip in clips]})
-    put_folder(partial, folder)
+    replace_folder(partial, folder)
     (folder / "done.jsonl").unlink()
     _report(folder, sources, [done[n] for n in range(len(sources))])
 
 
 def quantise(wave: np.ndarray) -> np.ndarray:
     """float in -1..1 to int16: round(x · 32768), ties to even, clipped. Exact for 16-bit audio."""
-    scaled = wave * wave.dtype.type(FULL_SCALE)
-    np.rint(scaled, out=scaled)
-    np.clip(scaled, -FULL_SCALE, FULL_SCALE - 1, out=scaled)
-    return scaled.astype(np.int16)
+    rescale = wave * wave.dtype.type(FULL_SCALE)
+    np.rint(rescale, out=rescale)
+    np.clip(rescale, -FULL_SCALE, FULL_SCALE - 1, out=rescale)
+    return rescale.astype(np.int16)
 
 
 def read(source: Source, buffer: np.ndarray) -> np.ndarray:
@@ -116,7 +118,9 @@ def read(source: Source, buffer: np.ndarray) -> np.ndarray:
     return buffer[: source.frames]
 
 
-def _take_up(partial: Path, record: dict, sources: Sequence[Source], starts: list[int], sample: Sample) -> dict:
+def _resume(
+    partial: Path, record: dict, sources: Sequence[Source], starts: list[int], sample_format: SampleFormat
+) -> dict:
     """Prepare the partial folder; return what an earlier run of the same record has finished, by clip number."""
     old = provenance.read(partial)
     if old is not None and provenance.difference(old, record) is None and (partial / "audio.npy").exists():
@@ -131,7 +135,7 @@ def _take_up(partial: Path, record: dict, sources: Sequence[Source], starts: lis
     partial.mkdir(parents=True, exist_ok=True)
     (partial / provenance.NAME).unlink(missing_ok=True)
     shape = (starts[-1], sources[0].channels)
-    open_memmap(partial / "audio.npy", mode="w+", dtype=np.dtype(sample).newbyteorder("<"), shape=shape).flush()
+    open_memmap(partial / "audio.npy", mode="w+", dtype=np.dtype(sample_format).newbyteorder("<"), shape=shape).flush()
     with (partial / "audio.npy").open("r+b") as file:  # take the space now, so that a full disk shows at once
         os.posix_fallocate(file.fileno(), 0, (partial / "audio.npy").stat().st_size)
     (partial / "done.jsonl").write_text("", encoding="utf-8")
@@ -152,7 +156,7 @@ def _decode_chunk(work: tuple[str, list[tuple[Source, int, int]]]) -> list[tuple
     return finished
 
 
-def _store(source: Source, wave: np.ndarray, sample: np.dtype, file: BinaryIO) -> tuple[int, float, float]:
+def _store(source: Source, wave: np.ndarray, sample_format: np.dtype, file: BinaryIO) -> tuple[int, float, float]:
     """Write a clip in blocks that the cache holds: its checksum, energy of rounding error and of signal."""
     crc32, error, energy = 0, 0.0, 0.0
     for start in range(0, len(wave), _BLOCK):
@@ -161,7 +165,7 @@ def _store(source: Source, wave: np.ndarray, sample: np.dtype, file: BinaryIO) -
         if not np.isfinite(energy):
             raise UserError(f"{source.path} holds samples that are not numbers; fetch the file again or leave it out")
         stored = block
-        if sample == np.int16:
+        if sample_format == np.int16:
             stored = quantise(block)
             block -= stored / np.float32(FULL_SCALE)
             error += float(np.vdot(block, block))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 
-class Slot:
+class DeviceBuffer:
     """A buffer on the device that is filled, used, and filled again.
 
     On a GPU it is filled on a stream beside the computation's; two events keep the streams from overtaking each other.
@@ -25,7 +25,7 @@ class Slot:
             self._stream, self._filled, self._used = _fill_stream(device), torch.cuda.Event(), torch.cuda.Event()
             self._stream.wait_stream(torch.cuda.current_stream(device))  # the buffer's memory may yet be in use there
 
-    def fill(self, work: Callable[[Tensor], None]) -> "Slot":
+    def fill(self, work: Callable[[Tensor], None]) -> "DeviceBuffer":
         """Let ``work`` write into the buffer; returns before it is there."""
         if not self._gpu:
             work(self.samples)
@@ -62,7 +62,7 @@ def _fill_stream(device: torch.device) -> torch.cuda.Stream:
     return torch.cuda.Stream(device)
 
 
-def prefetched(fill: Callable[[int, Tensor], None], count: int, slots: Sequence[Slot]) -> Iterator[Tensor]:
+def prefetch(fill: Callable[[int, Tensor], None], count: int, slots: Sequence[DeviceBuffer]) -> Iterator[Tensor]:
     """Yield ``count`` batches in order, each valid until the next is asked for.
 
     Args:
@@ -72,7 +72,7 @@ def prefetched(fill: Callable[[int, Tensor], None], count: int, slots: Sequence[
     """
     with ThreadPoolExecutor(1) as thread:
 
-        def begin(number: int, slot: Slot) -> None:
+        def begin(number: int, slot: DeviceBuffer) -> None:
             under_way.append(thread.submit(slot.fill, lambda out: fill(number, out)))
 
         under_way: deque = deque()

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from tagasc.audio.packed import PackedAudio
-from tagasc.audio.prefetch import Slot, prefetched
+from tagasc.audio.prefetch import DeviceBuffer, prefetch
 from tagasc.audio.waveform import waveform
-from tagasc.utils.device import sent
+from tagasc.utils.device import to_device
 from tagasc.utils.errors import UserError
 from tagasc.utils.log import log
 
-DataOn = Literal["auto", "gpu", "pinned", "disk"]
+AudioCache = Literal["auto", "gpu", "pinned", "disk"]
 GPU_SHARE = 0.5  # of the GPU's free memory: what remains is the training's
 MEMORY_SHARE = 0.5  # of the machine's available memory: what remains is also the page cache's
 _CGROUPS = Path("/sys/fs/cgroup")
@@ -36,23 +36,23 @@ class AudioStore:
         flat: the samples, (all frames, channels).
     """
 
-    def __init__(self, packed: PackedAudio, device: torch.device, on: DataOn = "auto") -> None:
+    def __init__(self, packed: PackedAudio, device: torch.device, on: AudioCache = "auto") -> None:
         """Bring the samples to where they are to lie; ``auto`` takes the GPU, then memory, if they fit there.
 
         Raises:
             UserError: they do not fit where they must, or there is no GPU.
         """
         self.packed, self.device = packed, device
-        self.home, why = _home(packed.samples.nbytes, device, on)
+        self.storage, why = _choose_storage(packed.samples.nbytes, device, on)
         if device.type == "cuda":
-            log.info("%s: %.1f GB %s (%s)", packed.folder.name, packed.samples.nbytes / 1e9, _SAID[self.home], why)
-        if self.home == "pinned":
+            log.info("%s: %.1f GB %s (%s)", packed.folder.name, packed.samples.nbytes / 1e9, _SAID[self.storage], why)
+        if self.storage == "pinned":
             self.flat = _page_locked(np.array(packed.samples))
         else:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the samples are read-only, and nothing writes to them
                 self.flat = torch.from_numpy(packed.samples)
-        place = device if self.home == "gpu" else torch.device("cpu")
+        place = device if self.storage == "gpu" else torch.device("cpu")
         self.flat, self.starts, self.lengths = (x.to(place) for x in (self.flat, packed.starts, packed.lengths))
 
     def windows(self, clips: Tensor, starts: Tensor, frames: int) -> Tensor:
@@ -68,12 +68,12 @@ class AudioStore:
             clip is mirrored there, edge sample not repeated ('reflect'), as a centred spectrogram needs it; a clip of
             one sample repeats it.
         """
-        if self.home == "gpu":
-            clips, starts = sent(torch.stack([clips, starts]), self.device).unsqueeze(2)
+        if self.storage == "gpu":
+            clips, starts = to_device(torch.stack([clips, starts]), self.device).unsqueeze(2)
             place = _mirror(starts + torch.arange(frames, device=self.device), self.lengths[clips])
             return waveform(self.flat[self.starts[clips] + place])
         cuts = zip(clips.tolist(), starts.tolist(), strict=True)
-        return waveform(sent(torch.stack([self._cut(clip, start, frames) for clip, start in cuts]), self.device))
+        return waveform(to_device(torch.stack([self._cut(clip, start, frames) for clip, start in cuts]), self.device))
 
     def _cut(self, clip: int, start: int, frames: int) -> Tensor:
         first, length = int(self.starts[clip]), int(self.lengths[clip])
@@ -91,7 +91,7 @@ class JoinedStore:
 
     def __init__(self, stores: Sequence[AudioStore]) -> None:
         self.stores, self.device = tuple(stores), stores[0].device
-        self.resident = all(store.home == "gpu" for store in stores)
+        self.on_gpu = all(store.storage == "gpu" for store in stores)
         self._ends = torch.tensor([len(store.packed) for store in stores]).cumsum(0)
 
     def samples(self, clips: Tensor, starts: Tensor, frames: int) -> Tensor:
@@ -105,7 +105,7 @@ class JoinedStore:
         Returns:
             (batch, frames, channels) as stored, on the device.
         """
-        if self.resident:
+        if self.on_gpu:
             return self._gathered(clips, starts, frames)
         store = self.stores[0]
         out = torch.empty(len(clips), frames, store.packed.channels, dtype=store.flat.dtype)
@@ -123,15 +123,15 @@ class JoinedStore:
             starts: int64 (batches, batch), on the CPU.
             frames: length of the windows.
         """
-        if self.resident or self.device.type == "cpu":
+        if self.on_gpu or self.device.type == "cpu":
             for row in zip(clips.to(self.device), starts.to(self.device), strict=True):
                 yield self.samples(*row, frames)
             return
         first = self.stores[0]
         shape = (clips.shape[1], frames, first.packed.channels)
-        staged = any(store.home == "disk" for store in self.stores)
-        slots = [Slot(shape, first.flat.dtype, self.device, staged) for _ in range(AHEAD)]
-        yield from prefetched(lambda number, out: self._copy(clips[number], starts[number], out), len(clips), slots)
+        staged = any(store.storage == "disk" for store in self.stores)
+        slots = [DeviceBuffer(shape, first.flat.dtype, self.device, staged) for _ in range(AHEAD)]
+        yield from prefetch(lambda number, out: self._copy(clips[number], starts[number], out), len(clips), slots)
 
     def _gathered(self, clips: Tensor, starts: Tensor, frames: int) -> Tensor:
         """Without a branch that depends on data: every store gives a window for every clip, its own are kept."""
@@ -156,11 +156,11 @@ class JoinedStore:
 _SAID = {"gpu": "on the GPU", "pinned": "in page-locked memory", "disk": "read from disk"}
 
 
-def _home(size: int, device: torch.device, on: DataOn) -> tuple[str, str]:
+def _choose_storage(size: int, device: torch.device, on: AudioCache) -> tuple[str, str]:
     """Where samples of so many bytes are to lie, and why."""
     if device.type != "cuda":
         if on in ("gpu", "pinned"):
-            raise UserError(f"--data-on {on} needs a GPU, and this runs on the CPU; take --data-on auto")
+            raise UserError(f"--audio-cache {on} needs a GPU, and this runs on the CPU; take --audio-cache auto")
         return "disk", "on the CPU"
     sharing = int(os.environ.get("TAGASC_PROCESSES", "1"))  # processes of this run, each with a GPU of its own
     free, memory = torch.cuda.mem_get_info(device)[0], _available_memory() // sharing
@@ -169,12 +169,12 @@ def _home(size: int, device: torch.device, on: DataOn) -> tuple[str, str]:
     if on != "auto":
         if size > room[on]:
             raise UserError(
-                f"--data-on {on}: the audio takes {size / 1e9:.1f} GB and {room[on] / 1e9:.1f} GB are free there;"
-                " take --data-on auto"
+                f"--audio-cache {on}: the audio takes {size / 1e9:.1f} GB and {room[on] / 1e9:.1f} GB are free there;"
+                " take --audio-cache auto"
             )
         return on, "as asked"
-    home = next(place for place in ("gpu", "pinned", "disk") if size <= room[place])
-    return home, f"free: {free / 1e9:.1f} GB on the GPU, {memory / 1e9:.1f} GB of memory"
+    storage = next(place for place in ("gpu", "pinned", "disk") if size <= room[place])
+    return storage, f"free: {free / 1e9:.1f} GB on the GPU, {memory / 1e9:.1f} GB of memory"
 
 
 def _available_memory() -> int:
@@ -195,7 +195,7 @@ def _page_locked(samples: np.ndarray) -> Tensor:
     status = int(cuda.cudaHostRegister(flat.data_ptr(), samples.nbytes, 0))
     if status != 0:
         raise UserError(
-            f"{samples.nbytes / 1e9:.1f} GB cannot be page-locked (CUDA error {status}); take --data-on disk"
+            f"{samples.nbytes / 1e9:.1f} GB cannot be page-locked (CUDA error {status}); take --audio-cache disk"
         )
     # What is freed must not stay locked: a later store may get the same address.
     weakref.finalize(samples, cuda.cudaHostUnregister, flat.data_ptr()).atexit = False

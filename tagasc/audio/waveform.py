@@ -27,7 +27,7 @@ def preemphasis(wave: Tensor, coefficient: float = 0.97, scale: float = 32000.0)
     return torch.sub(wave[:, 1:], wave[:, :-1], alpha=coefficient) * scale
 
 
-class MonoAtRate(nn.Module):
+class ToMono(nn.Module):
     """Mean of the channels, resampled."""
 
     def __init__(self, sampling_rate: int, wanted: int) -> None:

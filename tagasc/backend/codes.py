@@ -24,7 +24,7 @@ class Codes:
 
     ids: np.ndarray
     codes: np.ndarray
-    answers: np.ndarray
+    softmax_predictions: np.ndarray
     scenes: np.ndarray
     locations: np.ndarray
 
@@ -35,7 +35,7 @@ class Codes:
     @classmethod
     def read(cls, path: Path) -> "Codes":
         """Raises UserError: the file is absent, not such a file, or its codes are not finite."""
-        codes = cls(**read_npz(path, ("ids", "codes", "answers", "scenes", "locations"), "stage 6 (codes)"))
+        codes = cls(**read_npz(path, ("ids", "codes", "softmax_predictions", "scenes", "locations"), "stage 6 (codes)"))
         if codes.codes.ndim != 2 or len({len(value) for value in vars(codes).values()}) != 1:
             raise UserError(f"{path}: its arrays differ in length; extract the codes again (stage 6)")
         if not np.isfinite(codes.codes).all():

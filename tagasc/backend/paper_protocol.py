@@ -16,30 +16,29 @@ from typing import Any
 import numpy as np
 from sklearn.svm import SVC
 
-from tagasc.training.result import WEIGHTS
+from tagasc.training.result import TEST_BY_EPOCH, WEIGHTS
 from tagasc.utils import provenance
 from tagasc.utils.errors import UserError
 from tagasc.utils.files import read_json, read_npz, write_json, write_npz
 from tagasc.utils.log import log
 from tagasc.utils.processes import workers
 
-PAPER = "paper.json"
 KERNELS = ("rbf", "sigmoid")
 COST = 1.0
 
 
 @dataclass(frozen=True)
-class Labelled:
+class LabelledCodes:
     """Codes float32 (clips, code size) and scenes int64 (clips,) of some clips."""
 
     codes: np.ndarray
     scenes: np.ndarray
 
 
-Add = Callable[[int, Callable[[], dict[str, Labelled]]], None]
+Add = Callable[[int, Callable[[], dict[str, LabelledCodes]]], None]
 
 
-class EpochScoring:
+class EpochScorer:
     """Processes that score epochs of one training after another."""
 
     def __init__(self, jobs: int) -> None:
@@ -49,15 +48,15 @@ class EpochScoring:
             self._pool.submit(int).result()
 
     @contextmanager
-    def of(self, folder: Path, epochs: int, record: dict[str, Any]) -> Iterator[Add]:
-        """Score the epochs of one training, in the block; when it ends, the run's folder holds ``paper.json``.
+    def score(self, folder: Path, epochs: int, record: dict[str, Any]) -> Iterator[Add]:
+        """Score the epochs of one training, in the block; when it ends, the run's folder holds ``test_by_epoch.json``.
 
         It does not, and the log says so, if an epoch was trained without this.
 
         Args:
             folder: of the run, which has ended already or is trained in the block.
             epochs: of the training.
-            record: from ``provenance.made_from``, of whatever the figure depends on beside the network.
+            record: from ``provenance.record``, of whatever the figure depends on beside the network.
 
         Raises:
             UserError: no SVM can be fitted on an epoch's codes.
@@ -65,7 +64,7 @@ class EpochScoring:
         if self._pool is None:
             yield lambda epoch, codes: None
             return
-        queue = _Queue(folder, self._pool, record)
+        queue = _EpochQueue(folder, self._pool, record)
         try:
             yield queue.add
             queue.wait()
@@ -75,7 +74,7 @@ class EpochScoring:
         if (folder / WEIGHTS).exists():
             queue.gather(epochs)
 
-    def __enter__(self) -> "EpochScoring":
+    def __enter__(self) -> "EpochScorer":
         return self
 
     def __exit__(self, kind: type | None, *_: object) -> None:
@@ -83,7 +82,7 @@ class EpochScoring:
             self._pool.shutdown(wait=kind is None, cancel_futures=True)
 
 
-class _Queue:
+class _EpochQueue:
     """One training's epochs: codes that wait, ``epochs/<epoch>.npz``, and what was found, ``epochs/<epoch>.json``."""
 
     def __init__(self, run: Path, pool: ProcessPoolExecutor, record: dict[str, Any]) -> None:
@@ -95,7 +94,7 @@ class _Queue:
             shutil.rmtree(self._folder)
         self._waiting = {int(path.stem): pool.submit(_score, path) for path in self._found("npz")}
 
-    def add(self, epoch: int, codes: Callable[[], dict[str, Labelled]]) -> None:
+    def add(self, epoch: int, codes: Callable[[], dict[str, LabelledCodes]]) -> None:
         """Put an epoch's codes into the queue, unless it is known from before.
 
         Args:
@@ -126,34 +125,36 @@ class _Queue:
         wait(self._waiting.values())
 
     def gather(self, epochs: int) -> None:
-        """Make ``paper.json`` of a training that has ended, and remove the queue."""
+        """Make ``test_by_epoch.json`` of a training that has ended, and remove the queue."""
         rows = [row for path in self._found("json") for row in read_json(path, "stage 5 (scenes)")]
         known = {row["epoch"] for row in rows}
         if len(known) == epochs:
-            write_json(self._run / PAPER, {**self._record["config"], "epochs": rows, "made_from": self._record})
+            write_json(
+                self._run / TEST_BY_EPOCH, {**self._record["config"], "epochs": rows, "provenance": self._record}
+            )
         elif why := self._lacks(len(known), epochs):
             log.warning("%s: no figure by the paper's protocol (%s); --force trains it anew for one", self._run, why)
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _lacks(self, known: int, epochs: int) -> str | None:
-        if known or not (self._run / PAPER).exists():
+        if known or not (self._run / TEST_BY_EPOCH).exists():
             return f"{epochs - known} of {epochs} epochs were trained without it"
-        old = read_json(self._run / PAPER, "stage 5 (scenes)").get("made_from", {})
+        old = read_json(self._run / TEST_BY_EPOCH, "stage 5 (scenes)").get("provenance", {})
         return provenance.difference(old, self._record)
 
     def _found(self, kind: str) -> list[Path]:
         return sorted(self._folder.glob(f"[0-9]*.{kind}"))
 
 
-def score_epoch(codes: dict[str, Labelled]) -> list[dict[str, Any]]:
+def score_epoch(codes: dict[str, LabelledCodes]) -> list[dict[str, Any]]:
     """Fit an SVM with each kernel on the clips of ``train``; its accuracies on ``test`` and ``test+unused``."""
     rows = []
     for kernel in KERNELS:
         svm = SVC(kernel=kernel, C=COST, gamma="scale").fit(codes["train"].codes, codes["train"].scenes)
-        right = {part: svm.predict(of.codes) == of.scenes for part, of in codes.items() if part != "train"}
-        row = {"kernel": kernel, "test": float(right["test"].mean())}
-        if "unused" in right:
-            row["test+unused"] = float(np.concatenate([right["test"], right["unused"]]).mean())
+        correct = {part: svm.predict(of.codes) == of.scenes for part, of in codes.items() if part != "train"}
+        row = {"kernel": kernel, "test": float(correct["test"].mean())}
+        if "unused" in correct:
+            row["test+unused"] = float(np.concatenate([correct["test"], correct["unused"]]).mean())
         rows.append(row)
     return rows
 
@@ -166,6 +167,6 @@ def _score(path: Path) -> None:
         parts = [part for part in ("train", "test", "unused") if f"{part}_codes" in file.files]
     names = tuple(f"{part}_{kind}" for part in parts for kind in ("codes", "scenes"))
     arrays = read_npz(path, names, "stage 5 (scenes)")
-    rows = score_epoch({part: Labelled(arrays[f"{part}_codes"], arrays[f"{part}_scenes"]) for part in parts})
+    rows = score_epoch({part: LabelledCodes(arrays[f"{part}_codes"], arrays[f"{part}_scenes"]) for part in parts})
     write_json(path.with_suffix(".json"), [{"epoch": int(path.stem)} | row for row in rows])
     path.unlink(missing_ok=True)

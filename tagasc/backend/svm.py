@@ -39,7 +39,7 @@ class SvmConfig:
 
 
 @dataclass(frozen=True)
-class Chosen:
+class FittedSvm:
     """An SVM fitted on the training codes.
 
     Attributes:
@@ -48,12 +48,14 @@ class Chosen:
         tried: the same of everything that was tried, in order.
     """
 
-    machine: SVC | Pipeline
+    classifier: SVC | Pipeline
     settings: dict[str, Any]
     tried: list[dict[str, Any]]
 
 
-def choose_svm(config: SvmConfig, train: Codes, validation: Codes, standardise: bool = False, jobs: int = 1) -> Chosen:
+def select_svm(
+    config: SvmConfig, train: Codes, validation: Codes, standardise: bool = False, jobs: int = 1
+) -> FittedSvm:
     """Fit an SVM on the training codes for each kernel and cost; keep the best on validation.
 
     Args:
@@ -72,19 +74,19 @@ def choose_svm(config: SvmConfig, train: Codes, validation: Codes, standardise: 
     settings = list(product(config.costs, config.kernels))
 
     def fitted(kernel: str, cost: float) -> tuple[SVC | Pipeline, float]:
-        machine = fit_svm(train, kernel, cost, standardise)
-        return machine, accuracy(machine, validation)
+        classifier = fit_svm(train, kernel, cost, standardise)
+        return classifier, accuracy(classifier, validation)
 
     # libsvm works outside Python's lock, so threads do. Each machine computes its own kernel values: a matrix for all C
     # takes 0.5 GB for 7800 clips, and saves little where the codes are short or tell the training clips apart.
     found = Parallel(jobs, prefer="threads")(delayed(fitted)(kernel, cost) for cost, kernel in settings)
-    machines, accuracies = zip(*found, strict=True)
+    classifiers, accuracies = zip(*found, strict=True)
     tried = [
         {"kernel": kernel, "C": cost, "validation_accuracy": value}
         for (cost, kernel), value in zip(settings, accuracies, strict=True)
     ]
     best = int(np.argmax(accuracies))
-    return Chosen(machines[best], tried[best], tried)
+    return FittedSvm(classifiers[best], tried[best], tried)
 
 
 def fit_svm(train: Codes, kernel: str, cost: float, standardise: bool) -> SVC | Pipeline:
@@ -93,19 +95,19 @@ def fit_svm(train: Codes, kernel: str, cost: float, standardise: bool) -> SVC | 
     return (make_pipeline(StandardScaler(), svm) if standardise else svm).fit(train.codes, train.scenes)
 
 
-def accuracy(machine: SVC | Pipeline, clips: Codes) -> float:
+def accuracy(classifier: SVC | Pipeline, clips: Codes) -> float:
     """Share of clips whose scene the machine names."""
-    return float((machine.predict(clips.codes) == clips.scenes).mean())
+    return float((classifier.predict(clips.codes) == clips.scenes).mean())
 
 
-def predict(machine: SVC | Pipeline, clips: Codes, jobs: int = 1) -> np.ndarray:
+def predict(classifier: SVC | Pipeline, clips: Codes, jobs: int = 1) -> np.ndarray:
     """The scene that the machine names for each clip, str (clips,); ``jobs`` threads share the clips."""
     parts = gen_batches(len(clips.codes), _CLIPS)
-    found = Parallel(jobs, prefer="threads")(delayed(machine.predict)(clips.codes[part]) for part in parts)
+    found = Parallel(jobs, prefer="threads")(delayed(classifier.predict)(clips.codes[part]) for part in parts)
     return np.concatenate(found)
 
 
 def class_averaged(truth: Sequence[str], predicted: Sequence[str]) -> float:
     """Accuracy averaged over the classes present in ``truth``."""
-    right = np.asarray(truth) == np.asarray(predicted)
-    return float(np.mean([right[np.asarray(truth) == name].mean() for name in sorted(set(truth))]))
+    correct = np.asarray(truth) == np.asarray(predicted)
+    return float(np.mean([correct[np.asarray(truth) == name].mean() for name in sorted(set(truth))]))

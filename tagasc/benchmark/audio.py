@@ -22,7 +22,7 @@ _FILES = 16
 _PER_JOB = 16
 
 
-def speeds(folder: Path, clips: int, jobs: int, seconds: float) -> Iterator[Speed]:
+def measure_packing(folder: Path, clips: int, jobs: int, seconds: float) -> Iterator[Speed]:
     """Measure 24-bit 48-kHz stereo WAV files of 10 s: decoding alone, as float32 and as int16, and packing to int16.
 
     Packing reads float32, since int16 would be cut off, not rounded: the first speed is the bound of the second.
@@ -35,7 +35,7 @@ def speeds(folder: Path, clips: int, jobs: int, seconds: float) -> Iterator[Spee
     """
     paths = list(islice(cycle(_noise_files(folder, min(clips, _FILES))), clips))
     sources = [Source(str(n), str(path), 0, _FRAMES, _FRAMES, _CHANNELS, _RATE, ()) for n, path in enumerate(paths)]
-    record = provenance.made_from("pack_speed", {}, {})
+    record = provenance.record("pack_speed", {}, {})
 
     def measured(what: str, work: Callable[[], None]) -> Speed:
         return measure(f"{what}, in {jobs} process(es)", work, clips, torch.device("cpu"), seconds)

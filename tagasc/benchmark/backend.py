@@ -8,8 +8,8 @@ import torch
 from sklearn.svm import SVC
 
 from tagasc.backend.codes import Codes
-from tagasc.backend.paper_protocol import Labelled, score_epoch
-from tagasc.backend.svm import SvmConfig, accuracy, choose_svm, predict
+from tagasc.backend.paper_protocol import LabelledCodes, score_epoch
+from tagasc.backend.svm import SvmConfig, accuracy, predict, select_svm
 from tagasc.benchmark.measure import Speed, measure
 
 CHOSEN = "SVM chosen, ours"
@@ -19,7 +19,7 @@ _DISTANCE = 2.3  # of a scene's centre from the middle, in deviations of its cli
 _CPU = torch.device("cpu")
 
 
-def speeds(train: int, test: int, values: int, jobs: int, seconds: float) -> Iterator[Speed]:
+def measure_backend(train: int, test: int, values: int, jobs: int, seconds: float) -> Iterator[Speed]:
     """Measure the SVMs on ten overlapping scenes, which make most training clips support vectors.
 
     Better codes take less time. Speeds are in training clips a second, those of prediction in predicted ones.
@@ -42,13 +42,13 @@ def speeds(train: int, test: int, values: int, jobs: int, seconds: float) -> Ite
 
     yield measure("SVM chosen, plain SVC for each kernel and C in turn", plain, train, _CPU, seconds)
     for threads in several:
-        choose = lambda threads=threads: choose_svm(config, fitted, validation, jobs=threads)
+        choose = lambda threads=threads: select_svm(config, fitted, validation, jobs=threads)
         yield measure(f"{CHOSEN}, {_threads(threads)}", choose, train, _CPU, seconds)
     machine = SVC().fit(fitted.codes, fitted.scenes)
     for threads in several:
         use = lambda threads=threads: predict(machine, tests, threads)
         yield measure(f"test clips predicted, rbf, {_threads(threads)}", use, test, _CPU, seconds)
-    parts = {"train": Labelled(fitted.codes, fitted.scenes), "test": Labelled(tests.codes, tests.scenes)}
+    parts = {"train": LabelledCodes(fitted.codes, fitted.scenes), "test": LabelledCodes(tests.codes, tests.scenes)}
     yield measure(f"{SCORED}, one process", lambda: score_epoch(parts), train, _CPU, seconds)
 
 

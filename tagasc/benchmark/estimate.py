@@ -18,7 +18,7 @@ from tagasc.utils.errors import SettingError, UserError
 
 
 @dataclass(frozen=True)
-class Work:
+class Workload:
     """How much there is to do; the defaults are the paper's experiment.
 
     Args:
@@ -74,7 +74,7 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Tagger:
+class TaggerCost:
     """The tagger's settings that its cost depends on; ``pads`` counts its passes at inference."""
 
     training: TaggerTraining = TaggerTraining()
@@ -118,7 +118,9 @@ class Speeds:
         return cls(*([value for what, value in found.items() if what.startswith(name)][-1] for name in names))
 
 
-def stages(work: Work, networks: int, speeds: Speeds, scene: SceneTraining, tagger: Tagger) -> dict[str, float | None]:
+def stages(
+    work: Workload, networks: int, speeds: Speeds, scene: SceneTraining, tagger: TaggerCost
+) -> dict[str, float | None]:
     """Seconds of each stage of run.sh, by its name, for so many scene networks; None for what is not estimated.
 
     Left out of the others: starting programs, checkpoints, the tagger's validation, the final fit's SVMs, and whatever
@@ -140,13 +142,13 @@ def stages(work: Work, networks: int, speeds: Speeds, scene: SceneTraining, tagg
     }
 
 
-def epoch_scores(work: Work, networks: int, speeds: Speeds, scene: SceneTraining) -> float:
+def epoch_scores(work: Workload, networks: int, speeds: Speeds, scene: SceneTraining) -> float:
     """Seconds of the SVMs of the paper's protocol, which run on the CPU beside stage 5."""
     fitted = {"ours": 0, "both": work.train - work.validation, "paper": work.train}[work.protocol]
     return networks * scene.epochs * fitted / speeds.scored
 
 
-def packed(work: Work, audio: Path, corpus: str, tagging_corpus: str) -> Work:
+def packed(work: Workload, audio: Path, corpus: str, tagging_corpus: str) -> Workload:
     """The work with the clips that stage 2 has packed.
 
     Raises:
@@ -189,14 +191,14 @@ def _mean_seconds(clips: dict[str, PackedAudio]) -> float:
     return seconds / sum(len(one) for one in clips.values())
 
 
-def _ten_seconds(work: Work) -> float:
+def _ten_seconds(work: Workload) -> float:
     """All audio, in clips of 10 s at 48 kHz with two channels."""
     scenes = work.scene_clips * work.seconds * work.sampling_rate * 2
     tagging = (work.curated + work.noisy + work.tagging_test) * work.tagging_seconds * work.tagging_rate
     return (scenes + tagging) / (10 * 48000 * 2)
 
 
-def _tagger(work: Work, speeds: Speeds, tagger: Tagger) -> float:
+def _tagger(work: Workload, speeds: Speeds, tagger: TaggerCost) -> float:
     """Every fold: stage 1, soft labels, stage 2, and scores on held-out and test clips."""
     training = tagger.training
     clips = work.curated * (training.folds - 1) // training.folds // training.batch * training.batch  # of an epoch
@@ -208,7 +210,7 @@ def _tagger(work: Work, speeds: Speeds, tagger: Tagger) -> float:
     return tagger.folds * (trained / speeds.step + tagged * work.tagging_seconds / 10 * tagger.pads / speeds.tags)
 
 
-def _network(work: Work, speeds: Speeds, training: SceneTraining) -> float:
+def _network(work: Workload, speeds: Speeds, training: SceneTraining) -> float:
     """Every epoch of a system's trainings: crops, codes of validation and, for the paper's protocol, of all others."""
     kept, tests = work.train - work.validation, work.test + work.unused
     trainings = [(kept, work.validation + (kept + tests if work.protocol == "both" else 0))]  # clips trained on, coded

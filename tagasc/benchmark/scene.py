@@ -12,15 +12,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tagasc.audio.packed import PackedAudio
-from tagasc.audio.store import AudioStore, DataOn
+from tagasc.audio.store import AudioCache, AudioStore
 from tagasc.audio.waveform import preemphasis, waveform
 from tagasc.benchmark.measure import Speed, measure, noise_folder
 from tagasc.scene.config import SceneTraining
 from tagasc.scene.corpus import SceneClips
 from tagasc.scene.inference import codes_and_logits
-from tagasc.scene.reference import PlainNetwork
+from tagasc.scene.reference import ReferenceNetwork
 from tagasc.scene.systems import System
-from tagasc.scene.training import SceneTask
+from tagasc.scene.training import SceneTrainer
 from tagasc.scene.trunk import TrunkConfig
 
 SYSTEM = System("before_code", 3, 4, 3, shared=True)  # shared_h4_l3, the paper's best
@@ -33,7 +33,7 @@ _TAGS = 80
 
 
 @dataclass(frozen=True)
-class Scenes:
+class SceneBenchmark:
     """What is measured.
 
     Args:
@@ -50,10 +50,12 @@ class Scenes:
     seconds: float = 10.0
     sampling_rate: int = 48000
     steps: int = 4
-    data_on: DataOn = "auto"
+    audio_cache: AudioCache = "auto"
 
 
-def speeds(folder: Path, what: Scenes, compiled: bool, device: torch.device, seconds: float) -> Iterator[Speed]:
+def measure_scene(
+    folder: Path, what: SceneBenchmark, compiled: bool, device: torch.device, seconds: float
+) -> Iterator[Speed]:
     """Measure training and use of ``shared_h4_l3``.
 
     Args:
@@ -65,14 +67,14 @@ def speeds(folder: Path, what: Scenes, compiled: bool, device: torch.device, sec
     """
     count = what.steps * what.training.batch
     packed = PackedAudio(noise_folder(folder / "scenes", count, what.seconds, what.sampling_rate, 2, _SCENES))
-    clips = SceneClips([AudioStore(packed, device, what.data_on)]).tagged(
+    clips = SceneClips([AudioStore(packed, device, what.audio_cache)]).tagged(
         np.random.default_rng(0).random((count, _TAGS), np.float32)
     )
-    task = SceneTask(what.training, what.trunk, SYSTEM, clips, None, 1, compiled)
+    task = SceneTrainer(what.training, what.trunk, SYSTEM, clips, None, 1, compiled)
     crops = "whole clips" if what.training.crop_seconds is None else f"{what.training.crop_seconds:g}-s crops"
-    yield measure(f"{PLAIN}, {crops}", _plain(task, what.steps), count, device, seconds)
+    yield measure(f"{PLAIN}, {crops}", _reference_steps(task, what.steps), count, device, seconds)
     for name, of in ((READY, _ready(task)), (WHOLE, clips)):
-        step = SceneTask(what.training, what.trunk, SYSTEM, of, None, 1, compiled)
+        step = SceneTrainer(what.training, what.trunk, SYSTEM, of, None, 1, compiled)
         plan = step.plan(what.training.mixup_from_epoch)
         yield measure(
             f"{name}, {crops}", lambda step=step, plan=plan: step.step.epoch(plan, ""), count, device, seconds
@@ -80,9 +82,9 @@ def speeds(folder: Path, what: Scenes, compiled: bool, device: torch.device, sec
     yield measure(CODES, lambda: codes_and_logits(task.network, clips, compiled=compiled), count, device, seconds)
 
 
-def _plain(task: SceneTask, steps: int) -> Callable[[], None]:
+def _reference_steps(task: SceneTrainer, steps: int) -> Callable[[], None]:
     """Steps as one would first write them, in float32; on a GPU, products and convolutions may use TF32."""
-    network = PlainNetwork(task.network).to(task.clips.device).train()
+    network = ReferenceNetwork(task.network).to(task.clips.device).train()
     optimizer = torch.optim.Adam(network.parameters(), 1e-4, weight_decay=1e-3, amsgrad=True)
     batch = task.config.batch
     wave = preemphasis(waveform(_crops(task)))
@@ -97,12 +99,12 @@ def _plain(task: SceneTask, steps: int) -> Callable[[], None]:
     return work
 
 
-def _ready(task: SceneTask) -> SceneClips:
+def _ready(task: SceneTrainer) -> SceneClips:
     """The clips with a store that has every batch ready, the same again and again."""
     samples = _crops(task)
 
     class Ready:
-        resident = False
+        on_gpu = False
 
         def batches(self, clips: Tensor, starts: Tensor, frames: int) -> Iterator[Tensor]:
             return repeat(samples, len(clips))
@@ -112,6 +114,6 @@ def _ready(task: SceneTask) -> SceneClips:
     return clips
 
 
-def _crops(task: SceneTask) -> Tensor:
+def _crops(task: SceneTrainer) -> Tensor:
     plan = task.plan(1)
     return next(task.clips.store.batches(plan.clips[:1], plan.starts[:1], task.frames)).clone()

@@ -15,16 +15,16 @@ from tagasc.tagger.clips import TaggedClips
 from tagasc.tagger.config import TaggerTraining
 from tagasc.tagger.features import MelConfig, MelPower, normalise, reflect, to_decibels
 from tagasc.tagger.inference import Ensemble
-from tagasc.tagger.network import Head, Tagger, TaggerConfig
-from tagasc.tagger.training import Fold, TaggerTask
-from tagasc.training.augment import Draws
+from tagasc.tagger.network import Head, TaggerConfig, TaggerNetwork
+from tagasc.tagger.training import FoldSetup, TaggerTrainer
+from tagasc.training.augment import EpochRng
 
 STEP = "our training step, from packed audio, separate passes"
 TAGS = "tags of 10-s 48-kHz stereo clips, one model, one pad"
 _CLASSES = [f"class{n:02d}" for n in range(80)]
 
 
-def speeds(
+def measure_tagger(
     folder: Path,
     model: TaggerConfig,
     mel: MelConfig,
@@ -46,20 +46,20 @@ def speeds(
     """
     batch = training.batch
     if model == TaggerConfig():
-        plain = _plain(batch, device)
+        plain = _torchvision_step(batch, device)
         yield measure("training step, plain PyTorch in float32, ready spectrograms", plain, 2 * batch, device, seconds)
     for also in (False, True)[: 1 + compiled]:
         task = _task(folder / f"compiled{also}", model, mel, training, also, device)
-        streams, draws = task.streams(Draws(1, 1)), Draws(1, 1)
-        step = lambda task=task, streams=streams, draws=draws: task.step(streams, 0, draws)
+        streams, rng = task.streams(EpochRng(1, 1)), EpochRng(1, 1)
+        step = lambda task=task, streams=streams, rng=rng: task.step(streams, 0, rng)
         yield measure("compiled: " * also + STEP, step, 2 * batch, device, seconds)
     yield measure("log-mel of 10-s clips alone", _log_mel(mel, batch, device), batch, device, seconds)
     scenes = PackedAudio(noise_folder(folder / "scenes", batch, 10.0, 48000, 2, _CLASSES))
-    ensemble = Ensemble([Tagger(model, 80).to(device).eval()], mel, _CLASSES, (0,))
+    ensemble = Ensemble([TaggerNetwork(model, 80).to(device).eval()], mel, _CLASSES, (0,))
     yield measure(TAGS, lambda: ensemble.tag_scenes(scenes, device, batch), batch, device, seconds)
 
 
-class _Plain(nn.Module):
+class _TorchvisionTagger(nn.Module):
     """The same network out of torchvision's parts, without any of our choices."""
 
     def __init__(self) -> None:
@@ -73,9 +73,9 @@ class _Plain(nn.Module):
         return self.heads[head](self.trunk(log_mel.unsqueeze(1)))
 
 
-def _plain(batch: int, device: torch.device) -> Callable[[], None]:
+def _torchvision_step(batch: int, device: torch.device) -> Callable[[], None]:
     """A step on two streams; float32 as PyTorch has it by default, which on a GPU lets convolutions use TF32."""
-    network = _Plain().to(device)
+    network = _TorchvisionTagger().to(device)
     optimizer = torch.optim.Adam(network.parameters())
     inputs, target = torch.randn(2, batch, 128, 512, device=device), torch.zeros(batch, 80, device=device)
 
@@ -89,14 +89,14 @@ def _plain(batch: int, device: torch.device) -> Callable[[], None]:
 
 def _task(
     folder: Path, model: TaggerConfig, mel: MelConfig, training: TaggerTraining, compiled: bool, device: torch.device
-) -> TaggerTask:
+) -> TaggerTrainer:
     config = replace(training, folds=2, leave_out=())
     noise = [
         noise_folder(folder / name, 2 * config.batch, 6.0, mel.sampling_rate, 1, _CLASSES)
         for name in ("curated", "noisy")
     ]
     clips = [TaggedClips(packed, _CLASSES, mel, device) for packed in noise]
-    return TaggerTask(Fold(0, *clips, config, model, mel, 1, folder, device, compiled))
+    return TaggerTrainer(FoldSetup(0, *clips, config, model, mel, 1, folder, device, compiled))
 
 
 def _log_mel(mel: MelConfig, batch: int, device: torch.device) -> Callable[[], Tensor]:

@@ -6,13 +6,12 @@ import numpy as np
 import torch
 
 from tagasc.backend.codes import Codes
-from tagasc.report import scene_figures as scene_pictures
-from tagasc.report.comparison import Study
-from tagasc.report.markdown import Table, escaped, markdown
+from tagasc.report import scene_figures as scene_figures
+from tagasc.report.comparison import Comparison
+from tagasc.report.markdown import Table, escape, markdown
 from tagasc.scene.network import SceneNetwork
-from tagasc.scene.training import load_network
-from tagasc.tagger.tags import TagVectors, scaled
-from tagasc.training.result import WEIGHTS
+from tagasc.scene.training import load_scene_network
+from tagasc.tagger.tags import TagVectors, rescale
 from tagasc.utils.errors import UserError
 from tagasc.utils.log import log
 
@@ -20,26 +19,28 @@ MOST_CODES = 1500  # clips in the map of the codes
 EVENTS = 20  # events shown by scene
 
 
-def insight_sections(study: Study, attended: str | None) -> list[str]:
+def insight_sections(comparison: Comparison, attended: str | None) -> list[str]:
     """What tags, attention and codes hold of the scenes, on the test clips; a line where an input is missing.
 
     Args:
-        study: what was measured.
+        comparison: what was measured.
         attended: name of the best system with attention, or None.
     """
-    lines = ["## What the tags say of each scene", "", *_or_why(_tags, study)]
+    lines = ["## What the tags say of each scene", "", *_section_or_reason(_tags, comparison)]
     lines += ["## What the attention emphasises", ""]
-    lines += _or_why(_attention, study, attended) if attended else ["No system with attention was run.", ""]
-    return lines + ["## Map of the codes", "", *_or_why(_codes, study)]
+    lines += (
+        _section_or_reason(_attention, comparison, attended) if attended else ["No system with attention was run.", ""]
+    )
+    return lines + ["## Map of the codes", "", *_section_or_reason(_codes, comparison)]
 
 
-def _tags(study: Study) -> list[str]:
-    vectors, places = _test_tags(study)
-    scenes = study.best.clips.names
-    events = np.argsort(-dependence(vectors[0], places, len(scenes)), kind="stable")[:EVENTS]
+def _tags(comparison: Comparison) -> list[str]:
+    vectors, places = _test_tags(comparison)
+    scenes = comparison.best.clips.names
+    events = np.argsort(-eta_squared(vectors[0], places, len(scenes)), kind="stable")[:EVENTS]
     means = mean_by_scene(vectors[0], places, len(scenes))[:, events]
     names = [vectors[1][event] for event in events]
-    scene_pictures.scene_tags(means, scenes, names, study.out / "scene_tags.png", study.mark)
+    scene_figures.scene_tags(means, scenes, names, comparison.out / "scene_tags.png", comparison.watermark)
     return [
         f"Mean tag of the test clips of each scene: the {len(names)} of {len(vectors[1])} events whose tags depend most"
         " on the scene (share of variance between scenes), in falling order.",
@@ -48,24 +49,24 @@ def _tags(study: Study) -> list[str]:
         "",
         "The tags that lie farthest above those of the other scenes, in standard deviations (in brackets: mean tag):",
         "",
-        markdown(telling_events(*vectors, places, scenes)),
+        markdown(distinctive_events(*vectors, places, scenes)),
     ]
 
 
-def _attention(study: Study, name: str) -> list[str]:
-    result, scenes = study.by_name[name], study.best.clips.names
-    path = study.experiment / "scene" / name / f"seed{result.seeds[0]}" / WEIGHTS
-    network, about = load_network(path)
-    (values, _), places = _test_tags(study)
-    if about["tags"] != values.shape[1]:
+def _attention(comparison: Comparison, name: str) -> list[str]:
+    result, scenes = comparison.by_name[name], comparison.best.clips.names
+    path = result.runs[0].paths.weights
+    network, metadata = load_scene_network(path)
+    (values, _), places = _test_tags(comparison)
+    if metadata["tags"] != values.shape[1]:
         raise UserError(
-            f"{path} takes {about['tags']} tags, {study.tag_vectors} has {values.shape[1]}; run stage 5 again"
+            f"{path} takes {metadata['tags']} tags, {comparison.tag_vectors} has {values.shape[1]}; run stage 5 again"
         )
-    maps = attention_maps(network, scaled(values, about["tag_scale"]))
-    scene_pictures.attention(maps, places, scenes, study.out / "attention.png", study.mark)
-    between = dependence(maps.reshape(len(maps), -1), places, len(scenes))
+    maps = attention_maps(network, rescale(values, metadata["tag_scale"]))
+    scene_figures.attention(maps, places, scenes, comparison.out / "attention.png", comparison.watermark)
+    between = eta_squared(maps.reshape(len(maps), -1), places, len(scenes))
     spread = maps.reshape(len(maps), -1).std(axis=0)
-    effective = effective_filters(maps)
+    effective = attention_perplexity(maps)
     return [
         f"{name}, seed {result.seeds[0]}: the attention map A of the test clips, in multiples of an even spread within"
         f" the head. A head of {maps.shape[2]} filters spreads over {effective.min():.1f} to {effective.max():.1f} of"
@@ -78,11 +79,11 @@ def _attention(study: Study, name: str) -> list[str]:
     ]
 
 
-def _codes(study: Study) -> list[str]:
-    codes, chosen, clips = {}, None, study.best.clips
+def _codes(comparison: Comparison) -> list[str]:
+    codes, chosen, clips = {}, None, comparison.best.clips
     test = clips.of("test")
-    for result in study.beside:
-        path = study.experiment / "codes" / result.name / f"seed{result.seeds[0]}" / "test.npz"
+    for result in comparison.baseline_and_best:
+        path = result.runs[0].paths.codes_of("test")
         found = Codes.read(path)
         if not np.array_equal(found.ids, clips.ids[test]):
             raise UserError(f"{path} holds other clips than were scored; run stages 6 and 7 again")
@@ -90,7 +91,9 @@ def _codes(study: Study) -> list[str]:
             order = np.random.default_rng(0).permutation(len(found.ids))
             chosen = np.sort(order[:MOST_CODES])
         codes[f"{result.name}, seed {result.seeds[0]}"] = found.codes[chosen]
-    scene_pictures.code_map(codes, clips.truth[test][chosen], clips.names, study.out / "codes.png", study.mark)
+    scene_figures.code_map(
+        codes, clips.truth[test][chosen], clips.names, comparison.out / "codes.png", comparison.watermark
+    )
     return [
         f"t-SNE of the codes of {len(chosen)} test clips. Distances between far groups mean nothing.",
         "",
@@ -99,20 +102,20 @@ def _codes(study: Study) -> list[str]:
     ]
 
 
-def _test_tags(study: Study) -> tuple[tuple[np.ndarray, list[str]], np.ndarray]:
+def _test_tags(comparison: Comparison) -> tuple[tuple[np.ndarray, list[str]], np.ndarray]:
     """Tag vectors of the test clips with the events' names, and each clip's scene."""
-    clips = study.best.clips
-    test, vectors = clips.of("test"), TagVectors.read(study.tag_vectors)
+    clips = comparison.best.clips
+    test, vectors = clips.of("test"), TagVectors.read(comparison.tag_vectors)
     return (vectors.of(clips.ids[test].tolist()), vectors.classes), clips.truth[test]
 
 
-def _or_why(section: Callable[..., list[str]], *arguments: object) -> list[str]:
+def _section_or_reason(section: Callable[..., list[str]], *arguments: object) -> list[str]:
     """A section, or the line that says why there is none."""
     try:
         return section(*arguments)
     except UserError as error:
         log.warning("left out of the report: %s", error)
-        return [f"Not shown: {escaped(str(error))}", ""]
+        return [f"Not shown: {escape(str(error))}", ""]
 
 
 def mean_by_scene(values: np.ndarray, places: np.ndarray, scenes: int) -> np.ndarray:
@@ -120,7 +123,7 @@ def mean_by_scene(values: np.ndarray, places: np.ndarray, scenes: int) -> np.nda
     return np.array([values[places == scene].mean(axis=0) for scene in range(scenes)])
 
 
-def dependence(values: np.ndarray, places: np.ndarray, scenes: int) -> np.ndarray:
+def eta_squared(values: np.ndarray, places: np.ndarray, scenes: int) -> np.ndarray:
     """Share of each value's variance over clips that lies between scenes (η²): (clips, values) → (values,), 0..1."""
     means, counts = mean_by_scene(values, places, scenes), np.bincount(places, minlength=scenes)
     between = (counts[:, None] * (means - values.mean(axis=0)) ** 2).sum(axis=0)
@@ -128,7 +131,7 @@ def dependence(values: np.ndarray, places: np.ndarray, scenes: int) -> np.ndarra
     return np.divide(between, total, out=np.zeros_like(total), where=total > 0)
 
 
-def telling_events(
+def distinctive_events(
     values: np.ndarray, classes: list[str], places: np.ndarray, scenes: list[str], count: int = 3
 ) -> Table:
     """A row a scene: the events whose mean tag lies farthest above the other scenes', in standard deviations.
@@ -157,7 +160,7 @@ def attention_maps(network: SceneNetwork, tags: np.ndarray) -> np.ndarray:
     return (by_head * by_head.shape[2]).numpy()
 
 
-def effective_filters(maps: np.ndarray) -> np.ndarray:
+def attention_perplexity(maps: np.ndarray) -> np.ndarray:
     """How many filters each head spreads its attention over: exp of the entropy, mean over clips, (heads,)."""
     share = maps / maps.shape[2]
     entropy = -(share * np.log(share.clip(min=1e-12))).sum(axis=2)

@@ -33,11 +33,11 @@ class Difference:
     spread: float | None
 
     @property
-    def shown(self) -> bool:
+    def significant(self) -> bool:
         """Whether the interval over locations leaves out 0."""
         return self.by_location[0] > 0 or self.by_location[1] < 0
 
-    def turned(self) -> "Difference":
+    def negated(self) -> "Difference":
         """The other system minus this one."""
         return replace(
             self,
@@ -50,7 +50,7 @@ class Difference:
 def intervals(results: Sequence[SystemResult], split: str) -> dict[str, Bounds]:
     """95 % interval over locations of each system's accuracy."""
     clips = results[0].clips
-    bounds = bootstrap(np.array([result.right(split) for result in results]), clips.locations[clips.of(split)])
+    bounds = bootstrap(np.array([result.correct(split) for result in results]), clips.locations[clips.of(split)])
     return {result.name: tuple(map(float, pair)) for result, pair in zip(results, bounds, strict=True)}
 
 
@@ -61,7 +61,7 @@ def differences(results: Sequence[SystemResult], base: SystemResult, split: str)
         return {}
     here = base.clips.of(split)
     locations, ids = base.clips.locations[here], base.clips.ids[here]
-    rights, of_base = np.array([result.right(split) for result in others]), base.right(split)
+    rights, of_base = np.array([result.correct(split) for result in others]), base.correct(split)
     gains = rights - of_base
     by_location, by_clip = bootstrap(gains, locations), bootstrap(gains, ids)
     p = permutation_p(rights, of_base, locations)
@@ -90,14 +90,14 @@ def _mcnemar(one: SystemResult, other: SystemResult, split: str) -> float | None
         return None
     here = one.clips.of(split)
     rights = [
-        next(run.named[SVM] for run in result.runs if run.seed == shared[0])[here] == result.clips.truth[here]
+        next(run.predictions[SVM] for run in result.runs if run.seed == shared[0])[here] == result.clips.truth[here]
         for result in (one, other)
     ]
     return mcnemar(*rights)
 
 
 @dataclass(frozen=True)
-class Study:
+class Comparison:
     """All that the sections speak of.
 
     Attributes:
@@ -116,7 +116,7 @@ class Study:
     best: SystemResult
     tag_vectors: Path
     out: Path
-    mark: str = ""
+    watermark: str = ""
 
     @cached_property
     def by_name(self) -> dict[str, SystemResult]:
@@ -129,7 +129,7 @@ class Study:
         return self.by_name.get(BASELINE)
 
     @cached_property
-    def beside(self) -> list[SystemResult]:
+    def baseline_and_best(self) -> list[SystemResult]:
         """The baseline and the best system beside it; where the baseline is the best, the best of the others."""
         if self.baseline is None or self.best is not self.baseline:
             return [self.best] if self.baseline is None else [self.baseline, self.best]
@@ -137,18 +137,18 @@ class Study:
         return [self.baseline, *([max(others, key=lambda one: one.validation().mean())] if others else [])]
 
     @cached_property
-    def bounds(self) -> dict[str, Bounds]:
+    def confidence_intervals(self) -> dict[str, Bounds]:
         """Each system's interval over locations, on test."""
         return intervals(self.results, "test")
 
     @cached_property
-    def gains(self) -> dict[str, Difference]:
+    def differences(self) -> dict[str, Difference]:
         """Each system minus the baseline, on test; nothing without a baseline."""
         return differences(self.results, self.baseline, "test") if self.baseline else {}
 
     @cached_property
     def holms_p(self) -> dict[str, float]:
         """Holm's p of each ranked system's difference to the baseline, of all of them one family."""
-        ranked = [name for name in self.gains if self.by_name[name].is_ranked]
-        corrected = holm([self.gains[name].p for name in ranked])
+        ranked = [name for name in self.differences if self.by_name[name].is_ranked]
+        corrected = holm([self.differences[name].p for name in ranked])
         return dict(zip(ranked, map(float, corrected), strict=True))

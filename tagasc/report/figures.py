@@ -13,8 +13,8 @@ from tagasc.report.comparison import Difference
 from tagasc.report.paper_tables import Grid
 from tagasc.report.results import BASELINE, SystemResult
 from tagasc.report.statistics import Bounds
-from tagasc.scene.systems import TAGS_ALONE
-from tagasc.utils.files import whole_file
+from tagasc.scene.systems import TAGS_ONLY
+from tagasc.utils.files import atomic_file
 
 matplotlib.use("Agg")
 
@@ -28,13 +28,13 @@ COLOURS = matplotlib.color_sequences["petroff10"]  # told apart with colour-blin
 def accuracies(
     results: Sequence[SystemResult],
     bounds: Mapping[str, Bounds],
-    gains: Mapping[str, Difference],
+    differences: Mapping[str, Difference],
     path: Path,
     note: str = "",
 ) -> None:
     """Accuracy on test of each system with its interval, a pale dot a seed, and its difference to the baseline."""
     many = len(results) > FEW_ROWS
-    panels = 2 if any(result.name in gains for result in results) else 1
+    panels = 2 if any(result.name in differences for result in results) else 1
     height = (0.2 if many else 0.42) * len(results) + 1.2
     figure, row = plt.subplots(1, panels, figsize=(9, height), layout="constrained", sharey=True, squeeze=False)
     left, right, size = row[0][0], row[0][-1], 5 if many else 8
@@ -42,15 +42,17 @@ def accuracies(
         values = 100 * result.accuracies("test")
         left.plot(values, [place] * len(values), "o", color=_colour(result), alpha=0.35, markersize=0.6 * size)
         _interval(left, place, result, values.mean(), bounds[result.name], size)
-        if result.name in gains:
-            _interval(right, place, result, 100 * gains[result.name].mean, gains[result.name].by_location, size)
+        if result.name in differences:
+            _interval(
+                right, place, result, 100 * differences[result.name].mean, differences[result.name].by_location, size
+            )
     _mark_chance(left, 100 / len(results[0].clips.names))
     left.set_xlabel("accuracy on test, %")
     if panels == 2:
         right.axvline(0, color="black", linewidth=0.8, zorder=0)
         right.set_xlabel("minus baseline, points")
         right.tick_params(axis="y", length=0)
-        _focus(right, results, gains)
+        _focus(right, results, differences)
     for axes in row[0]:
         for place in range(1, len(results)):
             if _group(results[place]) != _group(results[place - 1]):
@@ -63,7 +65,7 @@ def accuracies(
     save(figure, path, note)
 
 
-def confusions(results: Sequence[SystemResult], split: str, path: Path, note: str = "") -> None:
+def confusion_matrices(results: Sequence[SystemResult], split: str, path: Path, note: str = "") -> None:
     """Confusion matrices side by side."""
     scenes = results[0].clips.names
     figure, row = plt.subplots(
@@ -72,10 +74,10 @@ def confusions(results: Sequence[SystemResult], split: str, path: Path, note: st
     for number, (result, axes) in enumerate(zip(results, row[0], strict=True)):
         shares = 100 * result.confusion(split)
         axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
-        for (true, named), share in np.ndenumerate(shares):
+        for (true, predicted), share in np.ndenumerate(shares):
             if share >= 0.5:
                 colour = "white" if share > 55 else "black"
-                axes.text(named, true, f"{share:.0f}", ha="center", va="center", fontsize=7, color=colour)
+                axes.text(predicted, true, f"{share:.0f}", ha="center", va="center", fontsize=7, color=colour)
         axes.set_xticks(range(len(scenes)), scenes, rotation=45, ha="right")
         axes.set_yticks(range(len(scenes)), scenes if number == 0 else [""] * len(scenes))
         axes.set_title(result.name)
@@ -158,7 +160,7 @@ def save(figure: plt.Figure, path: Path, note: str = "") -> None:
     """Write a picture whole or not at all, with a note in its corner, and forget the figure."""
     if note:
         figure.suptitle(note, x=0.995, ha="right", fontsize=8, color="grey")
-    with whole_file(path) as beside:
+    with atomic_file(path) as beside:
         figure.savefig(beside)
     plt.close(figure)
 
@@ -186,15 +188,15 @@ def _interval(axes: plt.Axes, row: int, result: SystemResult, value: float, boun
     axes.plot(value, row, "o", color=colour, markersize=size, **hollow)
 
 
-def _focus(axes: plt.Axes, results: Sequence[SystemResult], gains: Mapping[str, Difference]) -> None:
+def _focus(axes: plt.Axes, results: Sequence[SystemResult], differences: Mapping[str, Difference]) -> None:
     """Limits that hold every ranked system and the controls near them; an arrow and a figure where one lies beyond."""
-    every = [gains[result.name] for result in results if result.name in gains]
-    ranked = [gains[result.name] for result in results if result.is_ranked and result.name in gains]
+    every = [differences[result.name] for result in results if result.name in differences]
+    ranked = [differences[result.name] for result in results if result.is_ranked and result.name in differences]
     low, high = _limits(ranked or every)
     low, high = _limits([one for one in every if low < 100 * one.mean < high])
     axes.set_xlim(low, high)
     for row, result in enumerate(results):
-        mean = 100 * gains[result.name].mean if result.name in gains else 0
+        mean = 100 * differences[result.name].mean if result.name in differences else 0
         if not low < mean < high:
             edge, text = (0.99, f"{mean:+.0f} →") if mean > 0 else (0.01, f"← {mean:+.0f}")
             axes.annotate(
@@ -209,9 +211,9 @@ def _focus(axes: plt.Axes, results: Sequence[SystemResult], gains: Mapping[str, 
             )
 
 
-def _limits(gains: Sequence[Difference]) -> tuple[float, float]:
+def _limits(differences: Sequence[Difference]) -> tuple[float, float]:
     """Around 0 and all intervals, in points."""
-    edges = [100 * edge for one in gains for edge in (one.mean, *one.by_location) if not np.isnan(edge)]
+    edges = [100 * edge for one in differences for edge in (one.mean, *one.by_location) if not np.isnan(edge)]
     low, high = min(0, *edges), max(0, *edges)
     margin = 0.15 * (high - low) + 0.5
     return low - margin, high + margin
@@ -224,7 +226,7 @@ def _mark_chance(axes: plt.Axes, chance: float) -> None:
 
 def _group(result: SystemResult) -> str:
     """What stands together in a picture: systems by the first word of their names, controls, tags alone."""
-    if result.name == TAGS_ALONE or "@" in result.name:
+    if result.name == TAGS_ONLY or "@" in result.name:
         return "control"
     return result.name.partition("_")[0].rstrip("0123456789")
 

@@ -32,7 +32,7 @@ pre { background: #f6f6f6; padding: .6rem; white-space: pre-wrap; overflow-wrap:
   img, tr { break-inside: avoid; } h2, h3 { break-after: avoid; }
 }
 """
-_ESCAPES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "&#124;", "`": "&#96;", "\n": " "})
+_ESCAPE_TABLE = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "&#124;", "`": "&#96;", "\n": " "})
 
 
 def html_page(text: str, title: str, pictures: Path) -> str:
@@ -69,13 +69,13 @@ def markdown(table: Table) -> str:
     header, rows = table
     figures = [any(re.match(r"[*+<-]*\d", row[n]) for row in rows) for n in range(len(header))]
     align = ["--:" if n and figures[n] else ":--" for n in range(len(header))]
-    cells = [[escaped(cell).replace("&lt;br&gt;", "<br>") for cell in row] for row in (header, *rows)]
+    cells = [[escape(cell).replace("&lt;br&gt;", "<br>") for cell in row] for row in (header, *rows)]
     return "\n".join("| " + " | ".join(row) + " |" for row in (cells[0], align, *cells[1:])) + "\n"
 
 
-def escaped(text: str) -> str:
+def escape(text: str) -> str:
     """Text with names from outside, in Markdown: neither HTML nor a link, a picture or a column arises from it."""
-    return text.translate(_ESCAPES).replace("](", "]&#40;")
+    return text.translate(_ESCAPE_TABLE).replace("](", "]&#40;")
 
 
 def aligned(table: Table) -> str:

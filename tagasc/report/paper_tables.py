@@ -36,7 +36,7 @@ class PaperFigures:
 
     @classmethod
     def read(cls, path: Path) -> "PaperFigures":
-        """Read ``egs/paper.yaml``.
+        """Read ``egs/paper_results.yaml``.
 
         Raises:
             UserError: it is absent or not such a file.
@@ -47,7 +47,7 @@ class PaperFigures:
             accuracies = {name: float(value) for records in tables.values() for name, value in records.items()}
             rows = [(name, size, float(accuracy)) for name, (size, accuracy) in comparison.items()]
         except (AttributeError, KeyError, TypeError, ValueError):
-            raise UserError(f"{path} does not hold the paper's figures by table; see egs/paper.yaml") from None
+            raise UserError(f"{path} does not hold the paper's figures by table; see egs/paper_results.yaml") from None
         return cls(corpus, accuracies, rows)
 
 

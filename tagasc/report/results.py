@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from tagasc.backend.paper_protocol import PAPER
 from tagasc.scene.controls import CONTROLS, USE_THE_LABEL
-from tagasc.scene.systems import TAGS_ALONE
-from tagasc.training.result import HISTORY
+from tagasc.scene.experiment import FINAL_FIT, PAPER_FIT, RunPaths, scored_runs
+from tagasc.scene.systems import TAGS_ONLY
 from tagasc.utils import provenance
 from tagasc.utils.errors import UserError
 from tagasc.utils.files import read_json
@@ -56,7 +55,7 @@ class Run:
     """One system with one seed, scored.
 
     Attributes:
-        seed: its seed.
+        paths: its folders and files.
         machines: by name (svm, svm_standardised, softmax), what was chosen and its scores (see ``score_svm``).
         named: by machine, the scene that each clip was given, as positions in ``Clips.names``.
         history: curves and best epoch of the network; None where there is no network.
@@ -65,13 +64,18 @@ class Run:
         final: scores of the machines after a last fit on all training clips, or None.
     """
 
-    seed: int
-    machines: dict[str, Any]
-    named: dict[str, np.ndarray]
+    paths: RunPaths
+    classifiers: dict[str, Any]
+    predictions: dict[str, np.ndarray]
     history: dict[str, Any] | None
     record: dict[str, Any]
     paper: dict[str, Any] | None = None
     final: dict[str, Any] | None = None
+
+    @property
+    def seed(self) -> int:
+        """Random seed of the network."""
+        return self.paths.seed
 
     def selected_on_test(self, split: str) -> float | None:
         """The best accuracy over epochs and kernels on that very test set: the paper's protocol."""
@@ -90,7 +94,7 @@ class SystemResult:
     @property
     def is_ranked(self) -> bool:
         """Whether it is one of the systems compared, and not a control or tags alone."""
-        return "@" not in self.name and self.name != TAGS_ALONE
+        return "@" not in self.name and self.name != TAGS_ONLY
 
     @property
     def uses_the_label(self) -> bool:
@@ -112,9 +116,9 @@ class SystemResult:
         """In rising order."""
         return [run.seed for run in self.runs]
 
-    def accuracies(self, split: str, machine: str = SVM, kind: str = "accuracy") -> np.ndarray:
+    def accuracies(self, split: str, classifier: str = SVM, kind: str = "accuracy") -> np.ndarray:
         """One value a seed, of the seeds that have that machine."""
-        tables = [run.machines[machine]["scores"] for run in self.runs if machine in run.machines]
+        tables = [run.classifiers[classifier]["scores"] for run in self.runs if classifier in run.classifiers]
         return np.array([table[split][kind] for table in tables if split in table])
 
     def of_final_fit(self, split: str) -> np.ndarray:
@@ -129,24 +133,24 @@ class SystemResult:
 
     def validation(self) -> np.ndarray:
         """The networks' own validation accuracy at the kept epoch, one value a seed."""
-        return np.array([kept_epoch(run.history)["validation_accuracy"] for run in self.runs if run.history])
+        return np.array([best_epoch(run.history)["validation_accuracy"] for run in self.runs if run.history])
 
-    def right(self, split: str) -> np.ndarray:
+    def correct(self, split: str) -> np.ndarray:
         """Mean over the seeds of whether the SVM recognises each clip, float (clips of the test set,)."""
-        return np.mean([run.named[SVM] == self.clips.truth for run in self.runs], axis=0)[self.clips.of(split)]
+        return np.mean([run.predictions[SVM] == self.clips.truth for run in self.runs], axis=0)[self.clips.of(split)]
 
     def confusion(self, split: str) -> np.ndarray:
         """Share of each true scene's clips (rows) given each name (columns), mean over seeds."""
         here = self.clips.of(split)
         counts = np.zeros((len(self.clips.names), len(self.clips.names)))
         for run in self.runs:
-            named = run.named[SVM][here]
-            np.add.at(counts, (self.clips.truth[here][named >= 0], named[named >= 0]), 1)
+            predictions = run.predictions[SVM][here]
+            np.add.at(counts, (self.clips.truth[here][predictions >= 0], predictions[predictions >= 0]), 1)
         clips = np.bincount(self.clips.truth[here], minlength=len(counts))[:, None] * len(self.runs)
         return counts / clips.clip(min=1)
 
 
-def kept_epoch(history: dict[str, Any]) -> dict[str, Any]:
+def best_epoch(history: dict[str, Any]) -> dict[str, Any]:
     """The figures of the epoch whose weights were kept."""
     return history["epochs"][history["best_epoch"] - 1]
 
@@ -160,64 +164,60 @@ def gather(experiment: Path, order: Sequence[str]) -> list[SystemResult]:
     Raises:
         UserError: none has been scored, or a file is damaged or of an older form.
     """
-    files = sorted(experiment.glob("svm/*/seed[0-9]*/scores.json"), key=lambda path: path.stat().st_mtime)
-    if not files:
+    scored = scored_runs(experiment)
+    if not scored:
         raise UserError(f"{experiment} holds no scores; run stage 7 (svm)")
-    clips, _ = _predictions(files[-1].parent)
+    clips, _ = _predictions(max(scored, key=lambda run: run.scores.stat().st_mtime).predictions)
     results: dict[str, SystemResult] = {}
-    for path in sorted(files, key=lambda path: int(path.parent.name.removeprefix("seed"))):
-        name, seed = path.parts[-3], int(path.parts[-2].removeprefix("seed"))
-        theirs, named = _predictions(path.parent)
+    for paths in scored:
+        theirs, predictions = _predictions(paths.predictions)
         if np.array_equal(theirs.ids, clips.ids) and np.array_equal(theirs.scenes, clips.scenes):
-            run = _run(experiment, name, seed, {machine: clips.places(scenes) for machine, scenes in named.items()})
-            results.setdefault(name, SystemResult(name, clips)).runs.append(run)
+            given = {classifier: clips.places(scenes) for classifier, scenes in predictions.items()}
+            results.setdefault(paths.system, SystemResult(paths.system, clips)).runs.append(_run(paths, given))
         else:
-            log.warning("%s seed %d was scored on other clips and is left out; run its stages 6 and 7", name, seed)
+            log.warning("%s was scored on other clips and is left out; run its stages 6 and 7", paths.title)
     place = {name: number for number, name in enumerate(order)}
     kinds = ["", *CONTROLS]
 
     def rank(result: SystemResult) -> tuple[int, int, int]:
         system, _, kind = result.name.partition("@")
-        group = 0 if result.is_ranked else 2 if result.name == TAGS_ALONE else 1
+        group = 0 if result.is_ranked else 2 if result.name == TAGS_ONLY else 1
         return group, place.get(system, len(order)), kinds.index(kind) if kind in kinds else len(kinds)
 
     return sorted(results.values(), key=rank)
 
 
-def _run(experiment: Path, name: str, seed: int, named: dict[str, np.ndarray]) -> Run:
-    place = f"{name}/seed{seed}"
-    machines = _machines(experiment / "svm" / place, "stage 7 (svm)")
-    network = experiment / "scene" / place
-    history = None if name == TAGS_ALONE else _history(network / HISTORY)
-    last = experiment / "final" / "svm" / place
+def _run(paths: RunPaths, predictions: dict[str, np.ndarray]) -> Run:
+    classifiers = _classifiers(paths.scores, "stage 7 (svm)")
+    history = None if paths.system == TAGS_ONLY else _history(paths.history)
+    final = paths.of_fit(FINAL_FIT).scores
     return Run(
-        seed,
-        machines,
-        named,
+        paths,
+        classifiers,
+        predictions,
         history,
-        provenance.read(network if history else experiment / "svm" / place) or {},
-        _paper([experiment / "paper" / "scene" / place / PAPER, network / PAPER]),
-        _machines(last, "stage 7 with --final-fit all") if (last / "scores.json").exists() else None,
+        provenance.read(paths.network if history else paths.svm) or {},
+        _paper([paths.of_fit(PAPER_FIT).test_by_epoch, paths.test_by_epoch]),
+        _classifiers(final, "stage 7 with --final-fit all") if final.exists() else None,
     )
 
 
 def _history(path: Path) -> dict[str, Any]:
     history = read_json(path, "stage 5 (scenes)")
     try:
-        if history["parameters"] > 0 and {"epoch", "loss", "validation_accuracy"} <= kept_epoch(history).keys():
+        if history["parameters"] > 0 and {"epoch", "loss", "validation_accuracy"} <= best_epoch(history).keys():
             return history
     except (KeyError, IndexError, TypeError, AttributeError):
         pass
     raise UserError(f"{path} does not hold a training's curves; run stage 5 (scenes) again")
 
 
-def _machines(folder: Path, made_by: str) -> dict[str, Any]:
-    path = folder / "scores.json"
+def _classifiers(path: Path, made_by: str) -> dict[str, Any]:
     scores = read_json(path, made_by)
     try:
-        chosen, accuracy = (scores["machines"][SVM][key] for key in ("chosen", "scores"))
+        chosen, accuracy = (scores["classifiers"][SVM][key] for key in ("chosen", "scores"))
         if {"kernel", "C"} <= chosen.keys() and {"accuracy", "class_averaged"} <= accuracy["test"].keys():
-            return scores["machines"]
+            return scores["classifiers"]
     except (KeyError, TypeError, AttributeError):
         pass
     raise UserError(f"{path} is of an older form; run stage 7 (svm) again")
@@ -234,8 +234,7 @@ def _paper(paths: Sequence[Path]) -> dict[str, Any] | None:
     return None
 
 
-def _predictions(folder: Path) -> tuple[Clips, dict[str, Sequence[str]]]:
-    path = folder / "predictions.csv"
+def _predictions(path: Path) -> tuple[Clips, dict[str, Sequence[str]]]:
     try:
         with path.open(newline="", encoding="utf-8") as file:
             header, *rows = csv.reader(file)

@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 
 from tagasc.report import figures, tables
-from tagasc.report.comparison import Difference, Study, differences, intervals
+from tagasc.report.comparison import Comparison, Difference, differences, intervals
 from tagasc.report.markdown import interval, markdown, mean, signed
 from tagasc.report.paper_tables import TITLES, PaperFigures, by_table, heads_by_layers, paper_tables
 from tagasc.report.results import BASELINE, SVM, SystemResult
-from tagasc.scene.systems import TAGS_ALONE
+from tagasc.scene.systems import TAGS_ONLY
 
 PROTOCOLS = """\
 - **Ours** (the figure that counts): the epoch is chosen by the network's accuracy on validation clips, kernel and C
@@ -22,25 +22,25 @@ PROTOCOLS = """\
 """
 
 
-def summary(study: Study) -> list[str]:
+def summary(comparison: Comparison) -> list[str]:
     """What came of it, in a few sentences."""
-    base, best, gain = study.baseline, study.best, study.gains.get(study.best.name)
-    ranked = [result for result in study.results if result.is_ranked]
-    records = [name for table in study.tables.values() for name in table]
+    base, best, gain = comparison.baseline, comparison.best, comparison.differences.get(comparison.best.name)
+    ranked = [result for result in comparison.results if result.is_ranked]
+    records = [name for table in comparison.tables.values() for name in table]
     said = [f"{sum(result.name in records for result in ranked)} of {len(records)} systems were run."]
     if base is None:
-        said.append(f"The baseline was not; best on validation is {best.name}, {_accuracy(study, best)} on test.")
+        said.append(f"The baseline was not; best on validation is {best.name}, {_accuracy(comparison, best)} on test.")
     elif gain is None:
-        said.append(f"Best on validation is the baseline itself, {_accuracy(study, best)} on test.")
+        said.append(f"Best on validation is the baseline itself, {_accuracy(comparison, best)} on test.")
     else:
         said.append(
-            f"The baseline reaches {_accuracy(study, base)} on test; best on validation is {best.name} with"
-            f" {_accuracy(study, best)}, {_gain(gain)}: {verdict(gain, 'a gain', 'a loss')}."
+            f"The baseline reaches {_accuracy(comparison, base)} on test; best on validation is {best.name} with"
+            f" {_accuracy(comparison, best)}, {_gain(gain)}: {verdict(gain, 'a gain', 'a loss')}."
         )
-    shown = [name for name in study.holms_p if study.gains[name].shown]
-    compared = len(study.holms_p)
+    shown = [name for name in comparison.holms_p if comparison.differences[name].significant]
+    compared = len(comparison.holms_p)
     if compared > 1:
-        above = sum(study.gains[name].mean > 0 for name in shown)
+        above = sum(comparison.differences[name].mean > 0 for name in shown)
         said.append(
             f"Of {compared} systems compared to the baseline, the interval of the difference lies wholly above 0 for"
             f" {above} and wholly below for {len(shown) - above}; of many, some do so by chance, for which Holm's p,"
@@ -51,7 +51,7 @@ def summary(study: Study) -> list[str]:
     return [" ".join(said), "", PROTOCOLS]
 
 
-def paper_section(study: Study, paper: PaperFigures, other_data: bool) -> list[str]:
+def paper_section(comparison: Comparison, paper: PaperFigures, other_data: bool) -> list[str]:
     """Tables 2 to 6."""
     lines = ["## The paper's tables", ""]
     lines += [
@@ -65,20 +65,20 @@ def paper_section(study: Study, paper: PaperFigures, other_data: bool) -> list[s
             "**The paper's figures are of other data (TAU Urban Acoustic Scenes 2019): not comparable with ours.**",
             "",
         ]
-    for name, table in paper_tables(study.tables, paper, study.results).items():
+    for name, table in paper_tables(comparison.tables, paper, comparison.results).items():
         lines += [f"### {TITLES[name]}", "", markdown(table)]
     grids = {
-        TITLES[name].partition(":")[0]: heads_by_layers(study.tables[name])
+        TITLES[name].partition(":")[0]: heads_by_layers(comparison.tables[name])
         for name in ("table3", "table5")
-        if name in study.tables
+        if name in comparison.tables
     }
-    if any(name in study.by_name for layout in grids.values() for row in layout.names for name in row):
-        figures.heat_maps(grids, study.by_name, "test", study.out / "heads_layers.png", study.mark)
+    if any(name in comparison.by_name for layout in grids.values() for row in layout.names for name in row):
+        figures.heat_maps(grids, comparison.by_name, "test", comparison.out / "heads_layers.png", comparison.watermark)
         lines += ["Heads × layers, ours:", "", "![accuracy by heads and layers](heads_layers.png)", ""]
     return lines
 
 
-def systems_section(study: Study) -> list[str]:
+def systems_section(comparison: Comparison) -> list[str]:
     """Every accuracy of every system, and the differences to the baseline by table."""
     lines = ["## All systems", ""]
     lines += [
@@ -88,39 +88,51 @@ def systems_section(study: Study) -> list[str]:
         "*validation*: of the network, by which the best system is chosen.",
         "",
     ]
-    for split in study.best.runs[0].machines[SVM]["scores"]:
-        bounds = study.bounds if split == "test" else intervals(study.results, split)
-        clips = int(study.best.clips.of(split).sum())
-        table = tables.accuracy_table(study.results, split, bounds)
+    for split in comparison.best.runs[0].classifiers[SVM]["scores"]:
+        bounds = comparison.confidence_intervals if split == "test" else intervals(comparison.results, split)
+        clips = int(comparison.best.clips.of(split).sum())
+        table = tables.accuracy_table(comparison.results, split, bounds)
         lines += [f"### {split} ({clips} clips)", "", markdown(table)]
-    figures.accuracies(study.results, study.bounds, study.gains, study.out / "accuracies.png", study.mark)
+    figures.accuracies(
+        comparison.results,
+        comparison.confidence_intervals,
+        comparison.differences,
+        comparison.out / "accuracies.png",
+        comparison.watermark,
+    )
     lines += ["![accuracies](accuracies.png)", ""]
-    return lines + (_differences(study) if study.gains else [])
+    return lines + (_differences(comparison) if comparison.differences else [])
 
 
-def _differences(study: Study) -> list[str]:
+def _differences(comparison: Comparison) -> list[str]:
     lines = [
         "### Differences to the baseline, on test",
         "",
         "In percentage points. p: a permutation test that swaps whole locations between system and baseline; Holm's",
-        f"correction is over all systems that are compared to the baseline here ({len(study.holms_p)}), whatever",
+        f"correction is over all systems that are compared to the baseline here ({len(comparison.holms_p)}), whatever",
         "their table. Of several seeds, each clip counts with its share of right ones; McNemar's test, which needs one",
         "answer a clip, takes the first seed that both have.",
         "",
     ]
-    for table, names in by_table(study.tables, study.holms_p).items():
+    for table, names in by_table(comparison.tables, comparison.holms_p).items():
         if names:
             title = TITLES.get(table, table).partition(":")[0]
-            lines += [f"**{title}**", "", markdown(tables.difference_table(study.gains, names, study.holms_p))]
+            lines += [
+                f"**{title}**",
+                "",
+                markdown(tables.difference_table(comparison.differences, names, comparison.holms_p)),
+            ]
     return lines
 
 
-def controls_section(study: Study) -> list[str]:
+def controls_section(comparison: Comparison) -> list[str]:
     """Whether the events help, or only the extra parameters do."""
-    system = _controlled(study)
+    system = _controlled(comparison)
     if system is None:
         return ["## Controls", "", "No system with tags was run.", ""]
-    shown = [result for result in study.results if result.name.partition("@")[0] in (system.name, BASELINE, TAGS_ALONE)]
+    shown = [
+        result for result in comparison.results if result.name.partition("@")[0] in (system.name, BASELINE, TAGS_ONLY)
+    ]
     to_system = differences(shown, system, "test")
     lines = [
         "## Controls",
@@ -128,15 +140,15 @@ def controls_section(study: Study) -> list[str]:
         f"{system.name} trained anew with altered tags in all splits. The two that use the true label are no systems:",
         "their figures say what tags could do if they knew the scene, and are never ranked.",
         "",
-        markdown(tables.control_table(shown, system, "test", study.gains, to_system)),
+        markdown(tables.control_table(shown, system, "test", comparison.differences, to_system)),
     ]
-    return [*lines, _control_verdict(system, study.gains, to_system), ""]
+    return [*lines, _control_verdict(system, comparison.differences, to_system), ""]
 
 
-def _controlled(study: Study) -> SystemResult | None:
+def _controlled(comparison: Comparison) -> SystemResult | None:
     """Of the systems that have controls the one that is best on validation; without any, of those with tags."""
-    with_tags = [result for result in study.results if result.is_ranked and result is not study.baseline]
-    names = {result.name.partition("@")[0] for result in study.results if "@" in result.name}
+    with_tags = [result for result in comparison.results if result.is_ranked and result is not comparison.baseline]
+    names = {result.name.partition("@")[0] for result in comparison.results if "@" in result.name}
     controlled = [result for result in with_tags if result.name in names]
     return max(controlled or with_tags, key=lambda result: result.validation().mean(), default=None)
 
@@ -149,7 +161,7 @@ def _control_verdict(
     for kind in ("shuffled", "constant"):
         name = f"{system.name}@{kind}"
         if name in to_system:
-            gap = to_system[name].turned()
+            gap = to_system[name].negated()
             said.append(f"{system.name} minus {name}: {_gain(gap)}: {verdict(gap, 'help from the events', 'harm')}.")
         if name in to_baseline:
             gap = to_baseline[name]
@@ -158,18 +170,22 @@ def _control_verdict(
     return " ".join(said) or "Whether the events help, or only the extra parameters do: not known, no control was run."
 
 
-def scenes_section(study: Study) -> list[str]:
+def scenes_section(comparison: Comparison) -> list[str]:
     """Class by class, confusions, and training curves."""
-    titles = " beside ".join(result.name for result in study.beside)
-    which = "the best" if study.best is study.beside[-1] else "the best of the others"
-    figures.confusions(study.beside, "test", study.out / "confusions.png", study.mark)
-    figures.curves(study.results, study.beside, study.out / "curves.png", study.mark)
+    titles = " beside ".join(result.name for result in comparison.baseline_and_best)
+    which = "the best" if comparison.best is comparison.baseline_and_best[-1] else "the best of the others"
+    figures.confusion_matrices(
+        comparison.baseline_and_best, "test", comparison.out / "confusions.png", comparison.watermark
+    )
+    figures.curves(
+        comparison.results, comparison.baseline_and_best, comparison.out / "curves.png", comparison.watermark
+    )
     return [
         "## Scene by scene",
         "",
         f"{titles} ({which} on validation). Accuracy in %, mean over seeds, on test.",
         "",
-        markdown(tables.class_table(study.beside, "test")),
+        markdown(tables.scene_table(comparison.baseline_and_best, "test")),
         "![confusions](confusions.png)",
         "",
         "## Training",
@@ -178,7 +194,7 @@ def scenes_section(study: Study) -> list[str]:
         "",
         "<details><summary>what validation chose, run by run</summary>",
         "",
-        markdown(tables.chosen_table(study.results)),
+        markdown(tables.chosen_table(comparison.results)),
         "</details>",
         "",
     ]
@@ -186,15 +202,15 @@ def scenes_section(study: Study) -> list[str]:
 
 def verdict(difference: Difference, gain: str, loss: str) -> str:
     """Whether a gain, a loss, or neither is shown by the interval over locations, and what is known of other seeds."""
-    what = gain if difference.mean > 0 or not difference.shown else loss
-    said = f"{what} is {'shown' if difference.shown else 'not shown'}"
+    what = gain if difference.mean > 0 or not difference.significant else loss
+    said = f"{what} is {'shown' if difference.significant else 'not shown'}"
     if difference.spread is None:
         return f"{said}, by these trainings alone (another seed may turn it)"
     return f"{said} (standard deviation over seeds: {100 * difference.spread:.1f} points)"
 
 
-def _accuracy(study: Study, result: SystemResult) -> str:
-    bounds = interval(study.bounds[result.name])
+def _accuracy(comparison: Comparison, result: SystemResult) -> str:
+    bounds = interval(comparison.confidence_intervals[result.name])
     return f"{mean(result.accuracies('test'))} %" + (f" ({bounds})" if bounds else "")
 
 

@@ -7,7 +7,7 @@ from tagasc.report.markdown import NOT_RUN, Table, interval, mean, signed
 from tagasc.report.results import BASELINE, SOFTMAX, STANDARDISED, SVM, SystemResult
 from tagasc.report.statistics import Bounds, bootstrap
 from tagasc.scene.controls import CONTROLS
-from tagasc.scene.systems import TAGS_ALONE
+from tagasc.scene.systems import TAGS_ONLY
 
 
 def accuracy_table(results: Sequence[SystemResult], split: str, bounds: Mapping[str, Bounds]) -> Table:
@@ -31,7 +31,7 @@ def accuracy_table(results: Sequence[SystemResult], split: str, bounds: Mapping[
 
 
 def brief_table(
-    results: Sequence[SystemResult], split: str, bounds: Mapping[str, Bounds], gains: Mapping[str, Difference]
+    results: Sequence[SystemResult], split: str, bounds: Mapping[str, Bounds], differences: Mapping[str, Difference]
 ) -> Table:
     """A row a system: the accuracy and its difference to the baseline, for a terminal."""
     header = ("system", "seeds", "accuracy %", "95 % interval", "minus baseline", "95 % interval")
@@ -41,13 +41,13 @@ def brief_table(
             str(len(result.runs)),
             mean(result.accuracies(split)),
             interval(bounds[result.name]),
-            *_gain(gains.get(result.name)),
+            *_gain(differences.get(result.name)),
         )
         for result in results
     ]
 
 
-def most_telling(results: Sequence[SystemResult], rows: int) -> list[SystemResult]:
+def top_systems(results: Sequence[SystemResult], rows: int) -> list[SystemResult]:
     """The baseline and the systems best on validation, at most ``rows``, in the order given; all, if they are few."""
     if len(results) <= rows:
         return list(results)
@@ -59,7 +59,9 @@ def most_telling(results: Sequence[SystemResult], rows: int) -> list[SystemResul
     return [result for result in results if result.name in kept]
 
 
-def difference_table(gains: Mapping[str, Difference], names: Sequence[str], corrected: Mapping[str, float]) -> Table:
+def difference_table(
+    differences: Mapping[str, Difference], names: Sequence[str], corrected: Mapping[str, float]
+) -> Table:
     """A row a named system; ``corrected`` holds Holm's p by system."""
     header = (
         "system",
@@ -73,12 +75,12 @@ def difference_table(gains: Mapping[str, Difference], names: Sequence[str], corr
     return header, [
         (
             name,
-            signed(gains[name].mean),
-            interval(gains[name].by_location, "+.1f"),
-            interval(gains[name].by_clip, "+.1f"),
-            _p(gains[name].p),
+            signed(differences[name].mean),
+            interval(differences[name].by_location, "+.1f"),
+            interval(differences[name].by_clip, "+.1f"),
+            _p(differences[name].p),
             _p(corrected[name]),
-            "" if gains[name].mcnemar is None else _p(gains[name].mcnemar),
+            "" if differences[name].mcnemar is None else _p(differences[name].mcnemar),
         )
         for name in names
     ]
@@ -106,7 +108,7 @@ def control_table(
         BASELINE: "none",
         system.name: "the clip's own",
         **{f"{system.name}@{kind}": meaning for kind, meaning in CONTROLS.items()},
-        TAGS_ALONE: "the clip's own, into an SVM without any network",
+        TAGS_ONLY: "the clip's own, into an SVM without any network",
     }
     found = {result.name: result for result in shown}
     rows = []
@@ -116,20 +118,20 @@ def control_table(
             continue
         result = found[name]
         accuracies = mean(result.accuracies(split)), mean(result.accuracies(split, SOFTMAX))
-        gap = to_system[name].turned() if name in to_system else None
+        gap = to_system[name].negated() if name in to_system else None
         rows.append((name, meaning, *accuracies, *_gain(to_baseline.get(name)), *_gain(gap)))
     return header, rows
 
 
-def class_table(results: Sequence[SystemResult], split: str) -> Table:
+def scene_table(results: Sequence[SystemResult], split: str) -> Table:
     """A row a scene: accuracy of each system on that scene's clips, mean over seeds; of two, also their difference."""
     clips = results[0].clips
     here = clips.of(split)
     truth, locations = clips.truth[here], clips.locations[here]
-    right = {result.name: result.right(split) for result in results}
+    correct = {result.name: result.correct(split) for result in results}
     rows = []
     for n, scene in enumerate(clips.names):
-        of_scene = [values[truth == n] for values in right.values()]
+        of_scene = [values[truth == n] for values in correct.values()]
         row = [
             scene,
             str((truth == n).sum()),
@@ -140,7 +142,9 @@ def class_table(results: Sequence[SystemResult], split: str) -> Table:
             row += [signed(gain.mean()), interval(tuple(bootstrap(gain, locations[truth == n])), "+.1f")]
         rows.append(row)
     more = (f"{results[1].name} minus {results[0].name}", "95 %, over locations") if len(results) == 2 else ()
-    return ("scene", "clips", *right, *more), [[*row, *[""] * (2 + len(right) + len(more) - len(row))] for row in rows]
+    return ("scene", "clips", *correct, *more), [
+        [*row, *[""] * (2 + len(correct) + len(more) - len(row))] for row in rows
+    ]
 
 
 def chosen_table(results: Sequence[SystemResult]) -> Table:
@@ -149,7 +153,7 @@ def chosen_table(results: Sequence[SystemResult]) -> Table:
     for result in results:
         for run in result.runs:
             epochs = f"{run.history['best_epoch']} of {len(run.history['epochs'])}" if run.history else ""
-            svm = run.machines[SVM]
+            svm = run.classifiers[SVM]
             chosen = svm["chosen"]
             accuracy = f"{100 * svm['scores']['test']['accuracy']:.2f}"
             rows.append((result.title, str(run.seed), epochs, chosen["kernel"], f"{chosen['C']:g}", accuracy))

@@ -16,14 +16,14 @@ _STAGE = "stage 3 (tagger)"
 _CONFUSIONS, _EXAMPLES = 20, 8
 
 
-def tagger_section(tagger: Path, tags: Path, out: Path, mark: str = "") -> list[str]:
+def tagger_section(tagger: Path, tags: Path, out: Path, watermark: str = "") -> list[str]:
     """Lines of Markdown on the tagger; its picture goes into ``out``.
 
     Args:
         tagger: folder of the tagger.
         tags: folder of the tag vectors.
         out: folder of the report.
-        mark: a word on the picture; may be empty.
+        watermark: a word on the picture; may be empty.
     """
     lines = ["## Tagger", ""]
     if not (tagger / TAGGER).exists():
@@ -31,7 +31,7 @@ def tagger_section(tagger: Path, tags: Path, out: Path, mark: str = "") -> list[
     scores = read_json(tagger / "scores.json", _STAGE)
     histories = {"/".join(path.parts[-3:-1]): path for path in sorted(tagger.glob(f"fold*/stage*/{HISTORY}"))}
     curves = {name: read_json(path, _STAGE) for name, path in histories.items()}
-    figures.tagger_curves(curves, out / "tagger.png", mark)
+    figures.tagger_curves(curves, out / "tagger.png", watermark)
     networks = f"{scores['networks']} network{'s' if scores['networks'] > 1 else ''}"
     passes = "one joint pass of all streams a step" if scores["joint_pass"] else "each stream its own forward pass"
     lines += [f"{tagger.name}: {networks} of {scores['parameters']:,} parameters; {passes}.", ""]
@@ -53,9 +53,9 @@ def tagger_section(tagger: Path, tags: Path, out: Path, mark: str = "") -> list[
     return lines
 
 
-def class_table(tags: TagVectors, truth: np.ndarray) -> Table:
+def event_table(tags: TagVectors, truth: np.ndarray) -> Table:
     """A row a class: its labels, its lwlrap, and the class that most often stands above it where it is present."""
-    pairs = confusions(tags, truth)
+    pairs = confused_events(tags, truth)
     rows = []
     for place, (name, value) in enumerate(zip(tags.classes, lwlrap_by_class(truth, tags.values), strict=True)):
         worst = next((tags.classes[other] for _, present, other in pairs if present == place), "")
@@ -63,7 +63,7 @@ def class_table(tags: TagVectors, truth: np.ndarray) -> Table:
     return ("class", "labels", "lwlrap", "most often below"), rows
 
 
-def confusions(tags: TagVectors, truth: np.ndarray) -> list[tuple[int, int, int]]:
+def confused_events(tags: TagVectors, truth: np.ndarray) -> list[tuple[int, int, int]]:
     """Pairs of classes that are ranked the wrong way round: (clips, present class, absent class above it), most first.
 
     Args:
@@ -103,11 +103,11 @@ def _details(path: Path, title: str) -> list[str]:
     if not truth.any():
         return []
     names = tags.classes
-    pairs = [(names[present], names[other], str(clips)) for clips, present, other in confusions(tags, truth)]
+    pairs = [(names[present], names[other], str(clips)) for clips, present, other in confused_events(tags, truth)]
     return [
         f"<details><summary>{title}: class by class, confusions, examples</summary>",
         "",
-        markdown(class_table(tags, truth)),
+        markdown(event_table(tags, truth)),
         f"Worst confusions: on how many clips a class that is present is ranked below one that is not (first "
         f"{min(_CONFUSIONS, len(pairs))} of {len(pairs)} pairs).",
         "",

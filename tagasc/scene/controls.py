@@ -19,7 +19,7 @@ CONTROLS = {
 USE_THE_LABEL = ("within", "oracle")
 
 
-def altered(
+def apply_control(
     control: str,
     values: np.ndarray,
     scenes: Sequence[str],

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from tagasc.audio.packed import Clip, PackedAudio, packed_splits
-from tagasc.audio.store import AudioStore, DataOn, JoinedStore
-from tagasc.scene.controls import altered
-from tagasc.tagger.tags import TagScale, TagVectors, scaled
-from tagasc.training.augment import Draws
+from tagasc.audio.store import AudioCache, AudioStore, JoinedStore
+from tagasc.scene.controls import apply_control
+from tagasc.tagger.tags import TagScale, TagVectors, rescale
+from tagasc.training.augment import EpochRng
 from tagasc.utils.errors import UserError
 
-Taken = Literal["whole", "released"]
+CodeSegment = Literal["whole", "released"]
 _BATCH, _TEST_SHARE = 24, 479_520 / 480_000  # of the released code of [21]
 
 
@@ -73,7 +73,7 @@ def crop_frames(crop_seconds: float | None, clips: SceneClips) -> int:
 
 
 @dataclass(frozen=True)
-class Windows:
+class CodeWindows:
     """Equally long windows of clips.
 
     Attributes:
@@ -87,18 +87,18 @@ class Windows:
     frames: int
 
 
-def released_windows(clips: SceneClips, training: bool, crop_seconds: float | None, seed: int) -> Windows:
+def released_windows(clips: SceneClips, training: bool, crop_seconds: float | None, seed: int) -> CodeWindows:
     """What the released code of [21] takes codes from: one random crop of each training clip, else the first 99.9 %.
 
     The training clips are shuffled, and their incomplete last batch is left out.
     """
     count = len(clips)
     if not training:
-        return Windows(torch.arange(count), torch.zeros(count, dtype=torch.int64), int(_TEST_SHARE * clips.frames))
+        return CodeWindows(torch.arange(count), torch.zeros(count, dtype=torch.int64), int(_TEST_SHARE * clips.frames))
     frames = crop_frames(crop_seconds, clips)
-    draws = Draws(seed, 0)
-    order = draws.permutation(count)[: max(1, count // _BATCH) * _BATCH]
-    return Windows(order, draws.integers(torch.full(order.shape, clips.frames - frames + 1)), frames)
+    rng = EpochRng(seed, 0)
+    order = rng.permutation(count)[: max(1, count // _BATCH) * _BATCH]
+    return CodeWindows(order, rng.integers(torch.full(order.shape, clips.frames - frames + 1)), frames)
 
 
 def _only_label(clip: Clip, folder: Path) -> str:
@@ -108,7 +108,7 @@ def _only_label(clip: Clip, folder: Path) -> str:
 
 
 @dataclass(frozen=True)
-class Tagging:
+class TagOptions:
     """How a run takes its tags: altered by a control (``tagasc.scene.controls``), on a scale, shuffled by its seed."""
 
     control: str = ""
@@ -120,11 +120,11 @@ class SceneCorpus:
     """The splits of a scene corpus; each is opened once, when it is first asked for."""
 
     def __init__(
-        self, audio: Path, name: str, tags: Path | None, device: torch.device, data_on: DataOn = "auto"
+        self, audio: Path, name: str, tags: Path | None, device: torch.device, audio_cache: AudioCache = "auto"
     ) -> None:
         """Args: folder of packed audio (stage 2), corpus, folder of tag vectors (stage 4), device, the audio's home."""
         self._audio, self._name, self._tags, self._device = audio, name, tags, device
-        self._store = cache(lambda split: AudioStore(PackedAudio(self.index(split).parent), device, data_on))
+        self._store = cache(lambda split: AudioStore(PackedAudio(self.index(split).parent), device, audio_cache))
         self._vectors = cache(lambda split: TagVectors.read(self.tag_file(split)))
 
     @cached_property
@@ -163,7 +163,7 @@ class SceneCorpus:
                 raise UserError(f"{path} does not exist; {stage} makes it")
         return audio | tags
 
-    def clips(self, splits: Sequence[str], tagging: Tagging | None, scenes: list[str] | None = None) -> SceneClips:
+    def clips(self, splits: Sequence[str], tagging: TagOptions | None, scenes: list[str] | None = None) -> SceneClips:
         """The clips of some splits, one after another, with their tags unless ``tagging`` is None.
 
         Args:
@@ -180,7 +180,7 @@ class SceneCorpus:
             return clips
         return clips.tagged(np.concatenate([self._values(split, tagging) for split in splits]))
 
-    def _values(self, split: str, tagging: Tagging) -> np.ndarray:
+    def _values(self, split: str, tagging: TagOptions) -> np.ndarray:
         def of(split: str) -> tuple[np.ndarray, list[str]]:
             clips, vectors = self._store(split).packed, self._vectors(split)
             if vectors.classes != self._vectors("train").classes:
@@ -191,5 +191,5 @@ class SceneCorpus:
 
         values, scenes = of(split)
         if tagging.control:
-            values = altered(tagging.control, values, scenes, of("train"), tagging.seed, split)
-        return scaled(values, tagging.scale)
+            values = apply_control(tagging.control, values, scenes, of("train"), tagging.seed, split)
+        return rescale(values, tagging.scale)

@@ -1,34 +1,120 @@
-"""An experiment's folder: its runs, and which system is best on validation."""
+"""The layout of an experiment's folder, its runs, and which system is best on validation.
+
+A run is one system with one seed. It keeps its results in::
+
+    <experiment>/scene/<system>/seed<k>/   network, curves, accuracy on test by epoch (stage 5)
+    <experiment>/codes/<system>/seed<k>/   codes, one file per split (stage 6)
+    <experiment>/svm/<system>/seed<k>/     classifiers, predictions, scores (stage 7)
+
+Networks trained a second time lie in the same way under ``<experiment>/paper`` (on all training clips, scored by the
+paper's protocol) and ``<experiment>/final`` (on all training clips, for the epochs chosen on validation). The logs of
+the runs are in ``<experiment>/log/<stage>/``. No other module spells out these paths.
+"""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from tagasc.training.result import HISTORY
+from tagasc.training.result import HISTORY, TEST_BY_EPOCH, WEIGHTS
 from tagasc.utils.errors import UserError
 from tagasc.utils.files import read_json
 
+PAPER_FIT, FINAL_FIT = "paper", "final"
+FITS = ("", PAPER_FIT, FINAL_FIT)
 
-def best_on_validation(experiment: Path, names: Sequence[str]) -> str | None:
-    """The trained system with the highest validation accuracy of its networks, mean over seeds; test plays no part.
 
-    Among equals the earlier one in ``names`` wins; None if none of them has been trained.
+@dataclass(frozen=True)
+class RunPaths:
+    """The folders and files of one run.
+
+    Args:
+        experiment: folder of the experiment.
+        system: name of the system, with its control if it has one.
+        seed: random seed of the network.
     """
-    found = {}
-    for name in names:
-        histories = sorted((experiment / "scene" / name).glob(f"seed*/{HISTORY}"))
-        kept = [read_json(path, "stage 5 (scenes)") for path in histories]
-        if kept:
-            found[name] = np.mean([one["epochs"][one["best_epoch"] - 1]["validation_accuracy"] for one in kept])
-    return max(found, key=found.__getitem__) if found else None
+
+    experiment: Path
+    system: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """The run's name in logs of a sweep."""
+        return f"{self.system}.seed{self.seed}"
+
+    @property
+    def title(self) -> str:
+        """The run's name in messages."""
+        return f"{self.system} seed {self.seed}"
+
+    @property
+    def network(self) -> Path:
+        """Folder of the network."""
+        return self._folder("scene")
+
+    @property
+    def weights(self) -> Path:
+        """Weights of the network; present once it is trained."""
+        return self.network / WEIGHTS
+
+    @property
+    def history(self) -> Path:
+        """Learning curves of the network."""
+        return self.network / HISTORY
+
+    @property
+    def test_by_epoch(self) -> Path:
+        """Accuracies on test after every epoch (the paper's protocol)."""
+        return self.network / TEST_BY_EPOCH
+
+    @property
+    def codes(self) -> Path:
+        """Folder of the codes."""
+        return self._folder("codes")
+
+    def codes_of(self, split: str) -> Path:
+        """Codes of one split."""
+        return self.codes / f"{split}.npz"
+
+    @property
+    def svm(self) -> Path:
+        """Folder of the classifiers."""
+        return self._folder("svm")
+
+    @property
+    def scores(self) -> Path:
+        """Accuracies of the classifiers; present once they are scored."""
+        return self.svm / "scores.json"
+
+    @property
+    def predictions(self) -> Path:
+        """The scene that each classifier gives to each test clip."""
+        return self.svm / "predictions.csv"
+
+    def of_fit(self, fit: str) -> "RunPaths":
+        """The same system and seed in one of ``FITS``."""
+        return RunPaths(self.experiment / fit, self.system, self.seed)
+
+    def _folder(self, kind: str) -> Path:
+        return self.experiment / kind / self.system / f"seed{self.seed}"
 
 
-def runs(experiment: Path, kind: str, systems: Sequence[str], seeds: str) -> list[tuple[str, int, Path]]:
-    """Every system with every seed, and the folder ``<experiment>/<kind>/<system>/seed<k>`` of its result.
+def runs(experiment: Path, systems: Sequence[str], seeds: str) -> list[RunPaths]:
+    """Combine every system with every seed.
 
     Raises:
         UserError: ``seeds`` are not whole numbers separated by spaces.
+    """
+    return [RunPaths(experiment, name, seed) for name in systems for seed in parse_seeds(seeds)]
+
+
+def parse_seeds(seeds: str) -> list[int]:
+    """Read seeds separated by spaces, each once.
+
+    Raises:
+        UserError: they are not whole numbers from 0 on.
     """
     try:
         numbers = list(dict.fromkeys(int(seed) for seed in seeds.split()))
@@ -36,4 +122,39 @@ def runs(experiment: Path, kind: str, systems: Sequence[str], seeds: str) -> lis
         raise UserError(f'--seeds {seeds!r} must be whole numbers, as in "1 2 3"') from None
     if not numbers or min(numbers) < 0:
         raise UserError(f'--seeds {seeds!r} must be one or more numbers from 0 on, as in "1 2 3"')
-    return [(name, seed, experiment / kind / name / f"seed{seed}") for name in systems for seed in numbers]
+    return numbers
+
+
+def log_folder(experiment: Path, stage: str) -> Path:
+    """Folder of the runs' logs of one stage."""
+    return experiment / "log" / stage
+
+
+def started_runs(experiment: Path) -> list[RunPaths]:
+    """Find every run whose training was begun, by system and seed."""
+    return _found(experiment, "scene")
+
+
+def scored_runs(experiment: Path) -> list[RunPaths]:
+    """Find every run that was scored, by system and seed."""
+    return [run for run in _found(experiment, "svm") if run.scores.exists()]
+
+
+def best_on_validation(experiment: Path, names: Sequence[str]) -> str | None:
+    """The trained system with the highest validation accuracy of its networks, mean over seeds; test plays no part.
+
+    Among equals the earlier one in ``names`` wins; None if none of them has been trained.
+    """
+    accuracy = {}
+    for name in names:
+        histories = [run.history for run in started_runs(experiment) if run.system == name and run.history.exists()]
+        kept = [read_json(path, "stage 5 (scenes)") for path in histories]
+        if kept:
+            accuracy[name] = np.mean([run["epochs"][run["best_epoch"] - 1]["validation_accuracy"] for run in kept])
+    return max(accuracy, key=accuracy.__getitem__) if accuracy else None
+
+
+def _found(experiment: Path, kind: str) -> list[RunPaths]:
+    folders = [path for path in experiment.glob(f"{kind}/*/seed*") if path.name.removeprefix("seed").isdecimal()]
+    runs = [RunPaths(experiment, path.parent.name, int(path.name.removeprefix("seed"))) for path in folders]
+    return sorted(runs, key=lambda run: (run.system, run.seed))

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from tagasc.scene.compiled import compiled_feature_map, feature_map
-from tagasc.scene.corpus import SceneClips, Windows
-from tagasc.scene.network import SceneNetwork, folded
+from tagasc.scene.corpus import CodeWindows, SceneClips
+from tagasc.scene.network import SceneNetwork, fold_batch_norm
 from tagasc.scene.trunk import STRIDE
 from tagasc.utils.device import autocast
 
@@ -15,7 +15,7 @@ CACHED_VALUES = 1_500_000  # of one layer's output; measured on 1 MB of L2 a cor
 
 @torch.inference_mode()
 def codes_and_logits(
-    network: SceneNetwork, clips: SceneClips, windows: Windows | None = None, compiled: bool = False
+    network: SceneNetwork, clips: SceneClips, windows: CodeWindows | None = None, compiled: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
     """Run a network over clips.
 
@@ -28,8 +28,8 @@ def codes_and_logits(
     Returns:
         codes (clips, code size) and logits (clips, scenes), float32, of clips or windows in order.
     """
-    evaluated, to_map = folded(network), compiled_feature_map() if compiled else feature_map
-    windows = windows or Windows(torch.arange(len(clips)), torch.zeros(len(clips), dtype=torch.int64), clips.frames)
+    evaluated, to_map = fold_batch_norm(network), compiled_feature_map() if compiled else feature_map
+    windows = windows or CodeWindows(torch.arange(len(clips)), torch.zeros(len(clips), dtype=torch.int64), clips.frames)
     rows = _whole_batches(len(windows.clips), _batch(network, windows.frames, clips.device))
     which = windows.clips[rows]
     found = []

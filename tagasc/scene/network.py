@@ -54,7 +54,7 @@ class SceneNetwork(nn.Module):
         return code, self.output(code)
 
 
-def folded(network: SceneNetwork) -> SceneNetwork:
+def fold_batch_norm(network: SceneNetwork) -> SceneNetwork:
     """A copy for evaluation, its batch normalisations folded into the convolutions before them.
 
     The same function but for rounding, at half the memory traffic.
@@ -67,5 +67,5 @@ def folded(network: SceneNetwork) -> SceneNetwork:
         block.conv2, block.norm2 = fuse_conv_bn_eval(block.conv2, block.norm2), nn.Identity()
     if trunk.extra is not None:
         trunk.extra, trunk.extra_norm = fuse_conv_bn_eval(trunk.extra, trunk.extra_norm), nn.Identity()
-    trunk.lay_out(torch.channels_last)
+    trunk.set_memory_format(torch.channels_last)
     return network.eval()  # the identities too

@@ -14,7 +14,7 @@ from tagasc.scene.pooling import POOL
 from tagasc.scene.trunk import STRIDE, Block
 
 
-class PlainNetwork(nn.Module):
+class ReferenceNetwork(nn.Module):
     """One-dimensional convolutions over (batch, channels, frames), the activation before the pooling."""
 
     def __init__(self, network: SceneNetwork) -> None:
@@ -26,7 +26,7 @@ class PlainNetwork(nn.Module):
         self.stem.weight.data = as_convolution(trunk.stem.weight.data, channels)
         self.stem.bias.data = trunk.stem.bias.data.clone()
         self.stem_norm = _norm(trunk.stem_norm)
-        self.blocks = nn.ModuleList(_PlainBlock(block) for block in trunk.blocks)
+        self.blocks = nn.ModuleList(_ReferenceBlock(block) for block in trunk.blocks)
         self.extra = None if trunk.extra is None else _convolution(trunk.extra)
         self.extra_norm = None if trunk.extra is None else _norm(trunk.extra_norm)
         self.fusion, self.code, self.output = (deepcopy(x) for x in (network.fusion, network.code, network.output))
@@ -44,7 +44,7 @@ class PlainNetwork(nn.Module):
         return code, self.output(code)
 
 
-class _PlainBlock(nn.Module):
+class _ReferenceBlock(nn.Module):
     def __init__(self, block: Block) -> None:
         super().__init__()
         self.slope = block.slope
@@ -64,12 +64,12 @@ def as_convolution(stem: Tensor, channels: int) -> Tensor:
 
 
 def _convolution(layer: nn.Conv2d) -> nn.Conv1d:
-    plain = nn.Conv1d(layer.in_channels, layer.out_channels, layer.kernel_size[1], padding=layer.padding[1])
-    plain.load_state_dict({"weight": layer.weight.data[:, :, 0], "bias": layer.bias.data})
-    return plain.to(layer.weight.dtype)
+    reference = nn.Conv1d(layer.in_channels, layer.out_channels, layer.kernel_size[1], padding=layer.padding[1])
+    reference.load_state_dict({"weight": layer.weight.data[:, :, 0], "bias": layer.bias.data})
+    return reference.to(layer.weight.dtype)
 
 
 def _norm(layer: nn.BatchNorm2d) -> nn.BatchNorm1d:
-    plain = nn.BatchNorm1d(layer.num_features)
-    plain.load_state_dict(layer.state_dict())
-    return plain.to(layer.weight.dtype)
+    reference = nn.BatchNorm1d(layer.num_features)
+    reference.load_state_dict(layer.state_dict())
+    return reference.to(layer.weight.dtype)

@@ -17,7 +17,7 @@ from tagasc.scene.config import SceneTraining
 from tagasc.scene.corpus import SceneClips
 from tagasc.scene.network import SceneNetwork
 from tagasc.training.augment import mix
-from tagasc.training.cuda_graph import Captured
+from tagasc.training.cuda_graph import CudaGraph
 from tagasc.utils.device import autocast
 from tagasc.utils.log import progress
 
@@ -25,7 +25,7 @@ WIDE = 128  # filters; measured at 64 and 128
 
 
 @dataclass(frozen=True)
-class Plan:
+class EpochPlan:
     """What an epoch draws and sets; one row a step.
 
     Attributes:
@@ -75,7 +75,7 @@ class SceneStep:
         self._gpu = clips.device.type == "cuda"
         # On a CPU, the backward pass of wide channels-last convolutions takes up to twice the time of contiguous ones.
         wide = not self._gpu and network.trunk.stem.out_features >= WIDE
-        network.trunk.lay_out(torch.contiguous_format if wide else torch.channels_last)
+        network.trunk.set_memory_format(torch.contiguous_format if wide else torch.channels_last)
         self._captures = self._gpu and compiled
         # One that is captured reads its learning rate and its own count of steps from the device.
         self._rate = torch.zeros((), device=clips.device) if self._gpu else settings.learning_rate
@@ -87,17 +87,17 @@ class SceneStep:
             **self._on_gpu(),
         )
         self._feature_map = compiled_feature_map() if compiled else feature_map
-        self._captured = Captured()
+        self._captured = CudaGraph()
         self._targets = F.one_hot(clips.scenes, len(clips.names)).float().to(clips.device)
         self._at = torch.zeros(1, dtype=torch.int64, device=clips.device)
         self._loss = torch.zeros((), dtype=torch.float64, device=clips.device)
         self._columns: list[Tensor] = []
         self._samples: Tensor | None = None
 
-    def epoch(self, plan: Plan, title: str) -> float:
+    def epoch(self, plan: EpochPlan, title: str) -> float:
         """Take every step of a plan, all plans having equally many; returns the mean loss."""
         self._begin(plan)
-        if self.clips.store.resident:
+        if self.clips.store.on_gpu:
             for _ in progress(range(len(plan)), title, total=len(plan)):
                 self._run()
         else:
@@ -150,7 +150,7 @@ class SceneStep:
         self._loss += loss.detach()
         self._at += 1
 
-    def _begin(self, plan: Plan) -> None:
+    def _begin(self, plan: EpochPlan) -> None:
         columns = plan.columns()
         if self._columns:
             for mine, new in zip(self._columns, columns, strict=True):

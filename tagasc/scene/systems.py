@@ -11,7 +11,7 @@ from tagasc.utils.cli import from_values
 from tagasc.utils.errors import SettingError, UserError
 from tagasc.utils.files import read_yaml
 
-TAGS_ALONE = "tags_alone"
+TAGS_ONLY = "tags_only"
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class System:
 
 
 @dataclass(frozen=True)
-class Variant:
+class SystemVariant:
     """A system, with the clips' own tags or with those of a control (see ``tagasc.scene.controls``)."""
 
     system: System
@@ -68,7 +68,7 @@ def read_systems(path: Path) -> dict[str, dict[str, System]]:
     if not isinstance(tables, dict) or not all(isinstance(records, dict) for records in tables.values()):
         raise UserError(f"{path} must hold tables of named records; see egs/systems.yaml")
     names = [name for records in tables.values() for name in records]
-    doubled = [name for name in names if names.count(name) > 1 or name in tables or name in ("all", TAGS_ALONE)]
+    doubled = [name for name in names if names.count(name) > 1 or name in tables or name in ("all", TAGS_ONLY)]
     if doubled:
         raise UserError(f"{path}: {doubled[0]} names two things; rename one")
     return {
@@ -79,7 +79,7 @@ def read_systems(path: Path) -> dict[str, dict[str, System]]:
 
 def select(
     tables: dict[str, dict[str, System]], wanted: Sequence[str], path: Path, experiment: Path | None = None
-) -> dict[str, Variant]:
+) -> dict[str, SystemVariant]:
     """Pick systems by name, by table, or ``all``, each once, in the order asked for.
 
     ``NAME@CONTROL`` is that system with altered tags; ``@CONTROL`` alone is the control of the tag system that was
@@ -88,8 +88,8 @@ def select(
     Raises:
         UserError: a name that is none of these, or ``@CONTROL`` before any tag system has been trained.
     """
-    every = {name: Variant(system) for records in tables.values() for name, system in records.items()}
-    chosen: dict[str, Variant] = {}
+    every = {name: SystemVariant(system) for records in tables.values() for name, system in records.items()}
+    chosen: dict[str, SystemVariant] = {}
     for name in wanted:
         if name == "all":
             chosen |= every
@@ -108,7 +108,7 @@ def select(
     return chosen
 
 
-def _of_the_best(name: str, every: dict[str, Variant], experiment: Path | None) -> str:
+def _of_the_best(name: str, every: dict[str, SystemVariant], experiment: Path | None) -> str:
     with_tags = [one for one, variant in every.items() if variant.system.uses_tags]
     best = best_on_validation(experiment, with_tags) if experiment is not None else None
     if best is None:
@@ -116,7 +116,7 @@ def _of_the_best(name: str, every: dict[str, Variant], experiment: Path | None) 
     return best + name
 
 
-def _controlled(name: str, every: dict[str, Variant], path: Path) -> Variant:
+def _controlled(name: str, every: dict[str, SystemVariant], path: Path) -> SystemVariant:
     base, _, control = name.partition("@")
     if base not in every:
         raise UserError(f"there is no system {base!r} in {path}, so no {name}")
@@ -124,4 +124,4 @@ def _controlled(name: str, every: dict[str, Variant], path: Path) -> Variant:
         raise UserError(f"{name}: there is no control {control!r}; take one of {', '.join(CONTROLS)}")
     if not every[base].system.uses_tags:
         raise UserError(f"{name}: {base} uses no tags, so there are none to alter")
-    return Variant(every[base].system, control)
+    return SystemVariant(every[base].system, control)

@@ -10,17 +10,17 @@ from tagasc.scene.config import SceneTraining
 from tagasc.scene.corpus import SceneClips, crop_frames
 from tagasc.scene.inference import codes_and_logits
 from tagasc.scene.network import SceneNetwork
-from tagasc.scene.step import Plan, SceneStep
+from tagasc.scene.step import EpochPlan, SceneStep
 from tagasc.scene.systems import System
 from tagasc.scene.trunk import TrunkConfig
-from tagasc.training.augment import Draws
+from tagasc.training.augment import EpochRng
 from tagasc.training.weights import read_weights
-from tagasc.utils.cli import from_values, plain
+from tagasc.utils.cli import from_values, to_json
 from tagasc.utils.errors import UserError
 
 
-class SceneTask:
-    """One system in training; see ``tagasc.training.loop.Trainable``."""
+class SceneTrainer:
+    """One system in training; see ``tagasc.training.loop.Trainer``."""
 
     def __init__(
         self,
@@ -71,19 +71,19 @@ class SceneTask:
         self.network.train()
         return {"loss": self.step.epoch(self.plan(epoch), f"epoch {epoch}")}
 
-    def plan(self, epoch: int) -> Plan:
+    def plan(self, epoch: int) -> EpochPlan:
         """Draw an epoch: its clips, where their crops begin, what is mixed with what, and the learning rates."""
-        draws, batch = Draws(self.seed, epoch), self.config.batch
-        clips = draws.permutation(len(self.clips))[: self.steps * batch].reshape(self.steps, batch)
+        rng, batch = EpochRng(self.seed, epoch), self.config.batch
+        clips = rng.permutation(len(self.clips))[: self.steps * batch].reshape(self.steps, batch)
         mixed = self.config.mixup_alpha > 0 and epoch >= self.config.mixup_from_epoch
         starts, order, weight = [], [], []
         for _ in range(self.steps):
-            starts.append(draws.integers(torch.full((batch,), self.clips.frames - self.frames + 1)))
-            weight.append(draws.beta(self.config.mixup_alpha, 1) if mixed else torch.ones(1))
-            order.append(draws.permutation(batch) if mixed else torch.arange(batch))
+            starts.append(rng.integers(torch.full((batch,), self.clips.frames - self.frames + 1)))
+            weight.append(rng.beta(self.config.mixup_alpha, 1) if mixed else torch.ones(1))
+            order.append(rng.permutation(batch) if mixed else torch.arange(batch))
         done = [(epoch - 1 + step / self.steps) / self.config.epochs for step in range(self.steps)]
         rates = torch.tensor([[self._learning_rate(share)] for share in done], dtype=torch.float64)
-        return Plan(clips, torch.stack(starts), torch.stack(order), torch.stack(weight), rates)
+        return EpochPlan(clips, torch.stack(starts), torch.stack(order), torch.stack(weight), rates)
 
     def validate(self) -> dict[str, float]:
         """The network's own (softmax) accuracy on whole validation clips, if there are any."""
@@ -93,9 +93,9 @@ class SceneTask:
         accuracy = float((torch.from_numpy(logits).argmax(1) == self.validation.scenes).float().mean())
         return {"validation_accuracy": accuracy, "score": accuracy}
 
-    def about(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         """What is stored with the weights."""
-        return plain(
+        return to_json(
             {
                 "trunk": self.trunk,
                 "system": self.system,
@@ -113,23 +113,23 @@ class SceneTask:
         return self.config.learning_rate * share
 
 
-def load_network(path: Path) -> tuple[SceneNetwork, dict[str, Any]]:
+def load_scene_network(path: Path) -> tuple[SceneNetwork, dict[str, Any]]:
     """Build a trained scene network from its weights file alone.
 
     Returns:
-        the network in evaluation mode, and what is stored about it (see ``SceneTask.about``).
+        the network in evaluation mode, and what is stored about it (see ``SceneTrainer.metadata``).
     """
-    state, about = read_weights(path, "stage 5 (scenes)")
+    state, metadata = read_weights(path, "stage 5 (scenes)")
     try:
-        trunk = from_values(TrunkConfig, about["trunk"], str(path))
-        system = from_values(System, about["system"], str(path))
-        network = _network(trunk, system, len(about["scenes"]), about["tags"], about["channels"])
+        trunk = from_values(TrunkConfig, metadata["trunk"], str(path))
+        system = from_values(System, metadata["system"], str(path))
+        network = _network(trunk, system, len(metadata["scenes"]), metadata["tags"], metadata["channels"])
         network.load_state_dict(state)
     except (KeyError, RuntimeError) as error:
         raise UserError(
             f"{path} does not hold the network that it describes ({str(error)[:80]}); train it again"
         ) from None
-    return network.eval(), about
+    return network.eval(), metadata
 
 
 def _network(trunk: TrunkConfig, system: System, scenes: int, tags: int, channels: int) -> SceneNetwork:

@@ -88,7 +88,7 @@ class Convolution(nn.Conv2d):
         return F.conv2d(x, self.weight, self.bias if biased else None, padding=self.padding)
 
 
-def normalised(layer: Stem | Convolution, norm: nn.BatchNorm2d | nn.Identity, x: Tensor) -> Tensor:
+def conv_norm(layer: Stem | Convolution, norm: nn.BatchNorm2d | nn.Identity, x: Tensor) -> Tensor:
     """Batch normalisation of what a layer makes of ``x``.
 
     While it trains, the layer's bias is left out, since normalisation subtracts it again with the mean: it has no
@@ -118,8 +118,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, inputs, 1, frames) → (batch, filters, 1, frames // 3)."""
-        y = F.leaky_relu(normalised(self.conv1, self.norm1, x), self.slope)
-        y = normalised(self.conv2, self.norm2, y) + self.shortcut(x)
+        y = F.leaky_relu(conv_norm(self.conv1, self.norm1, x), self.slope)
+        y = conv_norm(self.conv2, self.norm2, y) + self.shortcut(x)
         return pooled_activation(y, self.slope)
 
 
@@ -139,9 +139,9 @@ class Trunk(nn.Module):
         self.blocks = nn.Sequential(*(Block(inputs, filters, config.slope) for inputs, filters in pairs))
         self.extra = Convolution(widths[-1], widths[-1], 1, 3) if config.extra_convolution else None
         self.extra_norm = nn.BatchNorm2d(widths[-1]) if config.extra_convolution else None
-        self.lay_out(torch.channels_last)
+        self.set_memory_format(torch.channels_last)
 
-    def lay_out(self, layout: torch.memory_format) -> None:
+    def set_memory_format(self, layout: torch.memory_format) -> None:
         """Choose the layout in memory of weights and of what is computed; the values are the same."""
         self.stem.layout = layout
         self.to(memory_format=layout)
@@ -159,10 +159,10 @@ class Trunk(nn.Module):
 
     def first(self, wave: Tensor) -> Tensor:
         """Strided convolution and first block."""
-        return self.blocks[0](F.leaky_relu(normalised(self.stem, self.stem_norm, wave), self.slope))
+        return self.blocks[0](F.leaky_relu(conv_norm(self.stem, self.stem_norm, wave), self.slope))
 
     def last(self, x: Tensor) -> Tensor:
         """The feature map, from the last block's output."""
         if self.extra is not None:
-            x = F.leaky_relu(normalised(self.extra, self.extra_norm, x), self.slope)
+            x = F.leaky_relu(conv_norm(self.extra, self.extra_norm, x), self.slope)
         return x.squeeze(2)

@@ -9,10 +9,10 @@ from torch import Tensor
 from tagasc.audio.packed import PackedAudio
 from tagasc.audio.store import AudioStore
 from tagasc.tagger.features import MelConfig, MelPower
-from tagasc.utils.device import sent
+from tagasc.utils.device import to_device
 from tagasc.utils.errors import UserError
 
-_RUNG = 32  # whole clips are padded to a multiple of so many spectrogram frames
+_FRAME_MULTIPLE = 32  # whole clips are padded to a multiple of so many spectrogram frames
 
 
 class TaggedClips:
@@ -40,9 +40,9 @@ class TaggedClips:
                 f"{folder} has {self.packed.sampling_rate} Hz and {self.packed.channels} channel(s), the tagger takes"
                 f" {mel.sampling_rate} Hz mono; set mel.sampling_rate or prepare the audio"
             )
-        refuse_empty(self.packed)
+        require_samples(self.packed)
         self.classes = classes or sorted({label for clip in self.packed.clips for label in clip.labels})
-        self.truth = truth_of(self.packed, self.classes, labelled)
+        self.truth = label_matrix(self.packed, self.classes, labelled)
         self.frames = mel.frames(self.packed.lengths)
         self.store = AudioStore(self.packed, device)
 
@@ -50,7 +50,7 @@ class TaggedClips:
         return len(self.packed)
 
 
-def truth_of(packed: PackedAudio, classes: list[str], labelled: bool = True) -> Tensor:
+def label_matrix(packed: PackedAudio, classes: list[str], labelled: bool = True) -> Tensor:
     """The clips' labels: float32 (clips, classes), 1 where the class is present; for the errors see ``TaggedClips``."""
     place = {name: number for number, name in enumerate(classes)}
     truth = torch.zeros(len(packed), len(classes))
@@ -66,7 +66,7 @@ def truth_of(packed: PackedAudio, classes: list[str], labelled: bool = True) -> 
     return truth
 
 
-def refuse_empty(packed: PackedAudio) -> None:
+def require_samples(packed: PackedAudio) -> None:
     """Raises UserError if a clip has no samples; a clip of one sample is long enough to be tagged."""
     empty = [clip.id for clip in packed.clips if clip.frames == 0]
     if empty:
@@ -83,28 +83,28 @@ def crop(clips: TaggedClips, which: Tensor, starts: Tensor, frames: int, power: 
     wave = clips.store.windows(which, starts * mel.hop - mel.n_fft // 2, mel.samples(frames))[:, :, 0]
     place = starts.unsqueeze(1) + torch.arange(frames)
     inside = (place >= 0) & (place < clips.frames[which].unsqueeze(1))
-    return power(wave) * sent(inside.unsqueeze(1), wave.device)
+    return power(wave) * to_device(inside.unsqueeze(1), wave.device)
 
 
-def rung(frames: Tensor | int) -> Tensor | int:
+def padded_frames(frames: Tensor | int) -> Tensor | int:
     """The ladder of padded lengths: the next multiple of 32 frames, a matter of the clip's own length alone."""
-    return (frames + _RUNG - 1) // _RUNG * _RUNG
+    return (frames + _FRAME_MULTIPLE - 1) // _FRAME_MULTIPLE * _FRAME_MULTIPLE
 
 
-def by_length(frames: Tensor, batch: int) -> Iterator[tuple[Tensor, int]]:
+def group_by_padded_length(frames: Tensor, batch: int) -> Iterator[tuple[Tensor, int]]:
     """Group clips for inference: yields positions and the padded number of frames.
 
     The latter depends on a clip's own length only, so its tags never depend on the clips beside it. Batches hold at
     most ``batch`` clips, and fewer of long ones: no more frames than ``batch`` crops of 512, so that memory is bounded
     whatever the lengths are.
     """
-    padded = rung(frames)
+    padded = padded_frames(frames)
     for length in padded.unique().tolist():
         for places in torch.nonzero(padded == length).flatten().split(max(1, min(batch, batch * 512 // length))):
             yield places, length
 
 
-def of_one_length(packed: PackedAudio, batch: int) -> list[tuple[int, Tensor]]:
+def group_by_length(packed: PackedAudio, batch: int) -> list[tuple[int, Tensor]]:
     """Clips in groups of one length in samples: (length, positions).
 
     Groups hold at most ``batch`` clips, and fewer of long ones: no more samples than ``batch`` clips of 10 s.

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from tagasc.audio.packed import PackedAudio
 from tagasc.audio.store import AudioStore
-from tagasc.audio.waveform import MonoAtRate
-from tagasc.tagger.clips import of_one_length, refuse_empty
+from tagasc.audio.waveform import ToMono
+from tagasc.tagger.clips import group_by_length, require_samples
 from tagasc.utils.errors import UserError
 from tagasc.utils.log import log, progress
 
@@ -79,11 +79,11 @@ class HuggingFaceTagger:
 
         A clip is heard as far as the model's feature extractor goes; many stop after 10 s.
         """
-        refuse_empty(packed)
+        require_samples(packed)
         store = AudioStore(packed, self.device)
-        to_rate = MonoAtRate(packed.sampling_rate, self.sampling_rate).to(self.device)
+        to_rate = ToMono(packed.sampling_rate, self.sampling_rate).to(self.device)
         rows = np.zeros((len(packed), len(self.classes)), np.float32)
-        groups = of_one_length(packed, self.batch)
+        groups = group_by_length(packed, self.batch)
         for length, places in progress(groups, f"tagging {packed.folder.name}", total=len(groups)):
             mono = to_rate(store.windows(places, torch.zeros_like(places), length))
             rows[places.numpy()] = self._probabilities(list(mono.cpu().numpy()), packed)

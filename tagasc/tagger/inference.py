@@ -16,14 +16,21 @@ from torch import Tensor
 
 from tagasc.audio.packed import PackedAudio
 from tagasc.audio.store import AudioStore
-from tagasc.audio.waveform import MonoAtRate
-from tagasc.tagger.clips import TaggedClips, by_length, crop, of_one_length, refuse_empty, rung
+from tagasc.audio.waveform import ToMono
+from tagasc.tagger.clips import (
+    TaggedClips,
+    crop,
+    group_by_length,
+    group_by_padded_length,
+    padded_frames,
+    require_samples,
+)
 from tagasc.tagger.config import Inference
 from tagasc.tagger.features import MelConfig, MelPower, normalise, reflect, to_decibels
-from tagasc.tagger.network import Tagger, TaggerConfig
+from tagasc.tagger.network import TaggerConfig, TaggerNetwork
 from tagasc.training.weights import read_weights
 from tagasc.utils.cli import from_values
-from tagasc.utils.device import autocast, sent
+from tagasc.utils.device import autocast, to_device
 from tagasc.utils.errors import UserError
 from tagasc.utils.files import digest, read_json, write_json
 from tagasc.utils.log import progress
@@ -43,7 +50,7 @@ class Ensemble:
         pads: see ``Inference``.
     """
 
-    networks: Sequence[Tagger]
+    networks: Sequence[TaggerNetwork]
     mel: MelConfig
     classes: list[str]
     pads: tuple[int, ...] = (0,)
@@ -55,9 +62,9 @@ class Ensemble:
         total = torch.zeros(len(which), len(self.classes), device=device)
         with _many_lengths():
             for pad in self.pads:
-                for places, frames in by_length(clips.frames[which] + 2 * pad, batch):
+                for places, frames in group_by_padded_length(clips.frames[which] + 2 * pad, batch):
                     spectra = crop(clips, which[places], torch.full((len(places),), -pad), frames, power)
-                    total[sent(places, device)] += self._probabilities(spectra)
+                    total[to_device(places, device)] += self._probabilities(spectra)
         return _mean(total, self.pads, [clips.packed.ids[n] for n in which.tolist()], clips.packed)
 
     def tag_scenes(self, packed: PackedAudio, device: torch.device, batch: int = 16) -> np.ndarray:
@@ -65,18 +72,18 @@ class Ensemble:
 
         ``batch`` clips at a time, or fewer if they are longer than 10 s. Clips of one length go together.
         """
-        refuse_empty(packed)
+        require_samples(packed)
         store, power = AudioStore(packed, device), MelPower(self.mel).to(device)
-        to_rate = MonoAtRate(packed.sampling_rate, self.mel.sampling_rate).to(device)
+        to_rate = ToMono(packed.sampling_rate, self.mel.sampling_rate).to(device)
         total = torch.zeros(len(packed), len(self.classes), device=device)
-        groups = of_one_length(packed, batch)
+        groups = group_by_length(packed, batch)
         for length, places in progress(groups, f"tagging {packed.folder.name}", total=len(groups)):
             mono = to_rate(store.windows(places, torch.zeros_like(places), length))
             spectra = power(reflect(mono, self.mel))
             frames = spectra.shape[2]
             for pad in self.pads:
-                padded = F.pad(spectra, (pad, rung(frames + 2 * pad) - frames - pad))
-                total[sent(places, device)] += self._probabilities(padded)
+                padded = F.pad(spectra, (pad, padded_frames(frames + 2 * pad) - frames - pad))
+                total[to_device(places, device)] += self._probabilities(padded)
         return _mean(total, self.pads, packed.ids, packed)
 
     @torch.inference_mode()
@@ -94,7 +101,7 @@ def load_ensemble(paths: Sequence[Path], pads: tuple[int, ...], device: torch.de
     Raises:
         UserError: a file is absent or not whole, or they differ in classes or spectrogram.
     """
-    loaded = [load_network(path) for path in paths]
+    loaded = [load_tagger_network(path) for path in paths]
     _, mel, classes = loaded[0]
     for path, (_, its_mel, its_classes) in zip(paths, loaded, strict=True):
         if (its_mel, its_classes) != (mel, classes):
@@ -102,17 +109,17 @@ def load_ensemble(paths: Sequence[Path], pads: tuple[int, ...], device: torch.de
     return Ensemble([network.to(device) for network, _, _ in loaded], mel, classes, pads)
 
 
-def load_network(path: Path) -> tuple[Tagger, MelConfig, list[str]]:
+def load_tagger_network(path: Path) -> tuple[TaggerNetwork, MelConfig, list[str]]:
     """Build a trained network from its weights file alone: the network, its spectrogram, its classes.
 
     Raises:
         UserError: the file is absent or not whole.
     """
-    state, about = read_weights(path, _STAGE)
+    state, metadata = read_weights(path, _STAGE)
     try:
-        network = Tagger(from_values(TaggerConfig, about["model"], str(path)), len(about["classes"]))
+        network = TaggerNetwork(from_values(TaggerConfig, metadata["model"], str(path)), len(metadata["classes"]))
         network.load_state_dict(state)
-        return network.eval(), from_values(MelConfig, about["mel"], str(path)), about["classes"]
+        return network.eval(), from_values(MelConfig, metadata["mel"], str(path)), metadata["classes"]
     except (KeyError, RuntimeError) as error:
         raise UserError(
             f"{path} does not hold the tagger that it describes ({str(error)[:80]}); train it again"
@@ -132,10 +139,10 @@ def load_tagger(folder: Path, device: torch.device) -> Ensemble:
         UserError: it is not ready, or a weights file is absent or another one than it was.
     """
     path = folder / TAGGER
-    about = read_json(path, _STAGE)
+    metadata = read_json(path, _STAGE)
     try:
-        listed = [(folder / model["weights"], model["sha256"]) for model in about["models"]]
-        pads = Inference(pads=tuple(about["pads"])).pads
+        listed = [(folder / model["weights"], model["sha256"]) for model in metadata["models"]]
+        pads = Inference(pads=tuple(metadata["pads"])).pads
     except (KeyError, TypeError) as error:
         raise UserError(f"{path} does not describe a tagger ({error}); run stage 3 (tagger) again") from None
     ensemble = load_ensemble([weights for weights, _ in listed], pads, device)

@@ -49,7 +49,7 @@ class Head(nn.Sequential):
         )
 
 
-class Tagger(nn.Module):
+class TaggerNetwork(nn.Module):
     """A ResNet trunk with 1-channel stem and global max pooling, and one head each for curated and noisy labels."""
 
     def __init__(self, config: TaggerConfig, classes: int) -> None:

@@ -17,7 +17,7 @@ from tagasc.tagger.training import folds_of
 Models = Mapping[int, Sequence[Path]]
 
 
-def best_of(histories: Mapping[int, dict[str, Any]]) -> int:
+def best_model(histories: Mapping[int, dict[str, Any]]) -> int:
     """The fold whose best snapshot has the highest lwlrap on the fold's own held-out clips, the first among equals.
 
     The folds' figures are of different clips, so the choice is as good as the folds are alike.
@@ -39,12 +39,12 @@ def out_of_fold(
     return TagVectors(ids, clips.classes, np.concatenate([values for _, values in parts])), clips.truth[which].numpy()
 
 
-def all_of(models: Models, inference: Inference, device: torch.device) -> Ensemble:
+def full_ensemble(models: Models, inference: Inference, device: torch.device) -> Ensemble:
     """Every network together."""
     return load_ensemble([path for paths in models.values() for path in paths], inference.pads, device)
 
 
-def by_usage(truth: np.ndarray, values: np.ndarray, usage: Sequence[str]) -> dict[str, float | None]:
+def lwlrap_by_usage(truth: np.ndarray, values: np.ndarray, usage: Sequence[str]) -> dict[str, float | None]:
     """lwlrap on all test clips, and on the public and the private ones; None where there are no labels."""
     usage = np.asarray(usage)
     found = {"test": lwlrap(truth, values)}

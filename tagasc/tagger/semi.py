@@ -7,21 +7,21 @@ from sklearn.model_selection import KFold
 from torch import Tensor
 
 from tagasc.tagger.config import SemiTraining
-from tagasc.tagger.training import Fold, Pool, Stream, TaggerTask
-from tagasc.training.augment import Draws
+from tagasc.tagger.training import FoldSetup, Pool, Stream, TaggerTrainer
+from tagasc.training.augment import EpochRng
 from tagasc.utils.errors import UserError
 
 
-class SemiTask(TaggerTask):
-    """Stage 2 on one fold; see ``tagasc.training.loop.Trainable``."""
+class SemiTrainer(TaggerTrainer):
+    """Stage 2 on one fold; see ``tagasc.training.loop.Trainer``."""
 
-    def __init__(self, fold: Fold, semi: SemiTraining, soft: Tensor, start: dict[str, Tensor]) -> None:
+    def __init__(self, fold: FoldSetup, semi: SemiTraining, pseudo_labels: Tensor, start: dict[str, Tensor]) -> None:
         """Take the network up where stage 1 left it.
 
         Args:
             fold: the fold, with noisy clips.
             semi: what stage 2 adds.
-            soft: float32 (noisy clips, classes), their pseudo-labels.
+            pseudo_labels: float32 (noisy clips, classes), their pseudo-labels.
             start: stage 1's last weights of the same fold.
 
         Raises:
@@ -29,7 +29,7 @@ class SemiTask(TaggerTask):
         """
         super().__init__(fold)
         self.semi = self.slicing = semi
-        self.soft, self.epochs, self.epochs_before = soft, semi.epochs, self.config.epochs
+        self.pseudo_labels, self.epochs, self.epochs_before = pseudo_labels, semi.epochs, self.config.epochs
         self.network.load_state_dict(start)
         if len(fold.noisy) < semi.noisy_folds:
             raise UserError(f"{fold.noisy.packed.folder} has fewer clips than noisy_folds; lower noisy_folds")
@@ -37,19 +37,22 @@ class SemiTask(TaggerTask):
         parts = list(split.split(np.arange(len(fold.noisy))))
         self.kept_noisy = torch.from_numpy(parts[fold.number % semi.noisy_folds][0])
 
-    def streams(self, draws: Draws) -> list[Stream]:
+    def streams(self, rng: EpochRng) -> list[Stream]:
         """Stage 1's streams, and the third: half curated clips with their labels, half noisy with pseudo-labels."""
         noisy = self.config.batch // 2
-        hard = self.order(self.training, self.config.batch - noisy, draws)
-        soft = self.order(self.kept_noisy, noisy, draws)
-        pools = (Pool(self.fold.curated, self.fold.curated.truth, hard), Pool(self.fold.noisy, self.soft, soft))
-        return [*super().streams(draws), Stream(pools, self.network.curated, self._consistency)]
+        hard = self.order(self.training, self.config.batch - noisy, rng)
+        soft = self.order(self.kept_noisy, noisy, rng)
+        pools = (
+            Pool(self.fold.curated, self.fold.curated.truth, hard),
+            Pool(self.fold.noisy, self.pseudo_labels, soft),
+        )
+        return [*super().streams(rng), Stream(pools, self.network.curated, self._consistency)]
 
     def _consistency(self, logits: Tensor, target: Tensor) -> Tensor:
         return self.semi.consistency * F.mse_loss(logits.sigmoid(), target)
 
 
-def sharpened(probabilities: np.ndarray, sharpness: float) -> np.ndarray:
+def sharpen(probabilities: np.ndarray, sharpness: float) -> np.ndarray:
     """Raise (clips, classes) to a power and divide by the sum over the classes: float32, each row sums to 1."""
     probabilities = np.maximum(probabilities.astype(np.float64), 1e-30)  # of a class no model has ever heard
     raised = (probabilities / probabilities.max(axis=1, keepdims=True)) ** sharpness

@@ -12,7 +12,7 @@ from tagasc.utils.files import read_npz
 TagScale = Literal["probability", "log", "logit"]
 
 
-def scaled(values: np.ndarray, scale: TagScale) -> np.ndarray:
+def rescale(values: np.ndarray, scale: TagScale) -> np.ndarray:
     """Tag probabilities as a network or an SVM takes them; beyond the paper, which takes them as they are.
 
     Sigmoid outputs crowd near 0, where a logarithm or logit spreads them. Both are cut off at 1e-6 from 0 (and 1).

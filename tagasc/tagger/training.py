@@ -21,12 +21,12 @@ from tagasc.tagger.config import SemiTraining, TaggerTraining
 from tagasc.tagger.features import MelConfig, MelPower, normalise, to_decibels
 from tagasc.tagger.inference import Ensemble
 from tagasc.tagger.lwlrap import lwlrap
-from tagasc.tagger.network import Tagger, TaggerConfig
-from tagasc.training.augment import Draws, band_mask, mix, time_slice
+from tagasc.tagger.network import TaggerConfig, TaggerNetwork
+from tagasc.training.augment import EpochRng, band_mask, mix, time_slice
 from tagasc.training.loop import mean_of
 from tagasc.training.weights import save_weights
-from tagasc.utils.cli import plain
-from tagasc.utils.device import autocast, sent
+from tagasc.utils.cli import to_json
+from tagasc.utils.device import autocast, to_device
 from tagasc.utils.errors import UserError
 from tagasc.utils.log import progress
 
@@ -53,7 +53,7 @@ class Stream:
 
 
 @dataclass(frozen=True)
-class Fold:
+class FoldSetup:
     """One fold to train on.
 
     Attributes:
@@ -79,10 +79,10 @@ class Fold:
     compiled: bool = False
 
 
-class TaggerTask:
-    """Stage 1 on one fold; see ``tagasc.training.loop.Trainable``."""
+class TaggerTrainer:
+    """Stage 1 on one fold; see ``tagasc.training.loop.Trainer``."""
 
-    def __init__(self, fold: Fold) -> None:
+    def __init__(self, fold: FoldSetup) -> None:
         """Build the network from the fold's seed.
 
         Raises:
@@ -100,7 +100,7 @@ class TaggerTask:
             )
         self.seed = int(np.random.SeedSequence([fold.seed, fold.number]).generate_state(1)[0])
         torch.manual_seed(self.seed)
-        self.network = Tagger(fold.model, len(fold.curated.classes)).to(fold.device)
+        self.network = TaggerNetwork(fold.model, len(fold.curated.classes)).to(fold.device)
         trunk = self.network.features
         self.features = torch.compile(trunk, dynamic=False) if fold.compiled else trunk
         self.power = MelPower(fold.mel).to(fold.device)
@@ -112,20 +112,20 @@ class TaggerTask:
         """One pass over the fold's curated clips, with as many clips of every other stream beside them."""
         self.network.train()
         self.epoch = epoch
-        draws = Draws(self.seed, self.epochs_before + epoch)
-        streams, losses = self.streams(draws), []
+        rng = EpochRng(self.seed, self.epochs_before + epoch)
+        streams, losses = self.streams(rng), []
         for step in progress(range(self.steps), f"epoch {epoch}", total=self.steps):
             self._set_learning_rate(epoch - 1 + step / self.steps)
-            losses.append(self.step(streams, step, draws))
+            losses.append(self.step(streams, step, rng))
         if self._ends_cycle():
             save_weights(
-                snapshot(self.fold.folder, -(-epoch // self.config.cycle)), self.network.state_dict(), self.about()
+                snapshot(self.fold.folder, -(-epoch // self.config.cycle)), self.network.state_dict(), self.metadata()
             )
         return {"loss": mean_of(losses)}
 
-    def step(self, streams: Sequence[Stream], step: int, draws: Draws) -> Tensor:
+    def step(self, streams: Sequence[Stream], step: int, rng: EpochRng) -> Tensor:
         """One step of the optimiser on each stream's batch ``step``; returns the loss, on the device."""
-        batches = [self._batch(stream, step, draws) for stream in streams]
+        batches = [self._batch(stream, step, rng) for stream in streams]
         logits = self._logits(streams, [power for power, _ in batches])
         parts = zip(streams, logits, batches, strict=True)
         loss = sum(stream.loss(scores.float(), target) for stream, scores, (_, target) in parts)
@@ -143,29 +143,29 @@ class TaggerTask:
         found = lwlrap(self.fold.curated.truth[self.held_out].numpy(), values)
         return {"validation_lwlrap": found, "score": found if self._ends_cycle() else 0.0}
 
-    def about(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         """What is stored with the weights."""
-        return plain({"model": self.fold.model, "mel": self.fold.mel, "classes": self.fold.curated.classes})
+        return to_json({"model": self.fold.model, "mel": self.fold.mel, "classes": self.fold.curated.classes})
 
-    def streams(self, draws: Draws) -> list[Stream]:
+    def streams(self, rng: EpochRng) -> list[Stream]:
         """The epoch's streams: curated clips, and as many noisy ones."""
-        curated = Pool(self.fold.curated, self.fold.curated.truth, self.order(self.training, self.config.batch, draws))
+        curated = Pool(self.fold.curated, self.fold.curated.truth, self.order(self.training, self.config.batch, rng))
         streams = [Stream((curated,), self.network.curated, F.binary_cross_entropy_with_logits)]
         if self.fold.noisy is not None:
-            order = self.order(torch.arange(len(self.fold.noisy)), self.config.batch, draws)
+            order = self.order(torch.arange(len(self.fold.noisy)), self.config.batch, rng)
             noisy = Pool(self.fold.noisy, self.fold.noisy.truth, order)
             streams.append(Stream((noisy,), self.network.noisy, F.binary_cross_entropy_with_logits))
         return streams
 
-    def order(self, which: Tensor, size: int, draws: Draws) -> Sequence[Tensor]:
+    def order(self, which: Tensor, size: int, rng: EpochRng) -> Sequence[Tensor]:
         """An epoch's batches out of ``which``, shuffled; over again where they are too few."""
         count = self.steps * size
-        order = torch.cat([which[draws.permutation(len(which))] for _ in range(-(-count // len(which)))])
+        order = torch.cat([which[rng.permutation(len(which))] for _ in range(-(-count // len(which)))])
         return order[:count].split(size)
 
-    def _batch(self, stream: Stream, step: int, draws: Draws) -> tuple[Tensor, Tensor]:
+    def _batch(self, stream: Stream, step: int, rng: EpochRng) -> tuple[Tensor, Tensor]:
         """The stream's pools side by side, each augmented: (batch, mels, frames), (batch, classes)."""
-        parts = [self.augmented(pool.clips, pool.target, pool.batches[step], draws) for pool in stream.pools]
+        parts = [self.augmented(pool.clips, pool.target, pool.batches[step], rng) for pool in stream.pools]
         return torch.cat([power for power, _ in parts]), torch.cat([target for _, target in parts])
 
     def _logits(self, streams: Sequence[Stream], powers: list[Tensor]) -> list[Tensor]:
@@ -178,7 +178,7 @@ class TaggerTask:
             passes = zip(streams, levels, strict=True)
             return [stream.head(self.features(level)) for stream, level in passes]
 
-    def augmented(self, clips: TaggedClips, target: Tensor, which: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+    def augmented(self, clips: TaggedClips, target: Tensor, which: Tensor, rng: EpochRng) -> tuple[Tensor, Tensor]:
         """Crop, slice, mixup, gain, frequency mask, all on the power spectrogram.
 
         Returns:
@@ -187,20 +187,20 @@ class TaggerTask:
         config, batch = self.config, len(which)
         spare = clips.frames[which] - config.crop_frames
         # Spare frames: a crop starts within them; missing ones: the clip starts at a random place in the crop.
-        starts = draws.integers(spare.abs() + 1) * spare.sign()
+        starts = rng.integers(spare.abs() + 1) * spare.sign()
         power = crop(clips, which, starts, config.crop_frames, self.power)
-        target = sent(target[which], self.fold.device)
+        target = to_device(target[which], self.fold.device)
         if self.slicing is not None:
-            kept = time_slice(config.crop_frames, draws, self.slicing.slice_part, self.slicing.slice_probability, batch)
-            power = power * sent(kept.unsqueeze(1), self.fold.device)
-        chosen = draws.chance(config.probability, batch)
-        weight = torch.where(chosen, draws.beta(config.mixup_alpha, batch), 1.0)
-        order = draws.permutation(batch)
+            kept = time_slice(config.crop_frames, rng, self.slicing.slice_part, self.slicing.slice_probability, batch)
+            power = power * to_device(kept.unsqueeze(1), self.fold.device)
+        chosen = rng.chance(config.probability, batch)
+        weight = torch.where(chosen, rng.beta(config.mixup_alpha, batch), 1.0)
+        order = rng.permutation(batch)
         power, target = mix(power, order, weight), mix(target, order, weight)
-        louder = torch.where(draws.chance(config.probability, batch), draws.uniform(*config.gain, batch), 1.0)
-        masked = band_mask(self.fold.mel.mels, draws, config.mask_half_width, config.probability, batch)
+        louder = torch.where(rng.chance(config.probability, batch), rng.uniform(*config.gain, batch), 1.0)
+        masked = band_mask(self.fold.mel.mels, rng, config.mask_half_width, config.probability, batch)
         factor = louder.unsqueeze(1) * (~masked).float()
-        return power * sent(factor.unsqueeze(2), self.fold.device), target
+        return power * to_device(factor.unsqueeze(2), self.fold.device), target
 
     def _ends_cycle(self) -> bool:
         return self.epoch % self.config.cycle == 0 or self.epoch == self.epochs

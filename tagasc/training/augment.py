@@ -4,10 +4,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tagasc.utils.device import sent
+from tagasc.utils.device import to_device
 
 
-class Draws:
+class EpochRng:
     """Random numbers of one epoch: they depend on the seed and the epoch alone, so a resumed run draws the same.
 
     Draws are made on the CPU, whatever the device, so that every machine sees the same ones.
@@ -46,33 +46,33 @@ def mix(values: Tensor, order: Tensor, weight: Tensor) -> Tensor:
         order: int64 (batch,), which clip each is mixed with.
         weight: λ, (batch,), or (1,) for one λ for all.
     """
-    weight = sent(weight, values.device).reshape(-1, *[1] * (values.dim() - 1))
-    return values * weight + values[sent(order, values.device)] * (1 - weight)
+    weight = to_device(weight, values.device).reshape(-1, *[1] * (values.dim() - 1))
+    return values * weight + values[to_device(order, values.device)] * (1 - weight)
 
 
-def band_mask(bands: int, draws: Draws, half_width: tuple[int, int], probability: float, batch: int) -> Tensor:
+def band_mask(bands: int, rng: EpochRng, half_width: tuple[int, int], probability: float, batch: int) -> Tensor:
     """One frequency mask a clip: bool (batch, bands), true where the band is silenced.
 
     The centre is uniform over the bands, the half-width uniform over ``half_width``, both ends included.
     """
-    centre = draws.integers(torch.full((batch,), bands))
-    half = half_width[0] + draws.integers(torch.full((batch,), half_width[1] - half_width[0] + 1))
+    centre = rng.integers(torch.full((batch,), bands))
+    half = half_width[0] + rng.integers(torch.full((batch,), half_width[1] - half_width[0] + 1))
     near = (torch.arange(bands) - centre.unsqueeze(1)).abs() < half.unsqueeze(1)
-    return near & draws.chance(probability, batch).unsqueeze(1)
+    return near & rng.chance(probability, batch).unsqueeze(1)
 
 
-def time_slice(frames: int, draws: Draws, part: tuple[float, float], probability: float, batch: int) -> Tensor:
+def time_slice(frames: int, rng: EpochRng, part: tuple[float, float], probability: float, batch: int) -> Tensor:
     """Which frames of each crop are kept: bool (batch, frames), one stretch of a random length at a random place.
 
     Args:
         frames: length of the crops.
-        draws: random numbers.
+        rng: random numbers.
         part: share of the crop that is kept, uniform between these.
         probability: how often a crop is sliced; the others are kept whole.
         batch: number of crops.
     """
-    length = (draws.uniform(*part, batch) * frames).round().long().clamp(1, frames)
-    length = torch.where(draws.chance(probability, batch), length, frames)
-    start = draws.integers(frames - length + 1).unsqueeze(1)
+    length = (rng.uniform(*part, batch) * frames).round().long().clamp(1, frames)
+    length = torch.where(rng.chance(probability, batch), length, frames)
+    start = rng.integers(frames - length + 1).unsqueeze(1)
     place = torch.arange(frames)
     return (place >= start) & (place < start + length.unsqueeze(1))

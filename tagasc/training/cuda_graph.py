@@ -8,7 +8,7 @@ from functools import cache
 import torch
 
 
-class Captured:
+class CudaGraph:
     """Does the same work again and again: plainly a few times, then it records it, and from then on replays it.
 
     The plain calls compile, choose algorithms and allocate; they are calls like any other, so nothing is to be undone.
@@ -23,17 +23,17 @@ class Captured:
         """Do ``work``, the same in every call; it is not kept, so that a finished training leaves no memory taken."""
         if self._plain_calls > 0:
             self._plain_calls -= 1
-            _plain(work)
+            _run_eagerly(work)
             return
         if self._graph is None:
             self._graph = torch.cuda.CUDAGraph()
-            with _recording(self._graph):
+            with _capturing(self._graph):
                 work()
         self._graph.replay()
 
 
 @contextmanager
-def _recording(graph: torch.cuda.CUDAGraph) -> Iterator[None]:
+def _capturing(graph: torch.cuda.CUDAGraph) -> Iterator[None]:
     """Record in ``graph``; a recording that fails leaves the current stream as it was, which torch does not."""
     restored = torch.cuda.stream(torch.cuda.current_stream())
     # Other threads, such as one that prefetches, go on meanwhile.
@@ -42,7 +42,7 @@ def _recording(graph: torch.cuda.CUDAGraph) -> Iterator[None]:
         yield
 
 
-def _plain(work: Callable[[], None]) -> None:
+def _run_eagerly(work: Callable[[], None]) -> None:
     """On a stream of its own, so that nothing of it ties the recording to the default stream."""
     stream = _side_stream()
     stream.wait_stream(torch.cuda.current_stream())

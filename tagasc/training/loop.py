@@ -3,7 +3,7 @@
 It knows nothing of tags or scenes. What is trained brings a network, an optimiser, one epoch of training, and a
 validation score; the loop keeps the best epoch's weights. A result's folder holds
 
-- ``made_from.json``: configuration, inputs, versions, command, written first;
+- ``provenance.json``: configuration, inputs, versions, command, written first;
 - ``checkpoint.pt``: the state after the last finished epoch, while training goes on;
 - ``tensorboard/``: the curves, live;
 - ``history.json`` and ``model.safetensors``: the curves and the best weights; the latter is written last, so its
@@ -22,11 +22,11 @@ from torch import Tensor, nn
 from tagasc.training.result import CHECKPOINT, HISTORY, WEIGHTS, short_name
 from tagasc.training.weights import parameters, save_weights
 from tagasc.utils.errors import UserError
-from tagasc.utils.files import whole_file, write_json
+from tagasc.utils.files import atomic_file, write_json
 from tagasc.utils.log import log
 
 
-class Trainable(Protocol):
+class Trainer(Protocol):
     """What the loop needs of the thing trained."""
 
     network: nn.Module
@@ -42,19 +42,19 @@ class Trainable(Protocol):
 
 
 def fit(
-    it: Trainable,
+    trainer: Trainer,
     folder: Path,
     epochs: int,
-    about: dict[str, Any],
+    metadata: dict[str, Any],
     after_epoch: Callable[[int], None] = lambda epoch: None,
 ) -> None:
-    """Train ``it`` for ``epochs`` epochs, going on from ``folder``'s checkpoint if there is one.
+    """Train ``trainer`` for ``epochs`` epochs, going on from ``folder``'s checkpoint if there is one.
 
     Args:
-        it: what is trained, freshly initialised.
+        trainer: what is trained, freshly initialised.
         folder: where the result goes.
         epochs: how many.
-        about: what a reader of the weights needs to build the network again; stored with them.
+        metadata: what a reader of the weights needs to build the network again; stored with them.
         after_epoch: called with each epoch's number before it counts as finished.
 
     Raises:
@@ -62,28 +62,32 @@ def fit(
     """
     from torch.utils.tensorboard import SummaryWriter  # here, since it takes long to import
 
-    history, best = _resume(it, folder)
+    history, best = _resume(trainer, folder)
     with SummaryWriter(str(folder / "tensorboard"), purge_step=len(history) + 1) as board:
         for epoch in range(len(history) + 1, epochs + 1):
             began = time.monotonic()
-            row = {"epoch": epoch, **it.train(epoch)}
+            row = {"epoch": epoch, **trainer.train(epoch)}
             if not math.isfinite(row["loss"]):
                 raise UserError(
                     f"{folder}: the loss of epoch {epoch} is not finite; lower learning_rate or check the input"
                 )
-            row |= {**it.validate(), "seconds": round(time.monotonic() - began, 2)}
+            row |= {**trainer.validate(), "seconds": round(time.monotonic() - began, 2)}
             history.append(row)
             if best is None or row.get("score", math.inf) > best["score"]:
-                best = {"epoch": epoch, "score": row.get("score", -math.inf), "network": _copy(it.network)}
+                best = {"epoch": epoch, "score": row.get("score", -math.inf), "network": _copy(trainer.network)}
             for name, value in row.items():
                 board.add_scalar(name, value, epoch)
             after_epoch(epoch)
-            _save_checkpoint(it, folder, history, best)
+            _save_checkpoint(trainer, folder, history, best)
             shown = ", ".join(f"{name} {value:.4g}" for name, value in row.items() if name not in ("epoch", "score"))
             log.info("%s: epoch %d of %d: %s", short_name(folder), epoch, epochs, shown)
-    summary = {"parameters": parameters(it.network), "threads": torch.get_num_threads(), "best_epoch": best["epoch"]}
+    summary = {
+        "parameters": parameters(trainer.network),
+        "threads": torch.get_num_threads(),
+        "best_epoch": best["epoch"],
+    }
     write_json(folder / HISTORY, {**summary, "epochs": history})
-    save_weights(folder / WEIGHTS, best["network"], about)
+    save_weights(folder / WEIGHTS, best["network"], metadata)
     (folder / CHECKPOINT).unlink(missing_ok=True)
     score = "" if math.isinf(best["score"]) else f", validation score {best['score']:.4f}"
     log.info("%s: kept epoch %d of %d%s", short_name(folder), best["epoch"], epochs, score)
@@ -94,14 +98,14 @@ def mean_of(losses: Iterable[Tensor]) -> float:
     return float(torch.stack(list(losses)).mean())
 
 
-def _resume(it: Trainable, folder: Path) -> tuple[list[dict], dict | None]:
+def _resume(trainer: Trainer, folder: Path) -> tuple[list[dict], dict | None]:
     path = folder / CHECKPOINT
     if not path.exists():
         return [], None
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        it.network.load_state_dict(state["network"])
-        it.optimizer.load_state_dict(state["optimizer"])
+        trainer.network.load_state_dict(state["network"])
+        trainer.optimizer.load_state_dict(state["optimizer"])
         history, best, threads = state["history"], state["best"], state["threads"]
     except Exception:  # torch raises many kinds for a damaged file
         raise UserError(
@@ -115,10 +119,10 @@ def _resume(it: Trainable, folder: Path) -> tuple[list[dict], dict | None]:
     return history, best
 
 
-def _save_checkpoint(it: Trainable, folder: Path, history: list[dict], best: dict) -> None:
-    state = {"network": it.network.state_dict(), "optimizer": it.optimizer.state_dict()}
-    with whole_file(folder / CHECKPOINT) as beside:
-        torch.save({**state, "history": history, "best": best, "threads": torch.get_num_threads()}, beside)
+def _save_checkpoint(trainer: Trainer, folder: Path, history: list[dict], best: dict) -> None:
+    state = {"network": trainer.network.state_dict(), "optimizer": trainer.optimizer.state_dict()}
+    with atomic_file(folder / CHECKPOINT) as temporary:
+        torch.save({**state, "history": history, "best": best, "threads": torch.get_num_threads()}, temporary)
 
 
 def _copy(network: nn.Module) -> dict[str, Tensor]:

@@ -11,9 +11,10 @@ from tagasc.utils.log import log
 WEIGHTS = "model.safetensors"
 HISTORY = "history.json"
 CHECKPOINT = "checkpoint.pt"
+TEST_BY_EPOCH = "test_by_epoch.json"
 
 
-def prepare(folder: Path, record: dict[str, Any], force: bool) -> bool:
+def check_result_folder(folder: Path, record: dict[str, Any], force: bool) -> bool:
     """Look at what lies in a result's folder.
 
     Returns:

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from tagasc.utils.errors import UserError
-from tagasc.utils.files import whole_file
+from tagasc.utils.files import atomic_file
 
 
 def parameters(network: nn.Module) -> int:
@@ -17,11 +17,11 @@ def parameters(network: nn.Module) -> int:
     return sum(value.numel() for value in network.parameters() if value.requires_grad)
 
 
-def save_weights(path: Path, state: dict[str, Tensor], about: dict[str, Any]) -> None:
-    """Write weights as safetensors, with ``about`` as metadata."""
-    plain = {name: value.detach().cpu().contiguous() for name, value in state.items()}
-    with whole_file(path) as beside:
-        save_file(plain, beside, metadata={"about": json.dumps(about)})
+def save_weights(path: Path, state: dict[str, Tensor], metadata: dict[str, Any]) -> None:
+    """Write weights as safetensors, with ``metadata`` as metadata."""
+    tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+    with atomic_file(path) as temporary:
+        save_file(tensors, temporary, metadata={"about": json.dumps(metadata)})
 
 
 def read_weights(path: Path, made_by: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -32,8 +32,8 @@ def read_weights(path: Path, made_by: str) -> tuple[dict[str, Tensor], dict[str,
     """
     try:
         with safe_open(path, framework="pt") as file:
-            about = json.loads(file.metadata()["about"])
-            return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118
+            metadata = json.loads(file.metadata()["about"])
+            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; {made_by} makes it") from None
     except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:

@@ -21,6 +21,19 @@ from tagasc.utils.log import log, start_logging
 from tagasc.utils.processes import peak
 
 Config = TypeVar("Config")
+RENAMED = {
+    "beds": "backgrounds",
+    "chosen_by": "select_from",
+    "compiled": "compile",
+    "data_on": "audio_cache",
+    "sample": "sample_format",
+    "scenes.distinct": "scenes.unique_clips",
+    "tagging.distinct": "tagging.unique_clips",
+    "truth": "event_labels",
+    "ways": "groups",
+    "windows": "code_segment",
+    "wrong": "label_noise",
+}  # options of earlier versions
 _SYSTEM = {
     errno.ENOSPC: "the disk is full; free some space and run the same command again",
     errno.EDQUOT: "the disk quota is used up; free some space and run the same command again",
@@ -37,35 +50,41 @@ _SYSTEM = {
 def run(main: Callable[..., None], positional: bool = False) -> None:
     """Run ``main`` as a command-line program.
 
-    Each parameter of ``main`` is an option (with ``positional``, those without a default are arguments); dataclass
-    parameters are groups of options, and ``--config FILE.yaml`` sets any of them. Exit status: 0 done, 1 bad input,
-    2 bad options, 3 some runs of several failed, 130 interrupted.
+    Each parameter of ``main`` is an option (with ``positional``, those without a default are arguments). If its only
+    parameter is a dataclass, each field of that is one. Further dataclasses are groups of options, and
+    ``--config FILE.yaml`` sets any of them. Exit status: 0 done, 1 bad input, 2 bad options, 3 some runs of several
+    failed, 130 interrupted.
     """
+    kinds = [parameter.annotation for parameter in inspect.signature(main).parameters.values()]
+    options = kinds[0] if len(kinds) == 1 and is_dataclass(kinds[0]) else None
     start_logging()
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        auto_cli(
-            main, args=_spelt_out(main, sys.argv[1:]), as_positional=positional, exit_on_error=False, allow_abbrev=False
+        arguments = _normalise_flags(options or main, sys.argv[1:])
+        parsed = auto_cli(
+            options or main, args=arguments, as_positional=positional, exit_on_error=False, allow_abbrev=False
         )
+        if options:
+            main(parsed)
         log.debug("at most %s", peak())
     except ArgumentError as error:
-        _stop(f"{_one_line(error)}; see --help", 2)
+        _exit(f"{_one_line(error)}; see --help", 2)
     except UserError as error:
-        _stop(str(error), error.status)
+        _exit(str(error), error.status)
     except UnicodeDecodeError as error:
-        _stop(f"{_holding(error.object)} is not UTF-8 text; save it as UTF-8", 1)
+        _exit(f"{_holding(error.object)} is not UTF-8 text; save it as UTF-8", 1)
     except KeyboardInterrupt:
-        _stop("interrupted; the same command goes on where this stopped", 130)
+        _exit("interrupted; the same command goes on where this stopped", 130)
     except OSError as error:
         if error.errno not in _SYSTEM:
             raise
-        _stop(f"{error.filename or 'writing'}: {_SYSTEM[error.errno]}", 1)
+        _exit(f"{error.filename or 'writing'}: {_SYSTEM[error.errno]}", 1)
     except BrokenProcessPool:
-        _stop("a worker process died, most likely for want of memory or disk; free some, or lower --nj", 1)
+        _exit("a worker process died, most likely for want of memory or disk; free some, or lower --nj", 1)
     except RuntimeError as error:
         if type(error).__name__ != "OutOfMemoryError":  # torch's, which not every program imports
             raise
-        _stop("the GPU's memory is full; choose a smaller batch, or free the GPU", 1)
+        _exit("the GPU's memory is full; choose a smaller batch, or free the GPU", 1)
 
 
 def from_values(cls: type[Config], values: Any, where: str) -> Config:
@@ -91,18 +110,18 @@ def _parser(cls: type) -> ArgumentParser:
     return parser
 
 
-def plain(value: Any) -> Any:
+def to_json(value: Any) -> Any:
     """Dataclasses, paths and tuples as what JSON can hold."""
     if is_dataclass(value) and not isinstance(value, type):
-        return plain(asdict(value))
+        return to_json(asdict(value))
     if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): to_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
+        return [to_json(item) for item in value]
     return str(value) if isinstance(value, Path) else value
 
 
-def _spelt_out(main: Callable[..., None], arguments: list[str]) -> list[str]:
+def _normalise_flags(main: Callable[..., None], arguments: list[str]) -> list[str]:
     """Options as jsonargparse wants them: ``--allow-partial`` becomes ``--allow_partial true``."""
     flags = {name for name, parameter in inspect.signature(main).parameters.items() if parameter.annotation is bool}
     spelt: list[str] = []
@@ -110,6 +129,8 @@ def _spelt_out(main: Callable[..., None], arguments: list[str]) -> list[str]:
         name, equals, value = argument.partition("=")
         if name.startswith("--"):
             name = name.replace("-", "_").replace("__", "--", 1)
+            if name[2:] in RENAMED:
+                raise ArgumentError(None, f"option {argument} is now --{RENAMED[name[2:]].replace('_', '-')}")
         spelt.append(name + equals + value)
         following = arguments[place + 1 : place + 2]
         if name[2:] in flags and name.startswith("--") and not equals and following not in (["true"], ["false"]):
@@ -134,6 +155,6 @@ def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
-def _stop(message: str, status: int) -> None:
+def _exit(message: str, status: int) -> None:
     log.error("error: %s", message)
     sys.exit(status)

@@ -12,10 +12,10 @@ from torch import Tensor
 from tagasc.utils.errors import UserError
 from tagasc.utils.log import log
 
-Compiled = Literal["auto", "always", "never"]
+Compile = Literal["auto", "always", "never"]
 
 
-def sent(values: Tensor, device: torch.device) -> Tensor:
+def to_device(values: Tensor, device: torch.device) -> Tensor:
     """``values`` on a device; unlike with ``Tensor.to``, the CPU does not wait for what a GPU has yet to do before."""
     if device.type != "cuda" or values.is_cuda:
         return values.to(device)
@@ -47,7 +47,7 @@ def choose_device(name: str, deterministic: bool = False) -> torch.device:
     return device
 
 
-def compiles(asked: Compiled, device: torch.device) -> bool:
+def should_compile(asked: Compile, device: torch.device) -> bool:
     """Whether torch.compile makes the networks; ``auto``: on a GPU, if it works there, which is tried."""
     if asked != "auto" or device.type != "cuda":
         return asked == "always"

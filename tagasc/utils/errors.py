@@ -14,7 +14,7 @@ class SettingError(UserError, ValueError):
     """A setting of a configuration that is out of range; also a ``ValueError``, as parsers of settings expect."""
 
 
-class SomeFailed(UserError):
+class PartialFailure(UserError):
     """Some runs of a sweep failed while others are done, so later stages have something to go on with."""
 
     status = 3

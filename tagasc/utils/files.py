@@ -19,34 +19,34 @@ from tagasc.utils.errors import UserError
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def atomic_file(path: Path) -> Iterator[Path]:
     """Yield a path to write to; on success it becomes ``path``, on failure it vanishes.
 
     The yielded name keeps the suffix of ``path``, since some writers choose their format by it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{os.getpid()}.{path.name}")
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
     try:
-        yield beside
-        os.replace(beside, path)
+        yield temporary
+        os.replace(temporary, path)
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 @contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
+def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield an empty folder to fill; on success it becomes ``path`` (replacing an old one), on failure it vanishes."""
-    beside = path.with_name(f".partial.{path.name}")  # a fixed name, so that what a killed run left is cleared here
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
+    temporary = path.with_name(f".partial.{path.name}")  # a fixed name, so that what a killed run left is cleared here
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
     try:
-        yield beside
-        put_folder(beside, path)
+        yield temporary
+        replace_folder(temporary, path)
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
-def put_folder(source: Path, target: Path) -> None:
+def replace_folder(source: Path, target: Path) -> None:
     """Rename the folder ``source`` to ``target``; an old ``target`` is removed only after it has been moved aside."""
     aside = target.with_name(f".{os.getpid()}.old.{target.name}")
     if target.exists():
@@ -57,8 +57,8 @@ def put_folder(source: Path, target: Path) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text, whole or not at all."""
-    with whole_file(path) as beside:
-        beside.write_text(text, encoding="utf-8")
+    with atomic_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -113,7 +113,7 @@ def digest(path: Path) -> str:
     whole = hashlib.sha256()
     try:
         with NpzFile(path, allow_pickle=False) as arrays:  # np.load takes other formats too
-            for name in sorted(set(arrays.files) - {"made_from"}):
+            for name in sorted(set(arrays.files) - {"provenance"}):
                 value = np.ascontiguousarray(arrays[name])
                 whole.update(f"{name} {value.dtype} {value.shape}".encode())
                 whole.update(value.tobytes())
@@ -124,8 +124,8 @@ def digest(path: Path) -> str:
 
 def write_npz(path: Path, record: dict[str, Any], **arrays: np.ndarray) -> None:
     """Write arrays, with the record of what they were made from, whole or not at all."""
-    with whole_file(path) as beside:
-        np.savez(beside, made_from=np.array(json.dumps(record)), **arrays)
+    with atomic_file(path) as temporary:
+        np.savez(temporary, provenance=np.array(json.dumps(record)), **arrays)
 
 
 def read_npz(path: Path, names: tuple[str, ...], made_by: str) -> dict[str, np.ndarray]:
@@ -149,7 +149,7 @@ def read_record(path: Path) -> dict[str, Any] | None:
     """What an ``.npz`` was made from; None if it is absent or does not say."""
     try:
         with NpzFile(path, allow_pickle=False) as file:
-            record = json.loads(str(file["made_from"]))
+            record = json.loads(str(file["provenance"]))
     except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error):
         return None
     return record if isinstance(record, dict) else None

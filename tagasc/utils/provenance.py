@@ -16,14 +16,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from tagasc.utils.cli import plain
+from tagasc.utils.cli import to_json
 from tagasc.utils.files import digest, write_json
+from tagasc.utils.log import log
 
-NAME = "made_from.json"
+NAME = "provenance.json"
 _PACKAGES = ("torch", "torchaudio", "torchvision", "lhotse", "scikit-learn", "numpy", "soundfile")
 
 
-def made_from(step: str, config: dict[str, Any], inputs: dict[str, Path | str]) -> dict[str, Any]:
+def record(step: str, config: dict[str, Any], inputs: dict[str, Path | str]) -> dict[str, Any]:
     """Describe a result about to be made.
 
     Args:
@@ -34,7 +35,7 @@ def made_from(step: str, config: dict[str, Any], inputs: dict[str, Path | str]) 
     hashes = {name: digest(item) if isinstance(item, Path) else item for name, item in sorted(inputs.items())}
     return {
         "step": step,
-        "config": plain(config),
+        "config": to_json(config),
         "inputs": hashes,
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -42,6 +43,22 @@ def made_from(step: str, config: dict[str, Any], inputs: dict[str, Path | str]) 
         "versions": _versions(),
         "machine": {"system": platform.platform(), "processors": os.cpu_count()},
     }
+
+
+def is_current(title: str, old: dict[str, Any] | None, new: dict[str, Any], force: bool = False) -> bool:
+    """Tell, and log, whether a result is up to date, so that it need not be made again.
+
+    Args:
+        title: the result's name in the log.
+        old: the record that the result was made with; None if there is no result.
+        new: the record that it would be made with now.
+        force: make it again in any case.
+    """
+    if old is None or force:
+        return False
+    why = difference(old, new)
+    log.info("%s: %s", title, "up to date" if why is None else f"outdated ({why}), made again")
+    return why is None
 
 
 def difference(old: dict[str, Any], new: dict[str, Any]) -> str | None:

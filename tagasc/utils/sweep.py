@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from tagasc.utils.errors import SomeFailed, UserError
+from tagasc.utils.errors import PartialFailure, UserError
 from tagasc.utils.log import log
 
 
@@ -48,7 +48,7 @@ def sweep(names: Sequence[str], work: Callable[[int], bool], logs: Path) -> None
             except Exception as error:  # whatever it is, the other runs can go on
                 if len(names) == 1 and not isinstance(error, UserError):
                     raise
-                log.warning("%s failed: %s", name, _said(error))
+                log.warning("%s failed: %s", name, _message(error))
                 if not isinstance(error, UserError):
                     traceback.print_exc(file=own_log)
                 # Without what leads to the run's frames, which would keep its network and its data in memory.
@@ -107,11 +107,11 @@ def _summary(failures: list[tuple[str, Path, Exception]], runs: int) -> UserErro
         return failures[0][2]
     if len(failures) == 1:
         (name, path, error), *_ = failures
-        return SomeFailed(f"1 of {runs} runs failed: {name}: {_said(error)}; its log: {path}")
-    kind = UserError if len(failures) == runs else SomeFailed
+        return PartialFailure(f"1 of {runs} runs failed: {name}: {_message(error)}; its log: {path}")
+    kind = UserError if len(failures) == runs else PartialFailure
     named = ", ".join(f"{name} ({path})" for name, path, _ in failures)
     return kind(f"{len(failures)} of {runs} runs failed, see their logs: {named}")
 
 
-def _said(error: Exception) -> str:
+def _message(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__

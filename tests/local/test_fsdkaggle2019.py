@@ -5,7 +5,7 @@ import pytest
 import soundfile
 from lhotse import load_manifest
 
-from tests.conftest import run, succeed
+from tests.helpers import run, succeed
 
 CLASSES = sorted(f"Class_{n:02d}" for n in range(80))
 COUNTS = {"train_curated": (4970, 5752), "train_noisy": (19815, 24000), "test": (4481, 6250)}

@@ -6,18 +6,18 @@ from hypothesis import strategies as st
 from lhotse import load_manifest
 
 from local import manifests
-from local.manifests import Entry, listed_file, split_by_location, write
+from local.manifests import ClipEntry, listed_file, split_by_location, write
 from local.tau2019 import city_of
 from tagasc.utils import provenance
 from tagasc.utils.errors import UserError
-from tests.conftest import succeed
+from tests.helpers import succeed
 
 
 @settings(deadline=None)
 @given(st.integers(0, 1000), st.lists(st.integers(1, 9), min_size=2, max_size=12))
 def test_no_location_is_split_and_order_does_not_matter(seed, sizes):
     entries = [
-        Entry(f"{scene}-{place}-{n}", None, (scene,), {"location": f"city{place % 3}-{scene}{place}"})
+        ClipEntry(f"{scene}-{place}-{n}", None, (scene,), {"location": f"city{place % 3}-{scene}{place}"})
         for scene in ("bus", "tram")
         for place, size in enumerate(sizes)
         for n in range(size)
@@ -38,11 +38,11 @@ def entries(tmp_path):
     for number in (3, 1, 4, 0, 5, 2, 6):
         path = tmp_path / f"{number}.wav"
         soundfile.write(path, np.zeros((80 + number, 2)), 8000)
-        made.append(Entry(path.stem, path, ("bus",), {"location": "a"}))
+        made.append(ClipEntry(path.stem, path, ("bus",), {"location": "a"}))
     return made
 
 
-RECORD = provenance.made_from("test", {}, {})
+RECORD = provenance.record("test", {}, {})
 
 
 @pytest.mark.parametrize("jobs", [1, 2])

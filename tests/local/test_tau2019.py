@@ -11,7 +11,7 @@ from lhotse import load_manifest
 
 from local.published import TAU2019
 from local.tau2019 import city_of
-from tests.conftest import run, succeed
+from tests.helpers import run, succeed
 
 CITIES = ("barcelona", "helsinki", "lisbon", "london", "lyon", "paris", "prague", "stockholm", "vienna")
 

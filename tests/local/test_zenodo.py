@@ -19,7 +19,7 @@ from urllib.request import urlopen
 import pytest
 
 from local import zenodo
-from tests.conftest import ROOT, run
+from tests.helpers import ROOT, run
 
 
 class Zenodo:

@@ -12,7 +12,7 @@ from tagasc.tagger.config import TaggerTraining
 from tagasc.tagger.features import MelConfig
 from tagasc.tagger.network import TaggerConfig
 from tagasc.utils.files import read_json
-from tests.conftest import run, succeed
+from tests.helpers import run, succeed
 
 TINY = ["--trunk.stem_filters", 8, "--trunk.block_filters", "[8, 8]", "--scene.crop_seconds", 0.5]
 WORK = ["--work.seconds", 1, "--work.sampling_rate", 4000, "--work.train", 60, "--work.validation", 20]
@@ -46,7 +46,7 @@ def test_every_part_is_measured_in_one_run(everything):
     for speed in found["speeds"]:
         assert speed["calls"] == 2
         assert speed["what"] in said
-    assert found["made_from"]["versions"]["torch"]
+    assert found["provenance"]["versions"]["torch"]
 
 
 def test_ratios_are_to_the_parts_first_speed(everything):
@@ -87,7 +87,7 @@ def test_the_scene_network_alone_gets_its_own_threads(monkeypatch):
         threads.append(torch.get_num_threads())
         yield Speed("fake", 1.0, 2)
 
-    monkeypatch.setattr("tagasc.benchmark.scene.speeds", measured)
+    monkeypatch.setattr("tagasc.benchmark.scene.measure_scene", measured)
     before = torch.get_num_threads()
     succeed("steps/benchmark.py", "scene", "--scene-threads", before - 1)
     assert [*threads, torch.get_num_threads()] == [before - 1, before]
@@ -102,4 +102,4 @@ def test_what_cannot_be_measured_is_one_clear_line():
     outcome = run("steps/benchmark.py", "all", "--systems", "att_h3")
     assert "there is no system 'att_h3'" in outcome.error
     assert "clips/s" not in outcome.error  # told before minutes are spent on measuring
-    assert "needs a GPU" in run("steps/benchmark.py", "scene", "--data-on", "gpu", "--device", "cpu").error
+    assert "needs a GPU" in run("steps/benchmark.py", "scene", "--audio-cache", "gpu", "--device", "cpu").error

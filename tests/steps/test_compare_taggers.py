@@ -3,7 +3,7 @@ import pytest
 
 from tagasc.tagger.lwlrap import lwlrap
 from tagasc.utils.files import write_npz
-from tests.conftest import run, succeed
+from tests.helpers import run, succeed
 
 CLASSES = ["bell", "dog", "rain", "tram"]
 
@@ -28,7 +28,7 @@ def test_ways_are_pooled_over_test_sets_and_compared_to_the_first(tmp_path):
             scored(tmp_path, f"both_{name}", "stage1", clips, 0.06, 10 * seed + test)
             scored(tmp_path, f"both_{name}", "stage2", clips, 0.4, 10 * seed + test)
     ways = "plain: plain_/stage1; same: plain_/stage1; better: both_/stage2"
-    said = succeed("steps/compare_taggers.py", "--taggers", tmp_path, "--ways", ways, "--out", tmp_path / "x.md")
+    said = succeed("steps/compare_taggers.py", "--taggers", tmp_path, "--groups", ways, "--out", tmp_path / "x.md")
     rows = [line.split("|")[1:-1] for line in (tmp_path / "x.md").read_text().splitlines()[2:]]
     plain, same, better = ([cell.strip() for cell in row] for row in rows)
     assert plain[1:4] == [
@@ -45,14 +45,14 @@ def test_ways_are_pooled_over_test_sets_and_compared_to_the_first(tmp_path):
 def test_ways_scored_on_other_clips_are_refused(tmp_path):
     scored(tmp_path, "a_seed1", "stage1", range(4), 0.1, 1)
     scored(tmp_path, "b_seed1", "stage1", range(5), 0.1, 1)
-    ways = ("--taggers", tmp_path, "--ways", "a: a/stage1; b: b/stage1")
+    ways = ("--taggers", tmp_path, "--groups", "a: a/stage1; b: b/stage1")
     assert "b was not scored on the same clips as a" in run("steps/compare_taggers.py", *ways).error
     for wrong in ("a", "a: a", "a: b/stage2"):
-        assert run("steps/compare_taggers.py", "--taggers", tmp_path, "--ways", wrong).error
+        assert run("steps/compare_taggers.py", "--taggers", tmp_path, "--groups", wrong).error
 
 
 @pytest.mark.parametrize("pattern", ["(", "^x"])
 def test_a_pattern_that_does_not_fit_is_one_clear_line(tmp_path, pattern):
     scored(tmp_path, "a_seed1", "stage1", range(4), 0.1, 1)
-    outcome = run("steps/compare_taggers.py", "--taggers", tmp_path, "--ways", "a: a/stage1", "--recording", pattern)
+    outcome = run("steps/compare_taggers.py", "--taggers", tmp_path, "--groups", "a: a/stage1", "--recording", pattern)
     assert "--recording" in outcome.error

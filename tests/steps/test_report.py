@@ -10,10 +10,10 @@ from tagasc.backend.codes import Codes
 from tagasc.report import figures
 from tagasc.report.results import gather
 from tagasc.scene.controls import CONTROLS
-from tagasc.utils.cli import plain
+from tagasc.utils.cli import to_json
 from tagasc.utils.files import digest, write_npz
-from tests.conftest import ROOT, run, succeed
 from tests.experiments import RECORD, Fake
+from tests.helpers import ROOT, run, succeed
 
 PICTURES = ("accuracies", "heads_layers", "confusions", "curves", "scene_tags", "attention", "codes")
 BEST = "att_h4_l2"  # on validation
@@ -31,7 +31,7 @@ def small(tmp_path_factory):
     fake.add("shared_h4_l3", 1, 0.7, 0.7)
     for control in CONTROLS:
         fake.add(f"shared_h4_l3@{control}", 1, 0.95, 0.99)
-    fake.add("tags_alone", 0, 0.5)
+    fake.add("tags_only", 0, 0.5)
     return fake
 
 
@@ -85,7 +85,7 @@ def test_controls_are_labelled_and_stand_in_no_family(reported):
             assert "true label" in line
     family = page[page.index("### Differences") : page.index("## Controls")]
     assert "@" not in family
-    assert "tags_alone" not in family
+    assert "tags_only" not in family
     assert "compared to the baseline here (3), whatever\ntheir table" in family
     assert re.search(
         r"shared_h4_l3 minus shared_h4_l3@shuffled: .* points .*(is shown|is not shown), by these trainings", page
@@ -219,7 +219,7 @@ def _spoil_history(fake):
 
 
 def _spoil_paper(fake):
-    (fake.experiment / "scene/codecat/seed1/paper.json").write_text('{"epochs": []}')
+    (fake.experiment / "scene/codecat/seed1/test_by_epoch.json").write_text('{"epochs": []}')
 
 
 @pytest.mark.parametrize(
@@ -229,7 +229,7 @@ def _spoil_paper(fake):
         (_spoil_predictions, "predictions.csv is no whole table of predictions; run stage 7 (svm) again"),
         (_spoil_columns, "predictions.csv is no whole table of predictions; run stage 7 (svm) again"),
         (_spoil_history, "history.json does not hold a training's curves; run stage 5 (scenes) again"),
-        (_spoil_paper, "paper.json lacks its epochs; delete it and run stage 5 (scenes) again"),
+        (_spoil_paper, "test_by_epoch.json lacks its epochs; delete it and run stage 5 (scenes) again"),
     ],
 )
 def test_damaged_results_are_one_clear_line(copy, spoil, message):
@@ -242,7 +242,7 @@ def test_damaged_results_are_one_clear_line(copy, spoil, message):
 
 def test_what_is_outdated_or_unfinished_is_named(copy):
     def depend(folder, **inputs):
-        path = copy.experiment / folder / "baseline/seed1/made_from.json"
+        path = copy.experiment / folder / "baseline/seed1/provenance.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | {"inputs": inputs}))
 
     for split in ("train", "test"):  # packed audio
@@ -267,9 +267,9 @@ def test_what_is_outdated_or_unfinished_is_named(copy):
 
 def test_a_system_that_was_edited_after_its_training_is_named(copy, tmp_path):
     for kind, name in (("scene", "codecat"), ("final/scene", "baseline"), ("scene", "shared_h4_l3@shuffled")):
-        path = copy.experiment / kind / name / "seed1/made_from.json"
+        path = copy.experiment / kind / name / "seed1/provenance.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        config = {"system": plain(copy.records[name.partition("@")[0]])}
+        config = {"system": to_json(copy.records[name.partition("@")[0]])}
         path.write_text(json.dumps(RECORD | {"config": config}), encoding="utf-8")
     succeed("steps/report.py", *copy.options())
     assert "Outdated" not in copy.report()
@@ -299,7 +299,7 @@ MIXED = "Not all results were made with the same settings"
 
 
 def _configure(fake, kind, run, **config):
-    path = fake.experiment / kind / run / "made_from.json"
+    path = fake.experiment / kind / run / "provenance.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"config": config}))
 
 
@@ -316,7 +316,9 @@ def test_runs_of_other_settings_are_named_on_top_and_below(copy):
         _configure(copy, "svm", place, svm={"costs": [1, 10]})
     # What a final fit takes from validation is no other setting.
     (copy.experiment / "final/scene/baseline/seed1").mkdir(parents=True)
-    shutil.copy(copy.experiment / "scene/baseline/seed1/made_from.json", copy.experiment / "final/scene/baseline/seed1")
+    shutil.copy(
+        copy.experiment / "scene/baseline/seed1/provenance.json", copy.experiment / "final/scene/baseline/seed1"
+    )
     _configure(
         copy, "final/scene", "baseline/seed1", training=training, seed=1, epochs=9, trained_on="train+validation"
     )
@@ -343,14 +345,14 @@ def test_codes_of_other_windows_are_named(copy):
     path.write_text("[]")
     for name, windows in (("baseline", "whole"), (BEST, "released")):
         path = copy.experiment / f"codes/{name}/seed1/test.npz"
-        Codes.read(path).write(path, RECORD | {"config": {"windows": windows}})
+        Codes.read(path).write(path, RECORD | {"config": {"code_segment": windows}})
     succeed("steps/report.py", *copy.options())
-    assert f"test codes of {BEST}, seed 1: windows is released, of others whole" in copy.report()
+    assert f"test codes of {BEST}, seed 1: code_segment is released, of others whole" in copy.report()
 
 
-def test_tags_alone_are_no_report(tmp_path):
+def test_tags_only_are_no_report(tmp_path):
     fake = Fake(tmp_path)
-    fake.add("tags_alone", 0)
+    fake.add("tags_only", 0)
     assert "run stages 5 to 7" in run("steps/report.py", *fake.options()).error
 
 
@@ -360,7 +362,7 @@ def test_runs_scored_on_other_clips_are_left_out(copy):
     names = {result.name: result.seeds for result in gather(copy.experiment, ["baseline", "codecat"])}
     assert names["baseline"] == [1]
     assert list(names)[:2] == ["baseline", "codecat"]
-    assert list(names)[-5:] == [*(f"shared_h4_l3@{control}" for control in CONTROLS), "tags_alone"]
+    assert list(names)[-5:] == [*(f"shared_h4_l3@{control}" for control in CONTROLS), "tags_only"]
 
 
 def _row(page, heading, name):

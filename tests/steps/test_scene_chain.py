@@ -17,11 +17,10 @@ from tagasc.scene.controls import CONTROLS
 from tagasc.scene.corpus import SceneCorpus
 from tagasc.scene.inference import codes_and_logits
 from tagasc.scene.systems import System, read_systems, select
-from tagasc.scene.training import SceneTask, load_network
+from tagasc.scene.training import SceneTrainer, load_scene_network
 from tagasc.scene.trunk import TrunkConfig
 from tagasc.utils.files import read_record
-from tests.conftest import ROOT, SECONDS, run, scene_options, succeed
-from tests.tagasc.scene.test_step import made_up, packed_noise
+from tests.helpers import ROOT, SECONDS, made_up, packed_noise, run, scene_options, succeed
 
 FILE = ROOT / "egs/systems.yaml"
 EVERY = list(select(read_systems(FILE), ["all"], FILE))
@@ -54,24 +53,24 @@ def chain(audio, tags, tmp_path_factory):
 
 
 def scores(out, name, seed=1):
-    return json.loads((out / f"svm/{name}/seed{seed}/scores.json").read_text())["machines"]
+    return json.loads((out / f"svm/{name}/seed{seed}/scores.json").read_text())["classifiers"]
 
 
 def test_all_systems_and_controls_are_scored(chain):
     found = {path.name for path in (chain / "svm").iterdir()}
     bases = {name.partition("@")[0] for name in found if "@" in name}
     assert len(bases) == 1  # the best tag system on validation
-    assert found == {*EVERY, *(f"{base}@{control}" for base in bases for control in CONTROLS), "tags_alone"}
+    assert found == {*EVERY, *(f"{base}@{control}" for base in bases for control in CONTROLS), "tags_only"}
     for name in found:
-        machines = scores(chain, name) if name != "tags_alone" else scores(chain, name, 0)
-        assert set(machines) == {"svm", "svm_standardised"} | ({"softmax"} if name != "tags_alone" else set())
-        for machine in machines.values():
-            assert {test: of["clips"] for test, of in machine["scores"].items()} == {"test": 30, "test+unused": 40}
+        classifiers = scores(chain, name) if name != "tags_only" else scores(chain, name, 0)
+        assert set(classifiers) == {"svm", "svm_standardised"} | ({"softmax"} if name != "tags_only" else set())
+        for classifier in classifiers.values():
+            assert {test: of["clips"] for test, of in classifier["scores"].items()} == {"test": 30, "test+unused": 40}
 
 
 def test_the_papers_protocol_has_every_epoch_of_every_system(chain):
     for name in EVERY:
-        paper = json.loads((chain / f"scene/{name}/seed1/paper.json").read_text())
+        paper = json.loads((chain / f"scene/{name}/seed1/test_by_epoch.json").read_text())
         assert paper["trained_on"] == "train"
         assert [row["epoch"] for row in paper["epochs"]] == [1, 1, 2, 2]
         assert not (chain / f"scene/{name}/seed1/epochs").exists()
@@ -85,7 +84,7 @@ def test_the_papers_protocol_agrees_with_ours_where_they_choose_the_same(chain):
         ours = scores(chain, name)["svm"]
         if ours["chosen"]["C"] != 1:
             continue
-        rows = json.loads((chain / f"scene/{name}/seed1/paper.json").read_text())["epochs"]
+        rows = json.loads((chain / f"scene/{name}/seed1/test_by_epoch.json").read_text())["epochs"]
         row = next(r for r in rows if (r["epoch"], r["kernel"]) == (kept, ours["chosen"]["kernel"]))
         assert row["test"] == pytest.approx(ours["scores"]["test"]["accuracy"])
         assert row["test+unused"] == pytest.approx(ours["scores"]["test+unused"]["accuracy"])
@@ -94,25 +93,25 @@ def test_the_papers_protocol_agrees_with_ours_where_they_choose_the_same(chain):
 
 
 def test_a_saved_machine_gives_the_written_predictions(chain):
-    for machine in ("svm", "svm_standardised"):
-        path = chain / f"svm/codecat/seed1/{machine}.skops"
+    for classifier in ("svm", "svm_standardised"):
+        path = chain / f"svm/codecat/seed1/{classifier}.skops"
         loaded = skops.io.load(path, trusted=skops.io.get_untrusted_types(file=path))
         test = Codes.read(chain / "codes/codecat/seed1/test.npz")
-        right = (loaded.predict(test.codes) == test.scenes).mean()
-        assert right == pytest.approx(scores(chain, "codecat")[machine]["scores"]["test"]["accuracy"])
+        correct = (loaded.predict(test.codes) == test.scenes).mean()
+        assert correct == pytest.approx(scores(chain, "codecat")[classifier]["scores"]["test"]["accuracy"])
 
 
 def test_the_networks_own_answers_are_of_all_its_scenes(chain, audio, tags, tmp_path):
     """Also where no training code is of some scene, as on small corpora when the last batch is left out."""
-    network, about = load_network(chain / "scene/baseline/seed1/model.safetensors")
-    clips = SceneCorpus(audio, "tau2019", tags, torch.device("cpu")).clips(["test"], None, about["scenes"])
+    network, metadata = load_scene_network(chain / "scene/baseline/seed1/model.safetensors")
+    clips = SceneCorpus(audio, "tau2019", tags, torch.device("cpu")).clips(["test"], None, metadata["scenes"])
     _, logits = codes_and_logits(network, clips)
-    wanted = [about["scenes"][place] for place in logits.argmax(axis=1)]
+    wanted = [metadata["scenes"][place] for place in logits.argmax(axis=1)]
     folder = tmp_path / "codes/baseline/seed1"
     shutil.copytree(chain / "codes/baseline/seed1", folder)
-    assert Codes.read(folder / "test.npz").answers.tolist() == wanted
+    assert Codes.read(folder / "test.npz").softmax_predictions.tolist() == wanted
     train, record = Codes.read(folder / "train.npz"), read_record(folder / "train.npz")
-    kept = train.scenes != about["scenes"][0]
+    kept = train.scenes != metadata["scenes"][0]
     Codes(*(values[kept] for values in vars(train).values())).write(folder / "train.npz", record)
     succeed(*svm(tmp_path, "--systems", "baseline"))
     found = scores(tmp_path, "baseline")["softmax"]["scores"]["test"]["accuracy"]
@@ -120,8 +119,8 @@ def test_the_networks_own_answers_are_of_all_its_scenes(chain, audio, tags, tmp_
     assert found == np.mean(np.array(wanted) == clips.labels)
 
 
-def test_tags_alone_are_the_tag_vectors(chain, tags):
-    found = Codes.read(chain / "codes/tags_alone/seed0/test.npz")
+def test_tags_only_are_the_tag_vectors(chain, tags):
+    found = Codes.read(chain / "codes/tags_only/seed0/test.npz")
     with np.load(tags / "tau2019_test.npz") as file:
         assert found.ids.tolist() == file["ids"].tolist()
         assert (found.codes == file["values"]).all()
@@ -145,7 +144,7 @@ def test_a_control_sees_the_altered_tags_in_training_and_in_codes(audio, tags, t
 
 
 def test_codes_of_a_cut_and_resumed_run_are_the_same(chain, audio, tags, tmp_path, monkeypatch):
-    method = SceneTask.train
+    method = SceneTrainer.train
 
     def until(self, epoch):
         if epoch > 1:
@@ -153,16 +152,18 @@ def test_codes_of_a_cut_and_resumed_run_are_the_same(chain, audio, tags, tmp_pat
         return method(self, epoch)
 
     options = ("--systems", "shared_h4_l3", "--protocol", "both")
-    monkeypatch.setattr(SceneTask, "train", until)
+    monkeypatch.setattr(SceneTrainer, "train", until)
     assert run(*train(audio, tags, tmp_path, *options)).status == 130
     assert len(list((tmp_path / "scene/shared_h4_l3/seed1/epochs").iterdir())) >= 1
-    monkeypatch.setattr(SceneTask, "train", method)
+    monkeypatch.setattr(SceneTrainer, "train", method)
     assert "going on after epoch 1" in succeed(*train(audio, tags, tmp_path, *options))
     succeed(*codes(audio, tags, tmp_path, "--systems", "shared_h4_l3"))
     for split in ("train", "test", "unused"):
         whole, cut = (Codes.read(out / f"codes/shared_h4_l3/seed1/{split}.npz") for out in (chain, tmp_path))
         assert (whole.codes == cut.codes).all()
-    papers = [json.loads((out / "scene/shared_h4_l3/seed1/paper.json").read_text()) for out in (chain, tmp_path)]
+    papers = [
+        json.loads((out / "scene/shared_h4_l3/seed1/test_by_epoch.json").read_text()) for out in (chain, tmp_path)
+    ]
     assert papers[0]["epochs"] == papers[1]["epochs"]
 
 
@@ -176,7 +177,7 @@ def test_a_sweep_goes_on_past_a_failure(audio, tags, tmp_path):
     assert str(out / "log/scene/bad.seed1.log") in trained.error
     for step in (codes(audio, tags, out, *which), svm(out, *which)):
         assert run(*step).status == 3
-    assert sorted(path.name for path in (out / "svm").iterdir()) == ["one", "tags_alone", "two"]
+    assert sorted(path.name for path in (out / "svm").iterdir()) == ["one", "tags_only", "two"]
     assert "already trained" in run(*train(audio, tags, out, *which)).said
 
 
@@ -184,7 +185,7 @@ def test_a_failure_costs_no_other_run_its_figure_by_the_papers_protocol(audio, t
     (tmp_path / "systems.yaml").write_text("mine:\n  bad: {heads: 5}\n  last: {}\n")
     which = ("--systems", "all", "--systems-file", tmp_path / "systems.yaml", "--protocol", "both")
     assert run(*train(audio, tags, tmp_path, *which)).status == 3
-    assert (tmp_path / "scene/last/seed1/paper.json").exists()
+    assert (tmp_path / "scene/last/seed1/test_by_epoch.json").exists()
 
 
 def test_a_training_without_the_papers_protocol_has_no_figure_by_it_later(audio, tags, tmp_path):
@@ -192,14 +193,14 @@ def test_a_training_without_the_papers_protocol_has_no_figure_by_it_later(audio,
     said = succeed(*train(audio, tags, tmp_path, "--systems", "baseline", "--protocol", "both"))
     assert "baseline/seed1: no figure by the paper's protocol (2 of 2 epochs were trained without it)" in said
     succeed(*train(audio, tags, tmp_path, "--systems", "baseline", "--protocol", "both", "--force"))
-    assert (tmp_path / "scene/baseline/seed1/paper.json").exists()
+    assert (tmp_path / "scene/baseline/seed1/test_by_epoch.json").exists()
 
 
 def test_the_papers_own_training_takes_the_validation_clips_too(chain, audio, tags, tmp_path):
     out = tmp_path / "paper"
-    options = ("--systems", "codecat", "--protocol", "paper", "--chosen-by", chain)
+    options = ("--systems", "codecat", "--protocol", "paper", "--select-from", chain)
     succeed(*train(audio, tags, out, *options))
-    paper = json.loads((out / "scene/codecat/seed1/paper.json").read_text())
+    paper = json.loads((out / "scene/codecat/seed1/test_by_epoch.json").read_text())
     assert paper["trained_on"] == "train+validation"
     history = json.loads((out / "scene/codecat/seed1/history.json").read_text())
     assert history["best_epoch"] == 2
@@ -208,25 +209,25 @@ def test_the_papers_own_training_takes_the_validation_clips_too(chain, audio, ta
 
 def test_the_final_fit_takes_epochs_and_machine_as_they_were_chosen(chain, audio, tags, tmp_path):
     out = tmp_path / "final"
-    which = ("--systems", "codecat", "--chosen-by", chain)
+    which = ("--systems", "codecat", "--select-from", chain)
     succeed(*train(audio, tags, out, *which, "--protocol", "final"))
     succeed(*codes(audio, tags, out, *which))
     succeed(*svm(out, *which))
     kept = json.loads((chain / "scene/codecat/seed1/history.json").read_text())["best_epoch"]
     assert len(json.loads((out / "scene/codecat/seed1/history.json").read_text())["epochs"]) == kept
-    for machine in ("svm", "svm_standardised"):
-        final, ours = scores(out, "codecat")[machine], scores(chain, "codecat")[machine]
+    for classifier in ("svm", "svm_standardised"):
+        final, ours = scores(out, "codecat")[classifier], scores(chain, "codecat")[classifier]
         assert final["chosen"] == ours["chosen"]
-        path = out / f"svm/codecat/seed1/{machine}.skops"
+        path = out / f"svm/codecat/seed1/{classifier}.skops"
         loaded = skops.io.load(path, trusted=skops.io.get_untrusted_types(file=path))
         together = [Codes.read(out / f"codes/codecat/seed1/{split}.npz") for split in ("train", "validation")]
-        fitted_on = (loaded if machine == "svm" else loaded[-1]).shape_fit_[0]
+        fitted_on = (loaded if classifier == "svm" else loaded[-1]).shape_fit_[0]
         assert fitted_on == sum(len(one.ids) for one in together)
 
 
 def test_the_released_way_to_take_codes(chain, audio, tags, tmp_path):
     shutil.copytree(chain / "scene/codecat", tmp_path / "scene/codecat")
-    succeed(*codes(audio, tags, tmp_path, "--systems", "codecat", "--windows", "released"))
+    succeed(*codes(audio, tags, tmp_path, "--systems", "codecat", "--code-segment", "released"))
     whole, released = (
         {split: Codes.read(out / f"codes/codecat/seed1/{split}.npz") for split in ("train", "test")}
         for out in (chain, tmp_path)
@@ -241,22 +242,22 @@ def test_the_released_way_to_take_codes(chain, audio, tags, tmp_path):
 
 def test_the_papers_protocol_may_take_codes_the_released_way_too(audio, tags, tmp_path):
     """An SVM on stage 6's codes of the only epoch gives the same figure."""
-    options = ("--systems", "codecat", "--windows", "released")
+    options = ("--systems", "codecat", "--code-segment", "released")
     succeed(*train(audio, tags, tmp_path, *options, "--protocol", "both", "--training.epochs", 1))
     succeed(*codes(audio, tags, tmp_path, *options))
     of = {split: Codes.read(tmp_path / f"codes/codecat/seed1/{split}.npz") for split in ("train", "test")}
-    paper = json.loads((tmp_path / "scene/codecat/seed1/paper.json").read_text())
-    assert paper["windows"] == "released"
+    paper = json.loads((tmp_path / "scene/codecat/seed1/test_by_epoch.json").read_text())
+    assert paper["code_segment"] == "released"
     for row in paper["epochs"]:
-        machine = SVC(kernel=row["kernel"], C=1.0, gamma="scale").fit(of["train"].codes, of["train"].scenes)
-        assert row["test"] == pytest.approx((machine.predict(of["test"].codes) == of["test"].scenes).mean())
+        classifier = SVC(kernel=row["kernel"], C=1.0, gamma="scale").fit(of["train"].codes, of["train"].scenes)
+        assert row["test"] == pytest.approx((classifier.predict(of["test"].codes) == of["test"].scenes).mean())
 
 
 def test_codes_of_shuffled_windows_keep_their_scenes(tmp_path):
     """The code of codecat ends with the tags, which tell whose it is."""
     clips = made_up([AudioStore(packed_noise(tmp_path / "p"), torch.device("cpu"))])
     settings = SceneTraining(batch=6, crop_seconds=9.7)
-    task = SceneTask(settings, TrunkConfig(8, (8,), code_size=4), System("code"), clips, None, 1)
+    task = SceneTrainer(settings, TrunkConfig(8, (8,), code_size=4), System("code"), clips, None, 1)
     found = _labelled(task, clips, True, "released", False)
     owners = [(clips.tags.numpy() == code[4:]).all(1).nonzero()[0].item() for code in found.codes]
     assert sorted(owners) == list(range(12))
@@ -318,5 +319,5 @@ def test_clips_of_a_split_that_is_no_more_are_neither_trained_on_nor_scored(mani
     assert {folder.name for folder in packed.iterdir()} == left | {"tau2019_events_unused"}
     assert (given / "tau2019_unused.npz").exists()
     assert str(out / "codes/codecat/seed1/unused.npz: removed") in "".join(map(str, (succeed(*s) for s in steps)))
-    for name, seed in (("codecat", 1), ("tags_alone", 0)):
+    for name, seed in (("codecat", 1), ("tags_only", 0)):
         assert set(scores(out, name, seed)["svm"]["scores"]) == {"test"}

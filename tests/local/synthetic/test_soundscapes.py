@@ -14,7 +14,7 @@ from local.synthetic.composition import CITIES, SCENES, UNSEEN_CITY, Sources
 from local.synthetic.sounds import POOLS, SYNTHESISERS, RecordedBeds, RecordedEvents, SynthesisedEvents
 from local.synthetic.soundscapes import SceneSize, _link, _plan
 from local.tau2019 import PUBLISHED
-from tests.conftest import RATE, run, succeed
+from tests.helpers import RATE, run, succeed
 
 
 def table(path, delimiter="\t"):
@@ -73,7 +73,7 @@ def test_the_same_seed_gives_the_same_files_whatever_the_processes(tmp_path):
     wavs = {name for name in one if name.endswith(".wav")}
     assert len(wavs) == 30 + 51
     assert not [name for name in wavs & other.keys() if one[name] == other[name]]
-    assert "already made" in succeed("local/synthetic/soundscapes.py", "--out", tmp_path / "a", *options)
+    assert "up to date" in succeed("local/synthetic/soundscapes.py", "--out", tmp_path / "a", *options)
     outcome = run("local/synthetic/soundscapes.py", "--out", tmp_path / "a", *options, "--scenes.train", 3)
     assert "was made with other options; --force makes it anew" in outcome.error
 
@@ -83,14 +83,14 @@ SMALL = ["--scenes.seconds", 0.1, "--scenes.sampling_rate", 8000, "--scenes.trai
 
 
 def test_options_that_came_later_had_their_defaults(tmp_path):
-    """A corpus made before the options ``distinct`` and ``group`` is that of their defaults, and of no other value."""
+    """A corpus made before the options ``unique_clips`` and ``group`` is that of their defaults, and of no other value."""
     succeed("local/synthetic/soundscapes.py", "--out", tmp_path, *SMALL)
     for record in tmp_path.glob("*/soundscapes.json"):
         options = json.loads(record.read_text())
-        del options["scenes"]["distinct"], options["tagging"]["distinct"], options["group"]
+        del options["scenes"]["unique_clips"], options["tagging"]["unique_clips"], options["group"]
         record.write_text(json.dumps(options))
-    assert succeed("local/synthetic/soundscapes.py", "--out", tmp_path, *SMALL).count("already made") == 2
-    outcome = run("local/synthetic/soundscapes.py", "--out", tmp_path, *SMALL, "--scenes.distinct", 1)
+    assert succeed("local/synthetic/soundscapes.py", "--out", tmp_path, *SMALL).count("up to date") == 2
+    outcome = run("local/synthetic/soundscapes.py", "--out", tmp_path, *SMALL, "--scenes.unique_clips", 1)
     assert "was made with other options" in outcome.error
 
 
@@ -106,7 +106,7 @@ def test_what_it_did_not_make_is_left_alone(tmp_path, force):
 
 def test_force_makes_its_own_anew(tmp_path):
     succeed("local/synthetic/soundscapes.py", "--out", tmp_path, *SMALL)
-    assert "already made" not in succeed(
+    assert "up to date" not in succeed(
         "local/synthetic/soundscapes.py", "--out", tmp_path, *SMALL, "--seed", 1, "--force"
     )
 
@@ -115,8 +115,8 @@ def test_a_large_corpus_of_few_sounds(tmp_path):
     """Clips past the distinct ones are links to one of the same scene and part, with its events or labels."""
     out = tmp_path / "out"
     succeed("local/synthetic/soundscapes.py", "--out", out, "--scenes.seconds", 0.5, "--scenes.sampling_rate", 8000, "--scenes.train", 5,
-            "--scenes.test", 3, "--scenes.unused", 1, "--scenes.distinct", 2, "--tagging.sampling_rate", 8000,
-            "--tagging.curated", 40, "--tagging.noisy", 3, "--tagging.test", 4, "--tagging.distinct", 17)  # fmt: skip
+            "--scenes.test", 3, "--scenes.unused", 1, "--scenes.unique_clips", 2, "--tagging.sampling_rate", 8000,
+            "--tagging.curated", 40, "--tagging.noisy", 3, "--tagging.test", 4, "--tagging.unique_clips", 17)  # fmt: skip
     scenes, tagging = (out / name for name in ("TAU-urban-acoustic-scenes-2019-development", "FSDKaggle2019"))
     train = [
         row["filename"] for row in table(scenes / "evaluation_setup/fold1_train.csv") if row["scene_label"] == "park"
@@ -226,7 +226,7 @@ def test_locations_have_stretches_of_their_own(recordings):
 
 def test_recorded_sounds_make_both_corpora(recordings):
     said = succeed(
-        "local/synthetic/soundscapes.py", "--out", recordings / "out", "--events", recordings / "events", "--beds", recordings / "beds",
+        "local/synthetic/soundscapes.py", "--out", recordings / "out", "--events", recordings / "events", "--backgrounds", recordings / "beds",
         "--group", r"^(\d+)-", "--scenes.seconds", 1, "--scenes.sampling_rate", 8000, "--scenes.train", 2, "--scenes.test", 1,
         "--scenes.unused", 0, "--tagging.sampling_rate", 8000, "--tagging.curated", 10, "--tagging.noisy", 10, "--tagging.test", 10,
     )  # fmt: skip

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from tests.conftest import run, succeed
+from tests.helpers import run, succeed
 
 CLASSES = ("bell", "dog", "rain")
 
@@ -28,7 +28,7 @@ def rows(out, part):
 
 def test_parts_are_of_disjoint_groups_and_only_noisy_labels_are_wrong(sounds, tmp_path):
     said = succeed(
-        "local/synthetic/wrong_labels.py", sounds, tmp_path / "out", "--wrong", 0.5, "--sampling-rate", 16000
+        "local/synthetic/wrong_labels.py", sounds, tmp_path / "out", "--label-noise", 0.5, "--sampling-rate", 16000
     )
     assert "rare is left out" in said
     found = {part: rows(tmp_path / "out", part) for part in ("train_curated", "train_noisy", "test")}
@@ -50,7 +50,7 @@ def test_it_is_a_corpus_that_fsdkaggle2019_reads_and_made_once(sounds, tmp_path)
         "local/fsdkaggle2019.py", tmp_path / "out", tmp_path / "data", "--sampling-rate", 8000, "--allow-partial"
     )
     assert "curated: 18 clips" in said
-    assert "already made" in succeed(*command)
+    assert "up to date" in succeed(*command)
     before = rows(tmp_path / "out", "train_noisy")
     succeed(*command, "--seed", 2)
     assert rows(tmp_path / "out", "train_noisy") != before
@@ -62,7 +62,7 @@ def test_what_it_did_not_make_is_left_alone(sounds, tmp_path, record, force):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/thesis.txt").write_text("years of work")
     if record:
-        (tmp_path / "mine/made_from.json").write_text(record)
+        (tmp_path / "mine/provenance.json").write_text(record)
     outcome = run("local/synthetic/wrong_labels.py", sounds, tmp_path / "mine", *force)
     assert "was not made by this program" in outcome.error
     assert (tmp_path / "mine/thesis.txt").read_text() == "years of work"
@@ -75,7 +75,7 @@ def test_what_it_did_not_make_is_left_alone(sounds, tmp_path, record, force):
 @pytest.mark.parametrize("place", ["sounds", "sounds/corpus", "."])
 def test_corpus_and_sounds_must_not_lie_in_each_other(sounds, tmp_path, place):
     (tmp_path / place).mkdir(exist_ok=True)
-    (tmp_path / place / "made_from.json").write_text('{"step": "wrong_labels"}')
+    (tmp_path / place / "provenance.json").write_text('{"step": "wrong_labels"}')
     outcome = run("local/synthetic/wrong_labels.py", sounds, tmp_path / place, "--force")
     assert "must not lie in each other" in outcome.error
     assert len(list(sounds.rglob("*.wav"))) == 48
@@ -87,7 +87,7 @@ def test_corpus_and_sounds_must_not_lie_in_each_other(sounds, tmp_path, place):
         (("--parts.test", "1"), "must each name groups"),
         (("--parts.noisy", ""), "must each name groups"),
         (("--parts.test", "9"), "fewer than two classes have recordings"),
-        (("--wrong", "2"), "--wrong must lie in 0..1"),
+        (("--label-noise", "2"), "--label-noise must lie in 0..1"),
         (("--group", "^x"), "does not match --group"),
     ],
 )

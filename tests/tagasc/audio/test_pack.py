@@ -40,7 +40,7 @@ def sources(folder, count=5, frames=1000, subtype="PCM_16"):
     return made
 
 
-RECORD = provenance.made_from("test", {}, {})
+RECORD = provenance.record("test", {}, {})
 
 
 @pytest.mark.parametrize("jobs", [1, 2])

@@ -1,5 +1,3 @@
-import json
-
 import numpy as np
 import pytest
 import torch
@@ -10,28 +8,7 @@ from tagasc.audio.packed import PackedAudio
 from tagasc.audio.store import AudioStore
 from tagasc.audio.waveform import preemphasis
 from tagasc.utils.errors import UserError
-
-
-def write_packed(folder, waves, dtype=np.int16, channels=1):
-    folder.mkdir()
-    flat = np.concatenate(waves).reshape(-1, channels).astype(dtype)
-    np.save(folder / "audio.npy", flat)
-    starts = np.concatenate([[0], np.cumsum([len(wave) for wave in waves])]).tolist()
-    clips = [
-        {
-            "id": f"c{n}",
-            "start": starts[n],
-            "frames": len(wave),
-            "labels": ["x"],
-            "location": "",
-            "usage": "",
-            "crc32": 0,
-        }
-        for n, wave in enumerate(waves)
-    ]
-    index = {"format": 1, "sampling_rate": 100, "channels": channels, "clips": clips}
-    (folder / "index.json").write_text(json.dumps(index))
-    return PackedAudio(folder)
+from tests.helpers import write_packed
 
 
 @given(length=st.integers(1, 30), start=st.integers(-60, 60), frames=st.integers(1, 50))

@@ -5,36 +5,36 @@ import pytest
 import torch
 
 from tagasc.audio import store as module
-from tagasc.audio.prefetch import Slot, _fill_stream, prefetched
+from tagasc.audio.prefetch import DeviceBuffer, _fill_stream, prefetch
 from tagasc.audio.store import AudioStore, JoinedStore, _page_locked
-from tagasc.utils.device import sent
+from tagasc.utils.device import to_device
 from tagasc.utils.errors import UserError
-from tests.tagasc.audio.test_packed import write_packed
+from tests.helpers import write_packed
 
 CPU = torch.device("cpu")
 
 
 def slots(count):
-    return [Slot((2, 3), torch.float32, CPU, staged=False) for _ in range(count)]
+    return [DeviceBuffer((2, 3), torch.float32, CPU, staged=False) for _ in range(count)]
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 7])
 def test_prefetched_batches_come_in_order_each_whole(count):
-    found = [batch.clone() for batch in prefetched(lambda number, out: out.fill_(number), count, slots(3))]
+    found = [batch.clone() for batch in prefetch(lambda number, out: out.fill_(number), count, slots(3))]
     assert [batch.unique().tolist() for batch in found] == [[number] for number in range(count)]
 
 
 def test_a_batch_that_is_used_is_not_overwritten():
-    for number, batch in enumerate(prefetched(lambda number, out: out.fill_(number), 20, slots(2))):
+    for number, batch in enumerate(prefetch(lambda number, out: out.fill_(number), 20, slots(2))):
         for _ in range(3):
             assert (batch == number).all()
 
 
 def test_batches_come_in_inference_mode_too():
     with torch.inference_mode():
-        staged = [Slot((2, 3), torch.float32, CPU, staged=True) for _ in range(2)]
+        staged = [DeviceBuffer((2, 3), torch.float32, CPU, staged=True) for _ in range(2)]
         for of in (slots(2), staged):
-            found = [batch.clone() for batch in prefetched(lambda number, out: out.fill_(number), 5, of)]
+            found = [batch.clone() for batch in prefetch(lambda number, out: out.fill_(number), 5, of)]
             assert len(found) == 5
 
 
@@ -44,7 +44,7 @@ def test_an_error_while_prefetching_reaches_who_waits():
             raise OSError("gone")
 
     with pytest.raises(OSError, match="gone"):
-        list(prefetched(fill, 9, slots(3)))
+        list(prefetch(fill, 9, slots(3)))
 
 
 def test_all_slots_are_filled_on_one_stream(monkeypatch):
@@ -57,14 +57,14 @@ def test_all_slots_are_filled_on_one_stream(monkeypatch):
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: stream)
     _fill_stream.cache_clear()
     for staged in (True, False):
-        assert all(Slot((2, 3), torch.int16, torch.device("cuda"), staged)._stream is stream for _ in range(40))
+        assert all(DeviceBuffer((2, 3), torch.int16, torch.device("cuda"), staged)._stream is stream for _ in range(40))
     assert asked == [torch.device("cuda")]
     _fill_stream.cache_clear()
 
 
 def test_what_is_sent_arrives():
     values = torch.arange(6).reshape(2, 3)
-    assert torch.equal(sent(values, CPU), values)
+    assert torch.equal(to_device(values, CPU), values)
 
 
 def test_what_is_sent_to_a_gpu_is_page_locked_and_not_waited_for(monkeypatch):
@@ -72,7 +72,7 @@ def test_what_is_sent_to_a_gpu_is_page_locked_and_not_waited_for(monkeypatch):
     did = []
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: did.append("locked") or self)
     monkeypatch.setattr(torch.Tensor, "to", lambda self, device, non_blocking=False: did.append((device, non_blocking)))
-    sent(torch.zeros(3), torch.device("cuda"))
+    to_device(torch.zeros(3), torch.device("cuda"))
     assert did == ["locked", (torch.device("cuda"), True)]
 
 
@@ -91,7 +91,7 @@ def test_batches_are_the_samples_of_their_clips(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("gpu", "memory", "asked", "home"),
+    ("gpu", "memory", "asked", "storage"),
     [
         (100, 100, "auto", "gpu"),
         (15, 100, "auto", "pinned"),
@@ -101,20 +101,20 @@ def test_batches_are_the_samples_of_their_clips(tmp_path):
         (100, 100, "disk", "disk"),
     ],
 )
-def test_audio_lies_where_there_is_room(monkeypatch, gpu, memory, asked, home):
+def test_audio_lies_where_there_is_room(monkeypatch, gpu, memory, asked, storage):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (gpu, gpu))
     monkeypatch.setattr(module, "_available_memory", lambda: memory)
-    assert module._home(10, torch.device("cuda"), asked)[0] == home
+    assert module._choose_storage(10, torch.device("cuda"), asked)[0] == storage
 
 
 def test_audio_that_cannot_lie_where_it_is_wanted_is_one_clear_line(monkeypatch):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (9, 9))
     monkeypatch.setattr(module, "_available_memory", lambda: 9)
     for place in ("gpu", "pinned"):
-        with pytest.raises(UserError, match="--data-on auto"):
-            module._home(10, torch.device("cuda"), place)
+        with pytest.raises(UserError, match="--audio-cache auto"):
+            module._choose_storage(10, torch.device("cuda"), place)
         with pytest.raises(UserError, match="needs a GPU"):
-            module._home(10, CPU, place)
+            module._choose_storage(10, CPU, place)
 
 
 def test_available_memory_is_read_from_the_system():

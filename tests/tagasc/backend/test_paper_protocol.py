@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 from sklearn.svm import SVC
 
-from tagasc.backend.paper_protocol import EpochScoring, Labelled
+from tagasc.backend.paper_protocol import EpochScorer, LabelledCodes
 from tagasc.utils.errors import UserError
 from tagasc.utils.files import write_npz
 
 
 def labelled(random, count):
     scenes = np.arange(count) % 3
-    return Labelled((np.eye(3)[scenes] + 0.7 * random.normal(size=(count, 3))).astype(np.float32), scenes)
+    return LabelledCodes((np.eye(3)[scenes] + 0.7 * random.normal(size=(count, 3))).astype(np.float32), scenes)
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def must_not_be_called():
 
 def score(folder, epochs, codes, record=RECORD, ends=True):
     """Train for ``epochs`` epochs, of which those in ``codes`` are scored; then the training has ended or is cut."""
-    with EpochScoring(1) as scoring, scoring.of(folder, epochs, record) as add:
+    with EpochScorer(1) as scorer, scorer.score(folder, epochs, record) as add:
         for epoch, of in codes.items():
             add(epoch, of if callable(of) else lambda of=of: of)
         if ends:
@@ -42,28 +42,28 @@ def score(folder, epochs, codes, record=RECORD, ends=True):
 
 
 def paper(folder):
-    return json.loads((folder / "paper.json").read_text())
+    return json.loads((folder / "test_by_epoch.json").read_text())
 
 
 def test_every_epoch_and_kernel_is_scored_on_both_test_sets(tmp_path, epochs):
     score(tmp_path, 3, epochs)
     found = paper(tmp_path)
-    assert (found["trained_on"], found["C"], found["made_from"]) == ("train", 1.0, RECORD)
+    assert (found["trained_on"], found["C"], found["provenance"]) == ("train", 1.0, RECORD)
     assert [(row["epoch"], row["kernel"]) for row in found["epochs"]] == [
         (epoch, kernel) for epoch in (1, 2, 3) for kernel in ("rbf", "sigmoid")
     ]
     for row in found["epochs"]:
         parts = epochs[row["epoch"]]
         svm = SVC(kernel=row["kernel"], C=1.0, gamma="scale").fit(parts["train"].codes, parts["train"].scenes)
-        right = {part: (svm.predict(parts[part].codes) == parts[part].scenes) for part in ("test", "unused")}
-        assert row["test"] == right["test"].mean()
-        assert row["test+unused"] == (right["test"].sum() + right["unused"].sum()) / 39
+        correct = {part: (svm.predict(parts[part].codes) == parts[part].scenes) for part in ("test", "unused")}
+        assert row["test"] == correct["test"].mean()
+        assert row["test+unused"] == (correct["test"].sum() + correct["unused"].sum()) / 39
     assert not (tmp_path / "epochs").exists()
 
 
 def test_what_a_cut_run_left_is_taken_up_and_not_computed_again(tmp_path, epochs):
     score(tmp_path, 3, {1: epochs[1]}, ends=False)
-    assert not (tmp_path / "paper.json").exists()
+    assert not (tmp_path / "test_by_epoch.json").exists()
     assert (tmp_path / "epochs/001.json").exists()
     arrays = {f"{part}_{kind}": value for part, of in epochs[2].items() for kind, value in vars(of).items()}
     write_npz(tmp_path / "epochs/002.npz", {}, **arrays)  # cut before it was scored
@@ -74,7 +74,7 @@ def test_what_a_cut_run_left_is_taken_up_and_not_computed_again(tmp_path, epochs
 def test_what_was_left_by_other_clips_is_not_taken_up(tmp_path, epochs, caplog):
     score(tmp_path, 3, {1: epochs[1]}, ends=False)
     score(tmp_path, 3, {2: epochs[2], 3: epochs[3]}, record=OTHER)
-    assert not (tmp_path / "paper.json").exists()
+    assert not (tmp_path / "test_by_epoch.json").exists()
     assert "(1 of 3 epochs were trained without it); --force" in caplog.text
 
 
@@ -84,7 +84,7 @@ def test_a_figure_of_some_epochs_is_none(tmp_path, epochs, caplog):
     caplog.clear()
     score(tmp_path, 3, {})  # trained already
     assert "(3 of 3 epochs were trained without it)" in caplog.text
-    assert not (tmp_path / "paper.json").exists()
+    assert not (tmp_path / "test_by_epoch.json").exists()
 
 
 def test_a_figure_on_other_clips_is_told_of(tmp_path, epochs, caplog):
@@ -97,14 +97,14 @@ def test_a_figure_on_other_clips_is_told_of(tmp_path, epochs, caplog):
 
 def test_one_trainings_trouble_is_its_own(tmp_path, epochs):
     """Codes no SVM can be fitted on; the next training is scored all the same."""
-    bad = {part: Labelled(of.codes * np.nan, of.scenes) for part, of in epochs[1].items()}
-    with EpochScoring(1) as scoring:
+    bad = {part: LabelledCodes(of.codes * np.nan, of.scenes) for part, of in epochs[1].items()}
+    with EpochScorer(1) as scorer:
         with (
             pytest.raises(UserError, match="bad: no SVM could be fitted on the codes of epoch 1"),
-            scoring.of(tmp_path / "bad", 1, RECORD) as add,
+            scorer.score(tmp_path / "bad", 1, RECORD) as add,
         ):
             add(1, lambda: bad)
-        with scoring.of(tmp_path / "good", 1, RECORD) as add:
+        with scorer.score(tmp_path / "good", 1, RECORD) as add:
             add(1, lambda: epochs[1])
             (tmp_path / "good/model.safetensors").touch()
         assert paper(tmp_path / "good")

@@ -3,7 +3,7 @@ import pytest
 from sklearn.svm import SVC
 
 from tagasc.backend.codes import Codes
-from tagasc.backend.svm import SvmConfig, choose_svm, fit_svm, predict
+from tagasc.backend.svm import SvmConfig, fit_svm, predict, select_svm
 from tagasc.utils.errors import UserError
 
 
@@ -22,11 +22,11 @@ def codes(random, count, spread):
 def test_kernel_and_cost_are_the_best_on_validation_and_fitted_on_training_alone():
     random = np.random.default_rng(0)
     train, validation = codes(random, 60, 0.6), codes(random, 60, 0.6)
-    found = choose_svm(SvmConfig(), train, validation)
+    found = select_svm(SvmConfig(), train, validation)
     assert [(one["kernel"], one["C"]) for one in found.tried] == [
         (k, c) for c in (1.0, 0.1, 10.0) for k in ("rbf", "sigmoid")
     ]
-    svm, best = found.machine, max(found.tried, key=lambda one: one["validation_accuracy"])
+    svm, best = found.classifier, max(found.tried, key=lambda one: one["validation_accuracy"])
     assert best == found.settings
     alone = SVC(kernel=best["kernel"], C=best["C"], gamma="scale").fit(train.codes, train.scenes)
     assert (svm.predict(validation.codes) == alone.predict(validation.codes)).all()
@@ -36,7 +36,7 @@ def test_kernel_and_cost_are_the_best_on_validation_and_fitted_on_training_alone
 def test_jobs_change_nothing():
     random = np.random.default_rng(0)
     train, validation = codes(random, 60, 0.6), codes(random, 60, 0.6)
-    one, two = (choose_svm(SvmConfig(), train, validation, jobs=jobs) for jobs in (1, 2))
+    one, two = (select_svm(SvmConfig(), train, validation, jobs=jobs) for jobs in (1, 2))
     assert one.tried == two.tried
 
 
@@ -51,13 +51,15 @@ def test_standardised_codes_do_not_depend_on_their_scales():
     random = np.random.default_rng(0)
     train, validation = codes(random, 60, 0.6), codes(random, 60, 0.6)
     scales = np.array([1, 1000, 0.001], np.float32)
-    stretched = [Codes(c.ids, c.codes * scales, c.answers, c.scenes, c.locations) for c in (train, validation)]
-    plain = choose_svm(SvmConfig(), train, validation, standardise=True)
-    assert choose_svm(SvmConfig(), *stretched, standardise=True).tried == plain.tried
-    assert choose_svm(SvmConfig(), *stretched).tried != plain.tried
+    stretched = [
+        Codes(c.ids, c.codes * scales, c.softmax_predictions, c.scenes, c.locations) for c in (train, validation)
+    ]
+    plain = select_svm(SvmConfig(), train, validation, standardise=True)
+    assert select_svm(SvmConfig(), *stretched, standardise=True).tried == plain.tried
+    assert select_svm(SvmConfig(), *stretched).tried != plain.tried
     by_hand = (train.codes - train.codes.mean(axis=0)) / train.codes.std(axis=0)
     alone = SVC(kernel=plain.settings["kernel"], C=plain.settings["C"], gamma="scale").fit(by_hand, train.scenes)
-    assert (plain.machine.predict(train.codes) == alone.predict(by_hand)).mean() > 0.98
+    assert (plain.classifier.predict(train.codes) == alone.predict(by_hand)).mean() > 0.98
 
 
 def test_codes_survive_the_disk_and_refuse_what_is_not_finite(tmp_path):
@@ -73,6 +75,6 @@ def test_codes_survive_the_disk_and_refuse_what_is_not_finite(tmp_path):
 def test_codes_of_different_runs_do_not_mix():
     random = np.random.default_rng(0)
     other = codes(random, 6, 0.1)
-    wider = Codes(other.ids, np.zeros((6, 5), np.float32), other.answers, other.scenes, other.locations)
+    wider = Codes(other.ids, np.zeros((6, 5), np.float32), other.softmax_predictions, other.scenes, other.locations)
     with pytest.raises(UserError, match="differ in length"):
-        choose_svm(SvmConfig(), codes(random, 6, 0.1), wider)
+        select_svm(SvmConfig(), codes(random, 6, 0.1), wider)

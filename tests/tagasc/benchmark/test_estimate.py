@@ -13,8 +13,8 @@ from tagasc.benchmark.estimate import (
     TAGS,
     WHOLE,
     Speeds,
-    Tagger,
-    Work,
+    TaggerCost,
+    Workload,
     epoch_scores,
     packed,
     stages,
@@ -23,15 +23,15 @@ from tagasc.benchmark.measure import Speed
 from tagasc.scene.config import SceneTraining
 from tagasc.tagger.config import SemiTraining, TaggerTraining
 from tagasc.utils.errors import UserError
-from tests.conftest import RATE, SECONDS
+from tests.helpers import RATE, SECONDS
 
 SPEEDS = Speeds(packed=100, step=50, tags=20, whole=10, codes=40, chosen=5, scored=8)
-WORK = Work(
+WORK = Workload(
     train=120, validation=20, test=50, unused=30, seconds=5, sampling_rate=48000,
     curated=100, noisy=200, tagging_test=40, tagging_rate=48000, tagging_seconds=20,
 )  # fmt: skip
 SCENE = SceneTraining(epochs=3, batch=24)
-TAGGER = Tagger(TaggerTraining(epochs=6, cycle=2, batch=16), SemiTraining(epochs=4), folds=2, stages=2, pads=2)
+TAGGER = TaggerCost(TaggerTraining(epochs=6, cycle=2, batch=16), SemiTraining(epochs=4), folds=2, stages=2, pads=2)
 
 
 def test_each_stage_by_hand():
@@ -90,7 +90,7 @@ def test_a_tagger_made_elsewhere_is_not_estimated():
 
 
 def test_packed_clips_are_counted(audio):
-    found = packed(Work(at_once=3), audio, "tau2019", "fsdkaggle2019")
+    found = packed(Workload(at_once=3), audio, "tau2019", "fsdkaggle2019")
     clips = {split: PackedAudio(audio / f"fsdkaggle2019_{split}") for split in ("curated", "noisy", "test")}
     assert (found.train, found.test, found.unused, found.at_once) == (60, 30, 10, 3)
     assert 0 < found.validation < found.train / 2
@@ -98,10 +98,10 @@ def test_packed_clips_are_counted(audio):
     assert [found.curated, found.noisy, found.tagging_test] == [len(one) for one in clips.values()]
     frames = [clip.frames for one in clips.values() for clip in one.clips]
     assert found.tagging_seconds == pytest.approx(np.mean(frames) / RATE)
-    assert packed(Work(noisy=0), audio, "tau2019", "fsdkaggle2019").noisy == 0
-    assert packed(Work(own_tagger=False), audio, "tau2019", "none").curated == 0
+    assert packed(Workload(noisy=0), audio, "tau2019", "fsdkaggle2019").noisy == 0
+    assert packed(Workload(own_tagger=False), audio, "tau2019", "none").curated == 0
     with pytest.raises(UserError, match="stage 2"):
-        packed(Work(), audio, "other", "fsdkaggle2019")
+        packed(Workload(), audio, "other", "fsdkaggle2019")
 
 
 def test_speeds_are_taken_from_the_benchmark_by_name():

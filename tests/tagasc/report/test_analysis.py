@@ -3,7 +3,7 @@ import pytest
 import torch
 from sklearn.feature_selection import f_classif
 
-from tagasc.report.analysis import attention_maps, dependence, effective_filters, telling_events
+from tagasc.report.analysis import attention_maps, attention_perplexity, distinctive_events, eta_squared
 from tagasc.scene.network import SceneNetwork
 from tagasc.scene.systems import System
 from tagasc.scene.trunk import TrunkConfig
@@ -16,12 +16,12 @@ VALUES = RANDOM.random((60, 4)) + np.eye(3, 4)[PLACES]
 def test_dependence_is_the_share_of_variance_between_scenes():
     """η² follows from the F of an analysis of variance with 3 groups and 60 clips."""
     f, _ = f_classif(VALUES, PLACES)
-    np.testing.assert_allclose(dependence(VALUES, PLACES, 3), 2 * f / (2 * f + 57))
-    assert dependence(np.ones((60, 1)), PLACES, 3).tolist() == [0]
+    np.testing.assert_allclose(eta_squared(VALUES, PLACES, 3), 2 * f / (2 * f + 57))
+    assert eta_squared(np.ones((60, 1)), PLACES, 3).tolist() == [0]
 
 
 def test_each_scenes_own_event_distinguishes_it():
-    _, rows = telling_events(VALUES, ["a", "b", "c", "d"], PLACES, ["x", "y", "z"])
+    _, rows = distinctive_events(VALUES, ["a", "b", "c", "d"], PLACES, ["x", "y", "z"])
     assert [row[1][0] for row in rows] == ["a", "b", "c"]
     here, elsewhere = VALUES[PLACES == 0, 0].mean(), VALUES[PLACES != 0, 0].mean()
     assert f"({here:.3f}, else {elsewhere:.3f})" in rows[0][1]
@@ -44,4 +44,4 @@ def test_attention_maps_are_those_that_the_network_multiplies_with(system):
 
 def test_effective_filters():
     even, one = np.ones((2, 1, 4)), np.array([[[4.0, 0, 0, 0]]] * 2)
-    np.testing.assert_allclose(effective_filters(np.concatenate([even, one], axis=1)), [4, 1], rtol=1e-6)
+    np.testing.assert_allclose(attention_perplexity(np.concatenate([even, one], axis=1)), [4, 1], rtol=1e-6)

@@ -4,10 +4,10 @@ from tagasc.report.markdown import markdown
 from tagasc.report.paper_tables import PaperFigures, heads_by_layers, paper_tables
 from tagasc.scene.systems import read_systems
 from tagasc.utils.errors import UserError
-from tests.experiments import ROOT
+from tests.helpers import ROOT
 from tests.tagasc.report.test_tables import CLIPS, run, system
 
-PAPER = PaperFigures.read(ROOT / "egs/paper.yaml")
+PAPER = PaperFigures.read(ROOT / "egs/paper_results.yaml")
 TABLES = read_systems(ROOT / "egs/systems.yaml")
 
 

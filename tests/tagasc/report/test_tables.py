@@ -1,18 +1,21 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from tagasc.report.comparison import Study, differences, intervals
+from tagasc.report.comparison import Comparison, differences, intervals
 from tagasc.report.markdown import aligned, markdown
 from tagasc.report.results import Clips, Run, SystemResult
 from tagasc.report.sections import verdict
 from tagasc.report.tables import (
     accuracy_table,
     chosen_table,
-    class_table,
     control_table,
     difference_table,
-    most_telling,
+    scene_table,
+    top_systems,
 )
+from tagasc.scene.experiment import RunPaths
 
 CLIPS = Clips(
     np.arange(7).astype(str),
@@ -22,16 +25,24 @@ CLIPS = Clips(
 )
 
 
-def run(seed, named, validation, paper=None, final=None):
-    named, scores = np.array(named), {}
+def run(seed, predictions, validation, paper=None, final=None):
+    predictions, scores = np.array(predictions), {}
     for split in ("test", "test+unused"):
-        right = float((named == CLIPS.scenes)[CLIPS.of(split)].mean())
-        scores[split] = {"clips": int(CLIPS.of(split).sum()), "accuracy": right, "class_averaged": right}
+        correct = float((predictions == CLIPS.scenes)[CLIPS.of(split)].mean())
+        scores[split] = {"clips": int(CLIPS.of(split).sum()), "accuracy": correct, "class_averaged": correct}
     chosen = {"kernel": "rbf", "C": 1.0, "validation_accuracy": 0.1}
-    machines = {"svm": {"chosen": chosen, "scores": scores}, "softmax": {"scores": scores}}
+    classifiers = {"svm": {"chosen": chosen, "scores": scores}, "softmax": {"scores": scores}}
     epochs = [{"epoch": 1, "loss": 1.0, "validation_accuracy": validation}]
     history = {"best_epoch": 1, "epochs": epochs, "parameters": 1234567}
-    return Run(seed, machines, {"svm": CLIPS.places(named)}, history, {}, paper, final)
+    return Run(
+        RunPaths(Path("exp"), "system", seed),
+        classifiers,
+        {"svm": CLIPS.places(predictions)},
+        history,
+        {},
+        paper,
+        final,
+    )
 
 
 def system(name, *runs):
@@ -86,7 +97,7 @@ def test_differences_to_the_baseline():
     gains = differences([BASE, TAGS, ORACLE], BASE, "test")
     assert set(gains) == {"att_h2_l1", "att_h2_l1@oracle"}
     assert gains["att_h2_l1"].mean == pytest.approx(2.5 / 6)
-    assert gains["att_h2_l1"].turned().by_location[0] == -gains["att_h2_l1"].by_location[1]
+    assert gains["att_h2_l1"].negated().by_location[0] == -gains["att_h2_l1"].by_location[1]
     # Three locations, differences 1, 0.5 and 1 clips: of 8 ways of swapping, only two are as far from 0.
     assert gains["att_h2_l1"].p == pytest.approx(2 / 8)
     # Seed 1, which both have: right in two clips that the baseline misses, wrong in none that it has.
@@ -97,16 +108,16 @@ def test_differences_to_the_baseline():
 
 
 def test_what_is_shown_says_what_is_known_of_other_seeds():
-    wrong, right = ["park", "park", "bus", "bus", "bus", "bus", "bus"], CLIPS.scenes.tolist()
+    wrong, correct = ["park", "park", "bus", "bus", "bus", "bus", "bus"], CLIPS.scenes.tolist()
     base, tags = (
-        system(name, *(run(seed, named, 0.5) for seed in (1, 2, 3)))
-        for name, named in (("baseline", wrong), ("codecat", right))
+        system(name, *(run(seed, predictions, 0.5) for seed in (1, 2, 3)))
+        for name, predictions in (("baseline", wrong), ("codecat", correct))
     )
-    tags.runs[0] = run(1, [*right[:3], "bus", *right[4:]], 0.5)  # one of six clips fewer
+    tags.runs[0] = run(1, [*correct[:3], "bus", *correct[4:]], 0.5)  # one of six clips fewer
     sure = differences([base, tags], base, "test")["codecat"]
     assert sure.spread == pytest.approx(np.std([5 / 6, 1, 1], ddof=1))
     assert verdict(sure, "a gain", "a loss") == "a gain is shown (standard deviation over seeds: 9.6 points)"
-    assert verdict(sure.turned(), "a gain", "a loss") == "a loss is shown (standard deviation over seeds: 9.6 points)"
+    assert verdict(sure.negated(), "a gain", "a loss") == "a loss is shown (standard deviation over seeds: 9.6 points)"
     del base.runs[2]
     two = differences([base, tags], base, "test")["codecat"]
     assert verdict(two, "a gain", "a loss") == "a gain is shown, by these trainings alone (another seed may turn it)"
@@ -116,25 +127,25 @@ def test_what_is_shown_says_what_is_known_of_other_seeds():
 
 def test_holms_correction_is_over_all_systems_compared_whatever_their_table(tmp_path):
     third = system("codecat", *TAGS.runs)  # of Table 2; att_h2_l1 is of Table 3, and a control is in no family
-    study = Study(tmp_path, [BASE, TAGS, third, ORACLE], {}, TAGS, tmp_path, tmp_path)
+    study = Comparison(tmp_path, [BASE, TAGS, third, ORACLE], {}, TAGS, tmp_path, tmp_path)
     assert study.holms_p == {"att_h2_l1": pytest.approx(0.5), "codecat": pytest.approx(0.5)}
-    assert Study(tmp_path, [BASE], {}, BASE, tmp_path, tmp_path).holms_p == {}
+    assert Comparison(tmp_path, [BASE], {}, BASE, tmp_path, tmp_path).holms_p == {}
 
 
 def test_unused_clips_count_only_where_said():
-    assert BASE.right("test").sum() == 3
-    assert BASE.right("test+unused").sum() == 4
+    assert BASE.correct("test").sum() == 3
+    assert BASE.correct("test+unused").sum() == 4
 
 
 def test_what_uses_the_true_label_says_so_and_is_never_ranked():
     assert not ORACLE.is_ranked
-    assert not system("tags_alone", *TAGS.runs).is_ranked
+    assert not system("tags_only", *TAGS.runs).is_ranked
     assert not system("att_h2_l1@shuffled", *TAGS.runs).is_ranked
     assert BASE.is_ranked
     assert ORACLE.title == "att_h2_l1@oracle (uses the true label)"
     assert system("x@within").uses_the_label
     assert not system("x@shuffled").uses_the_label
-    assert [result.name for result in most_telling([BASE, TAGS, ORACLE], 2)] == ["baseline", "att_h2_l1"]
+    assert [result.name for result in top_systems([BASE, TAGS, ORACLE], 2)] == ["baseline", "att_h2_l1"]
 
 
 def test_controls_stand_beside_baseline_and_system():
@@ -159,7 +170,7 @@ def test_confusions_are_shares_of_the_true_scenes_clips():
 
 
 def test_class_table_and_its_spellings():
-    table = class_table([BASE, TAGS], "test")
+    table = scene_table([BASE, TAGS], "test")
     assert [tuple(row[:5]) for row in table[1]] == [
         ("bus", "2", "50.0", "100.0", "+50.0"),
         ("park", "2", "50.0", "75.0", "+25.0"),

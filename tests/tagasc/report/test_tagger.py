@@ -1,6 +1,6 @@
 import numpy as np
 
-from tagasc.report.tagger import class_table, confusions, example_table
+from tagasc.report.tagger import confused_events, event_table, example_table
 from tagasc.tagger.tags import TagVectors
 
 CLASSES = ["bell", "dog", "rain"]
@@ -11,17 +11,17 @@ TAGS = TagVectors(["a", "b", "c", "d"], CLASSES, VALUES)
 
 def test_confusions_are_absent_classes_ranked_above_present_ones():
     """Clip a: dog and rain above bell. b: dog above rain; bell ties with it, which is not above. c: right."""
-    assert confusions(TAGS, TRUTH) == [(1, 0, 1), (1, 0, 2), (1, 2, 1)]
+    assert confused_events(TAGS, TRUTH) == [(1, 0, 1), (1, 0, 2), (1, 2, 1)]
 
 
 def test_a_present_class_above_another_is_no_confusion():
     truth = TRUTH.copy()
     truth[0] = [1, 1, 0]
-    assert confusions(TAGS, truth) == [(1, 0, 2), (1, 2, 1)]
+    assert confused_events(TAGS, truth) == [(1, 0, 2), (1, 2, 1)]
 
 
 def test_classes_with_labels_lwlrap_and_worst_confusion():
-    _, rows = class_table(TAGS, TRUTH)
+    _, rows = event_table(TAGS, TRUTH)
     assert rows == [("bell", "2", "0.667", "dog"), ("dog", "0", "", ""), ("rain", "1", "0.333", "dog")]
 
 

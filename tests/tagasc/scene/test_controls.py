@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tagasc.scene.controls import CONTROLS, altered
+from tagasc.scene.controls import CONTROLS, apply_control
 
 SCENES = ["bus", "park", "bus", "park", "bus", "tram"]
 VALUES = np.linspace(0, 1, 12, dtype=np.float32).reshape(6, 2)
@@ -11,7 +11,7 @@ TRAINING = np.array([[0.2, 0.4], [0.4, 0.8], [0.0, 0.0]], np.float32), ["bus", "
 
 
 def alter(control, seed=1, split="test", values=VALUES, scenes=SCENES, training=TRAINING):
-    return altered(control, values, scenes, training, seed, split)
+    return apply_control(control, values, scenes, training, seed, split)
 
 
 def taken(rows):

@@ -11,11 +11,11 @@ from tagasc.scene.network import SceneNetwork
 from tagasc.scene.pooling import pooled_activation
 from tagasc.scene.systems import System, read_systems, select
 from tagasc.scene.trunk import Block, Trunk, TrunkConfig
-from tagasc.tagger.network import Tagger, TaggerConfig
+from tagasc.tagger.network import TaggerConfig, TaggerNetwork
 from tagasc.training.weights import parameters
 from tagasc.utils.cli import from_values
 from tagasc.utils.errors import SettingError
-from tests.conftest import ROOT
+from tests.helpers import ROOT
 
 SYSTEMS = read_systems(ROOT / "egs/systems.yaml")
 TABLE1, RELEASED = (
@@ -197,7 +197,7 @@ def test_heads_must_divide_the_filters():
 def test_the_tagger_is_resnet34_with_two_heads():
     """Parameters as published; torchvision's own trunk, but for a stem of one channel and max in place of mean."""
     torch.manual_seed(0)
-    tagger = Tagger(TaggerConfig(), 80).eval()
+    tagger = TaggerNetwork(TaggerConfig(), 80).eval()
     assert parameters(tagger) == 24_592_224
     reference = resnet34().eval()
     reference.conv1 = nn.Conv2d(1, 64, 7, stride=2, padding=3, bias=False)

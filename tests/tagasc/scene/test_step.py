@@ -13,38 +13,17 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from tagasc.audio.store import AudioStore
 from tagasc.scene.compiled import compiled_feature_map, feature_map
 from tagasc.scene.config import SceneTraining
-from tagasc.scene.corpus import SceneClips
 from tagasc.scene.inference import codes_and_logits
-from tagasc.scene.network import SceneNetwork, folded
-from tagasc.scene.reference import PlainNetwork, as_convolution
-from tagasc.scene.step import Plan, SceneStep
+from tagasc.scene.network import SceneNetwork, fold_batch_norm
+from tagasc.scene.reference import ReferenceNetwork, as_convolution
+from tagasc.scene.step import EpochPlan, SceneStep
 from tagasc.scene.systems import System
-from tagasc.scene.training import SceneTask
+from tagasc.scene.training import SceneTrainer
 from tagasc.scene.trunk import Block, Trunk, TrunkConfig
 from tagasc.training.augment import mix
-from tests.tagasc.audio.test_packed import write_packed
+from tests.helpers import CPU, SYSTEM, TRUNKS, made_up, packed_noise
 
-TRUNKS = {
-    "table1": TrunkConfig(16, (16, 16, 16), code_size=6),
-    "released": TrunkConfig(16, (8, 16), shortcut_convolution=True, extra_convolution=True, output_bias=False),
-    "wide": TrunkConfig(128, (128, 128), code_size=6),  # which a CPU trains in another layout
-}
-SYSTEM = System("before_code", 2, 4, 2, shared=True)
 BATCH, FRAMES = 6, 12 * 27 * 3 + 1
-CPU = torch.device("cpu")
-
-
-def packed_noise(folder, seed=0):
-    """Twelve clips of 1400 stereo frames."""
-    draw = np.random.default_rng(seed)
-    return write_packed(folder, [draw.integers(-20000, 20000, (1400, 2)) for _ in range(12)], channels=2)
-
-
-def made_up(stores):
-    """Their clips, of three scenes in turn, with tags drawn at random."""
-    clips = SceneClips(stores, ["x"])
-    clips.names, clips.scenes = ["a", "b", "c"], torch.arange(len(clips)) % 3
-    return clips.tagged(np.random.default_rng(0).random((len(clips), 5), dtype=np.float32))
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +48,7 @@ def by_the_paper(plain, samples, tags, target, mixing):
 def built(clips, trunk, dtype, **settings):
     torch.manual_seed(1)
     network = SceneNetwork(TRUNKS[trunk], SYSTEM, 3, tags=5).to(dtype)
-    plain = PlainNetwork(network)
+    plain = ReferenceNetwork(network)
     return SceneStep(network, clips, SceneTraining(mixup_alpha=1.0, **settings), FRAMES, compiled=False), plain
 
 
@@ -153,7 +132,7 @@ def test_bfloat16_stays_near(clips, monkeypatch):
 def test_an_epoch_takes_the_plans_crops_mixtures_and_rates(clips):
     """Against a loop with the plain network and Adam, from the stored samples on."""
     step, plain = built(clips, "table1", torch.float32, weight_decay=1e-3)
-    plan = Plan(
+    plan = EpochPlan(
         torch.randperm(12).reshape(2, BATCH),
         torch.randint(0, 400, (2, BATCH)),
         torch.stack([torch.arange(BATCH).roll(1), torch.arange(BATCH).roll(3)]),
@@ -186,7 +165,7 @@ def test_the_step_of_a_gpu_never_waits_for_the_cpu(clips, monkeypatch, tmp_path)
     Gather and forward pass are the real ones; bfloat16, the backward pass, fused Adam, compiling are not covered.
     """
     monkeypatch.setattr(Trunk, "to", lambda trunk, **_: trunk)  # fake parameters cannot be converted
-    monkeypatch.setattr("tagasc.audio.store._home", lambda *_: ("gpu", "as asked"))
+    monkeypatch.setattr("tagasc.audio.store._choose_storage", lambda *_: ("gpu", "as asked"))
     cuda, more = torch.device("cuda"), packed_noise(tmp_path / "more", seed=1)
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
         fake = made_up([AudioStore(packed, cuda, "gpu") for packed in (clips.packed, more)])
@@ -197,7 +176,7 @@ def test_the_step_of_a_gpu_never_waits_for_the_cpu(clips, monkeypatch, tmp_path)
         shape = (2, BATCH)
         whole = [torch.zeros(shape, dtype=torch.int64) for _ in range(3)]
         step._captures = True
-        step._begin(Plan(*whole, torch.ones(2, 1), torch.ones(2, 1, dtype=torch.float64)))
+        step._begin(EpochPlan(*whole, torch.ones(2, 1), torch.ones(2, 1, dtype=torch.float64)))
 
         step.optimizer.param_groups[0]["fused"] = None  # the fused kernel is not known to fake tensors
 
@@ -206,7 +185,7 @@ def test_the_step_of_a_gpu_never_waits_for_the_cpu(clips, monkeypatch, tmp_path)
                 value.grad = torch.zeros_like(value)
 
         monkeypatch.setattr(torch.Tensor, "backward", gradients)
-        assert fake.store.resident
+        assert fake.store.on_gpu
         for _ in range(2):
             step._step()
         assert step._loss.device.type == "cuda"
@@ -220,7 +199,7 @@ def test_a_checkpoints_averages_take_the_layout_of_their_weights(clips, monkeypa
 
     def task():
         settings = SceneTraining(epochs=2, batch=BATCH, crop_seconds=9.7, learning_rate=1e-3)
-        return SceneTask(settings, TRUNKS["wide"], SYSTEM, clips, None, 1, False)
+        return SceneTrainer(settings, TRUNKS["wide"], SYSTEM, clips, None, 1, False)
 
     def layouts(of):
         weight = of.network.trunk.blocks[0].conv1.weight
@@ -235,7 +214,7 @@ def test_a_checkpoints_averages_take_the_layout_of_their_weights(clips, monkeypa
     assert second.train(2)["loss"] == pytest.approx(first.train(2)["loss"], rel=1e-5)
     assert layouts(first) == {(384, 3, 3, 1)}
     assert layouts(second) == {(384, 1, 384, 128)}
-    assert folded(first.network).trunk.blocks[0].conv1.weight.stride() == (384, 1, 384, 128)  # for evaluation
+    assert fold_batch_norm(first.network).trunk.blocks[0].conv1.weight.stride() == (384, 1, 384, 128)  # for evaluation
 
 
 def test_systems_share_what_was_compiled(clips):
@@ -250,7 +229,7 @@ def test_systems_share_what_was_compiled(clips):
         found = []
         for compiled in (False, True):
             of_system = clips if system.uses_tags else clips.tagged(None)
-            task = SceneTask(settings, trunk, system, of_system, None, 1, compiled)
+            task = SceneTrainer(settings, trunk, system, of_system, None, 1, compiled)
             found.append((task.train(1)["loss"], codes_and_logits(task.network, of_system, compiled=compiled)[0]))
         (plain_loss, plain_codes), (loss, codes) = found
         assert loss == pytest.approx(plain_loss, rel=1e-4)

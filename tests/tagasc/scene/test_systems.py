@@ -3,10 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from tagasc.scene.experiment import best_on_validation, runs
-from tagasc.scene.systems import System, Variant, read_systems, select
+from tagasc.scene.experiment import best_on_validation
+from tagasc.scene.systems import System, SystemVariant, read_systems, select
 from tagasc.utils.errors import UserError
-from tests.conftest import ROOT
+from tests.helpers import ROOT
 
 TABLES = read_systems(ROOT / "egs/systems.yaml")
 
@@ -27,11 +27,13 @@ def train(experiment, name, *accuracies):
 def test_all_tables_and_single_names_each_once():
     assert len(pick("all")) == 56
     assert list(pick("table2", "codecat", "att_h2_l1"))[-2:] == ["beforecode_l5", "att_h2_l1"]
-    assert pick("codecat") == {"codecat": Variant(System(concat="code"))}
+    assert pick("codecat") == {"codecat": SystemVariant(System(concat="code"))}
 
 
 def test_a_control_is_the_system_with_altered_tags():
-    assert pick("att_h2_l1@within") == {"att_h2_l1@within": Variant(System(heads=2, attention_layers=1), "within")}
+    assert pick("att_h2_l1@within") == {
+        "att_h2_l1@within": SystemVariant(System(heads=2, attention_layers=1), "within")
+    }
 
 
 def test_a_control_without_a_system_is_of_the_best_tag_system_on_validation(tmp_path):
@@ -83,10 +85,3 @@ def test_records_may_be_merged(tmp_path):
 def test_no_system_at_all_is_refused():
     with pytest.raises(UserError, match="no system is named; take all, table2"):
         pick()
-
-
-def test_runs_are_every_system_with_every_seed():
-    assert runs(Path("exp"), "scene", ["a", "b"], "2 1")[1:3] == [
-        ("a", 1, Path("exp/scene/a/seed1")),
-        ("b", 2, Path("exp/scene/b/seed2")),
-    ]

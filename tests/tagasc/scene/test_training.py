@@ -8,12 +8,12 @@ from tagasc.audio.packed import PackedAudio
 from tagasc.audio.store import AudioStore
 from tagasc.audio.waveform import preemphasis
 from tagasc.scene.config import SceneTraining
-from tagasc.scene.corpus import SceneClips, Windows
+from tagasc.scene.corpus import CodeWindows, SceneClips
 from tagasc.scene.inference import codes_and_logits
-from tagasc.scene.network import SceneNetwork, folded
+from tagasc.scene.network import SceneNetwork, fold_batch_norm
 from tagasc.scene.step import centre_loss
 from tagasc.scene.systems import System
-from tagasc.scene.training import SceneTask, load_network
+from tagasc.scene.training import SceneTrainer, load_scene_network
 from tagasc.scene.trunk import TrunkConfig
 from tagasc.training.loop import fit
 
@@ -51,7 +51,7 @@ def task(clips, **settings):
     training = SceneTraining(
         **({"epochs": 2, "batch": 6, "crop_seconds": 0.3, "mixup_alpha": 1.0, "mixup_from_epoch": 2} | settings)
     )
-    return SceneTask(training, TRUNK, System("before_code", 1), clips, clips, seed=1)
+    return SceneTrainer(training, TRUNK, System("before_code", 1), clips, clips, seed=1)
 
 
 def test_an_epochs_plan_takes_each_clip_once_and_mixes_from_its_epoch_on(clips):
@@ -73,9 +73,9 @@ def test_an_epochs_plan_takes_each_clip_once_and_mixes_from_its_epoch_on(clips):
 
 def test_saved_weights_give_the_codes_of_whole_clips(clips, tmp_path):
     it = task(clips)
-    fit(it, tmp_path / "run", 1, it.about())
-    network, about = load_network(tmp_path / "run/model.safetensors")
-    assert about["scenes"] == ["a", "b", "c"]
+    fit(it, tmp_path / "run", 1, it.metadata())
+    network, metadata = load_scene_network(tmp_path / "run/model.safetensors")
+    assert metadata["scenes"] == ["a", "b", "c"]
     codes, _ = codes_and_logits(network, clips)
     wave = preemphasis(torch.arange(1.0, 7).reshape(6, 1, 1).expand(6, FRAMES, 2))
     with torch.inference_mode():
@@ -85,7 +85,7 @@ def test_saved_weights_give_the_codes_of_whole_clips(clips, tmp_path):
 
 def test_windows_of_clips_are_what_the_network_sees(clips):
     network = task(clips).network.eval()
-    window = Windows(torch.tensor([4, 1]), torch.tensor([7, 0]), 400)
+    window = CodeWindows(torch.tensor([4, 1]), torch.tensor([7, 0]), 400)
     codes, _ = codes_and_logits(network, clips, window)
     with torch.inference_mode():
         wave = preemphasis(torch.tensor([5.0, 2.0]).reshape(2, 1, 1).expand(2, 400, 2))
@@ -101,7 +101,7 @@ def test_folding_batch_normalisation_changes_nothing(clips):
     tags = torch.rand(5, 1, dtype=torch.float64)
     network(wave, tags)  # running statistics other than 0 and 1
     with torch.inference_mode():
-        for before, after in zip(network.eval()(wave, tags), folded(network)(wave, tags), strict=True):
+        for before, after in zip(network.eval()(wave, tags), fold_batch_norm(network)(wave, tags), strict=True):
             torch.testing.assert_close(before, after, rtol=1e-12, atol=1e-12)
 
 
@@ -128,9 +128,9 @@ def test_centre_loss_is_off_by_default_and_changes_the_training_when_on(clips):
 
 def test_without_validation_the_last_epoch_is_kept(clips, tmp_path):
     training = SceneTraining(epochs=3, batch=6, crop_seconds=0.3)
-    it = SceneTask(training, TRUNK, System(), clips.tagged(None), None, seed=1)
-    fit(it, tmp_path / "run", 3, it.about())
+    it = SceneTrainer(training, TRUNK, System(), clips.tagged(None), None, seed=1)
+    fit(it, tmp_path / "run", 3, it.metadata())
     assert json.loads((tmp_path / "run/history.json").read_text())["best_epoch"] == 3
-    network, _ = load_network(tmp_path / "run/model.safetensors")
+    network, _ = load_scene_network(tmp_path / "run/model.safetensors")
     for name, value in it.network.state_dict().items():
         assert torch.equal(value, network.state_dict()[name]), name

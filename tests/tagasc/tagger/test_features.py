@@ -4,10 +4,10 @@ import torch
 from torchaudio.transforms import MelSpectrogram
 
 from tagasc.audio.store import AudioStore
-from tagasc.audio.waveform import MonoAtRate
-from tagasc.tagger.clips import by_length, crop
+from tagasc.audio.waveform import ToMono
+from tagasc.tagger.clips import crop, group_by_padded_length
 from tagasc.tagger.features import MelConfig, MelPower, normalise, reflect, to_decibels
-from tests.tagasc.audio.test_packed import write_packed
+from tests.helpers import write_packed
 
 CONFIG = MelConfig(sampling_rate=16000, n_fft=512, hop=160, mels=40, low=20, high=8000)
 
@@ -78,7 +78,7 @@ def backends():
         backend.allow_tf32 = allowed
 
 
-@pytest.mark.parametrize("make", [lambda: MelPower(CONFIG), lambda: MonoAtRate(100, 99)], ids=["mel", "resampling"])
+@pytest.mark.parametrize("make", [lambda: MelPower(CONFIG), lambda: ToMono(100, 99)], ids=["mel", "resampling"])
 def test_nothing_of_a_spectrogram_is_rounded_to_tf32(monkeypatch, backends, make):
     """Which a GPU would do where it is allowed, as it is for the networks."""
     seen, module = [], make()
@@ -94,7 +94,7 @@ def test_nothing_of_a_spectrogram_is_rounded_to_tf32(monkeypatch, backends, make
 def test_channels_are_averaged_before_resampling():
     time = torch.arange(4000) / 4000
     left, right = torch.sin(2 * torch.pi * 50 * time), torch.sin(2 * torch.pi * 70 * time)
-    found = MonoAtRate(4000, 2000)(torch.stack([left, right], dim=1)[None])
+    found = ToMono(4000, 2000)(torch.stack([left, right], dim=1)[None])
     torch.testing.assert_close(found[0, 50:-50], ((left + right) / 2)[::2][50:-50], atol=1e-2, rtol=0)
 
 
@@ -132,12 +132,12 @@ def test_decibels_and_normalisation():
     level = to_decibels(torch.tensor([[[1.0, 0.1, 0.0]], [[0.0, 0.0, 0.0]]]))
     assert level[0, 0].tolist() == pytest.approx([0, -10, -80])
     assert level[1, 0].tolist() == pytest.approx([-100] * 3)
-    scaled = normalise(torch.randn(3, 8, 9) * 5 + 2)
-    torch.testing.assert_close(scaled.mean(dim=(1, 2)), torch.zeros(3), atol=1e-5, rtol=0)
-    torch.testing.assert_close(scaled.std(dim=(1, 2), correction=0), torch.ones(3), atol=1e-4, rtol=0)
+    rescale = normalise(torch.randn(3, 8, 9) * 5 + 2)
+    torch.testing.assert_close(rescale.mean(dim=(1, 2)), torch.zeros(3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(rescale.std(dim=(1, 2), correction=0), torch.ones(3), atol=1e-4, rtol=0)
     assert normalise(level[1:]).abs().max() == 0
 
 
 def test_clips_are_grouped_by_their_own_length():
-    groups = list(by_length(torch.tensor([5, 32, 33, 64, 31]), batch=2))
+    groups = list(group_by_padded_length(torch.tensor([5, 32, 33, 64, 31]), batch=2))
     assert sorted((length, places.tolist()) for places, length in groups) == [(32, [0, 1]), (32, [4]), (64, [2, 3])]

@@ -12,7 +12,7 @@ from tagasc.audio.packed import PackedAudio
 from tagasc.tagger.sources import open_source
 from tagasc.tagger.tags import TagVectors
 from tagasc.utils.errors import UserError
-from tests.conftest import RATE, run, succeed
+from tests.helpers import RATE, run, succeed
 
 CPU = torch.device("cpu")
 LABELS = ["Bell", "Dog", "Rain", "Tram"]
@@ -58,7 +58,7 @@ def nested(tmp_path):
 def scored(folder, *rows):
     (folder / "events.tsv").write_text("\n".join(["filename\tevent", *rows]) + "\n")
     options = ["--tagger", folder / "x.npz", "--audio", folder / "audio", "--out", folder / "tags", "--corpus", "own"]
-    return run("steps/extract_tags.py", *options, "--truth", folder / "events.tsv")
+    return run("steps/extract_tags.py", *options, "--event-labels", folder / "events.tsv")
 
 
 def test_events_are_of_the_whole_path_before_the_name(nested):

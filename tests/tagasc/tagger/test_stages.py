@@ -12,12 +12,12 @@ from sklearn.model_selection import KFold
 from tagasc.audio.packed import PackedAudio
 from tagasc.report.tagger import tagger_section
 from tagasc.tagger.clips import TaggedClips
-from tagasc.tagger.inference import load_ensemble, load_network, load_tagger
+from tagasc.tagger.inference import load_ensemble, load_tagger, load_tagger_network
 from tagasc.tagger.tags import TagVectors
-from tagasc.tagger.training import TaggerTask
+from tagasc.tagger.training import TaggerTrainer
 from tagasc.training.weights import read_weights
 from tagasc.utils.files import digest, read_json, read_npz
-from tests.conftest import TAGGER, run, succeed
+from tests.helpers import TAGGER, run, succeed
 
 CPU = torch.device("cpu")
 BOTH = [*TAGGER, "--stages", 2, "--folds", "0 1", "--training.folds", 3, "--training.epochs", 3, "--training.cycle", 2]
@@ -55,8 +55,10 @@ def test_every_part_is_there(whole):
     assert {path.stem for path in (whole / "fold0/stage1").glob("*.safetensors")} == wanted
     assert {path.stem for path in (whole / "fold1/stage2").glob("*.safetensors")} == wanted - {"snapshot2"}
     assert len(set(weights(whole).values())) == 6  # each of 2 folds: 2 snapshots of stage 1, 1 of stage 2
-    about = read_json(whole / "tagger.json", "")
-    assert [model["weights"] for model in about["models"]] == [f"fold{k}/stage2/snapshot1.safetensors" for k in (0, 1)]
+    metadata = read_json(whole / "tagger.json", "")
+    assert [model["weights"] for model in metadata["models"]] == [
+        f"fold{k}/stage2/snapshot1.safetensors" for k in (0, 1)
+    ]
     scores = read_json(whole / "scores.json", "")
     assert set(scores["lwlrap"]) == {"stage 1", "stage 2"}
     for values in scores["lwlrap"].values():
@@ -86,7 +88,7 @@ def test_no_prediction_is_left_of_a_stage_that_is_no_more(whole, options, tmp_pa
 @pytest.mark.parametrize("stop", [(1, 2), (2, 1)], ids=["in stage 1", "in stage 2"])
 def test_killed_and_resumed_ends_at_the_same_weights(whole, options, tmp_path, monkeypatch, stop):
     """Cut in the middle of a cycle of fold 1's stage 1, and of fold 0's stage 2, and half-way through an epoch."""
-    train = TaggerTask.train
+    train = TaggerTrainer.train
 
     def until(self, epoch):
         if (int(self.fold.folder.name[-1]), epoch - 1) == stop:
@@ -94,10 +96,10 @@ def test_killed_and_resumed_ends_at_the_same_weights(whole, options, tmp_path, m
             raise KeyboardInterrupt
         return train(self, epoch)
 
-    monkeypatch.setattr(TaggerTask, "train", until)
+    monkeypatch.setattr(TaggerTrainer, "train", until)
     assert run("steps/train_tagger.py", "--out", tmp_path / "cut", *options).status == 130
     assert not (tmp_path / "cut/tagger.json").exists()
-    monkeypatch.setattr(TaggerTask, "train", train)
+    monkeypatch.setattr(TaggerTrainer, "train", train)
     torch.rand(5)
     assert "going on after epoch" in succeed("steps/train_tagger.py", "--out", tmp_path / "cut", *options)
     assert weights(tmp_path / "cut") == weights(whole)
@@ -149,7 +151,7 @@ def test_folds_differ_in_weights_and_in_the_clips_held_out(whole, audio):
 def test_pseudo_labels_by_the_book(whole, audio):
     """The mean over the fold's own snapshots, squared, divided by the sum over the classes."""
     paths = [whole / f"fold1/stage1/snapshot{n}.safetensors" for n in (1, 2)]
-    _, mel, classes = load_network(paths[0])
+    _, mel, classes = load_tagger_network(paths[0])
     clips = TaggedClips(audio / "fsdkaggle2019_noisy", classes, mel, CPU)
     every = [load_ensemble([path], (8, 40), CPU).tags(clips, torch.arange(len(clips))) for path in paths]
     squared = np.mean(every, axis=0) ** 2

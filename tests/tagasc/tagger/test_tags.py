@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tagasc.tagger.tags import TagVectors, scaled
+from tagasc.tagger.tags import TagVectors, rescale
 from tagasc.utils.errors import UserError
 from tagasc.utils.files import digest, read_record, write_npz
 
@@ -85,7 +85,7 @@ def test_pickles_are_refused(tmp_path):
 
 def test_scales_of_tags():
     values = np.array([[0.0, 0.5, 1.0]], np.float32)
-    assert scaled(values, "probability") is values
-    np.testing.assert_allclose(scaled(values, "log"), [[np.log(1e-6), np.log(0.5), np.log(1 - 1e-6)]], rtol=1e-5)
+    assert rescale(values, "probability") is values
+    np.testing.assert_allclose(rescale(values, "log"), [[np.log(1e-6), np.log(0.5), np.log(1 - 1e-6)]], rtol=1e-5)
     edge = np.log((1 - 1e-6) / 1e-6)
-    np.testing.assert_allclose(scaled(values, "logit"), [[-edge, 0, edge]], rtol=1e-5)
+    np.testing.assert_allclose(rescale(values, "logit"), [[-edge, 0, edge]], rtol=1e-5)

@@ -1,6 +1,5 @@
 """The tagger's parts by the book: scene clips, pads, odd clips, augmentation, the three streams and their losses."""
 
-import json
 from copy import deepcopy
 from dataclasses import replace
 
@@ -12,45 +11,16 @@ from sklearn.model_selection import KFold
 from torchaudio.transforms import MelSpectrogram, Resample
 
 from tagasc.audio.packed import PackedAudio
-from tagasc.tagger.clips import TaggedClips, by_length
+from tagasc.tagger.clips import TaggedClips, group_by_padded_length
 from tagasc.tagger.config import SemiTraining, TaggerTraining
-from tagasc.tagger.features import MelConfig, normalise, to_decibels
+from tagasc.tagger.features import normalise, to_decibels
 from tagasc.tagger.inference import Ensemble
-from tagasc.tagger.network import Tagger, TaggerConfig
-from tagasc.tagger.semi import SemiTask, sharpened
-from tagasc.tagger.training import Fold, TaggerTask
-from tagasc.training.augment import Draws
+from tagasc.tagger.network import TaggerNetwork
+from tagasc.tagger.semi import SemiTrainer, sharpen
+from tagasc.tagger.training import FoldSetup, TaggerTrainer
+from tagasc.training.augment import EpochRng
 from tagasc.utils.errors import UserError
-
-CPU = torch.device("cpu")
-MEL = MelConfig(sampling_rate=14700, n_fft=512, hop=160, mels=32, low=20, high=7350)
-TINY = TaggerConfig((1, 1), 8, 8, (0.0, 0.0))
-CLASSES = list("abcde")
-
-
-def packed(folder, waves, rate, labels="abcde"):
-    """A packed folder of the given waves (frames, channels), each with one label in turn."""
-    starts = np.concatenate([[0], np.cumsum([len(wave) for wave in waves])]).tolist()
-    rows = [
-        {"id": f"clip{n}", "start": starts[n], "frames": len(wave), "labels": [labels[n % len(labels)]]}
-        | {"location": "", "usage": "", "crc32": 0}
-        for n, wave in enumerate(waves)
-    ]
-    folder.mkdir(exist_ok=True)
-    np.save(folder / "audio.npy", np.concatenate(waves).astype(np.float32))
-    index = {"format": 1, "sampling_rate": rate, "channels": waves[0].shape[1], "clips": rows}
-    (folder / "index.json").write_text(json.dumps(index))
-    return folder
-
-
-def noise(seed, lengths, channels=1):
-    random = np.random.default_rng(seed)
-    return [random.uniform(-0.5, 0.5, (length, channels)) for length in lengths]
-
-
-def tiny(seed=0, classes=5):
-    torch.manual_seed(seed)
-    return Tagger(TINY, classes).eval()
+from tests.helpers import CLASSES, CPU, MEL, TINY, noise, packed, tiny
 
 
 def by_the_book(network, wave, rate, pad=0):
@@ -108,7 +78,7 @@ def test_no_algorithm_is_searched_for_each_length(tmp_path, monkeypatch):
 
 def test_a_batch_holds_no_more_frames_than_its_clips_times_512():
     frames = torch.tensor([40] * 70 + [600] * 9 + [40_000, 39_990])
-    groups = list(by_length(frames, batch=16))
+    groups = list(group_by_padded_length(frames, batch=16))
     assert sorted(sum((places.tolist() for places, _ in groups), [])) == list(range(len(frames)))
     for places, length in groups:
         assert len(places) == 1 or len(places) * length <= 16 * 512
@@ -144,7 +114,7 @@ def test_a_clip_without_samples_is_named(tmp_path):
 
 
 def test_sharpened_probabilities():
-    found = sharpened(np.array([[0.1, 0.3], [0.2, 0.2], [0, 0]]), 2.0)
+    found = sharpen(np.array([[0.1, 0.3], [0.2, 0.2], [0, 0]]), 2.0)
     np.testing.assert_allclose(found, [[0.1, 0.9], [0.5, 0.5], [0.5, 0.5]], rtol=1e-6)
 
 
@@ -157,15 +127,15 @@ def fold(tmp_path):
     curated = TaggedClips(packed(tmp_path / "curated", noise(5, range(2000, 10_000, 200)), 14700), None, MEL, CPU)
     noisy = TaggedClips(packed(tmp_path / "noisy", noise(6, [6000] * 30), 14700), CLASSES, MEL, CPU)
     config = TaggerTraining(epochs=2, batch=8, crop_frames=48, mask_half_width=(2, 6))
-    return Fold(1, curated, noisy, config, TINY, MEL, 1, tmp_path, CPU)
+    return FoldSetup(1, curated, noisy, config, TINY, MEL, 1, tmp_path, CPU)
 
 
 def semi_task(fold, **settings):
-    soft = torch.from_numpy(sharpened(np.random.default_rng(0).random((30, 5)), 2))
-    return SemiTask(fold, SemiTraining(**settings), soft, Tagger(TINY, 5).state_dict())
+    pseudo_labels = torch.from_numpy(sharpen(np.random.default_rng(0).random((30, 5)), 2))
+    return SemiTrainer(fold, SemiTraining(**settings), pseudo_labels, TaggerNetwork(TINY, 5).state_dict())
 
 
-class Fixed(Draws):
+class Fixed(EpochRng):
     """Draws known beforehand: crops from the start, each clip mixed with its opposite, λ = 1/4."""
 
     def integers(self, below):
@@ -181,10 +151,10 @@ class Fixed(Draws):
 def test_augmentation_by_the_book(fold):
     """Crops of the power spectrogram are mixed, made louder, and lose a band; labels are mixed alike."""
     config = replace(fold.config, probability=1.0, gain=(2.0, 2.0), mask_half_width=(3, 3))
-    task, which = TaggerTask(replace(fold, config=config)), torch.tensor([30, 35, 39])
+    task, which = TaggerTrainer(replace(fold, config=config)), torch.tensor([30, 35, 39])
     power, target = task.augmented(fold.curated, fold.curated.truth, which, Fixed(0, 1))
     plain = replace(fold, config=replace(config, probability=0.0))
-    crops, labels = TaggerTask(plain).augmented(fold.curated, fold.curated.truth, which, Fixed(0, 1))
+    crops, labels = TaggerTrainer(plain).augmented(fold.curated, fold.curated.truth, which, Fixed(0, 1))
     mixed = 0.25 * crops + 0.75 * crops.flip(0)
     assert (power[:, :3] == 0).all()  # the mask's centre is band 0, its half-width 3
     torch.testing.assert_close(power[:, 3:], 2 * mixed[:, 3:])
@@ -193,11 +163,11 @@ def test_augmentation_by_the_book(fold):
 
 def test_short_clips_lie_at_a_random_place_in_their_crop(fold):
     config = replace(fold.config, probability=0.0)
-    task = TaggerTask(replace(fold, config=config))
+    task = TaggerTrainer(replace(fold, config=config))
     assert fold.curated.frames[0] == 13
     silent = []
     for epoch in range(40):
-        power, _ = task.augmented(fold.curated, fold.curated.truth, torch.tensor([0]), Draws(0, epoch))
+        power, _ = task.augmented(fold.curated, fold.curated.truth, torch.tensor([0]), EpochRng(0, epoch))
         heard = power[0].sum(dim=0).nonzero().flatten()
         assert len(heard) == 13
         silent.append(int(heard[0]))
@@ -207,7 +177,7 @@ def test_short_clips_lie_at_a_random_place_in_their_crop(fold):
 
 def test_stage_2_slices_every_stream_along_time(fold):
     task = semi_task(replace(fold, config=replace(fold.config, probability=0.0)), slice_probability=1.0)
-    power, _ = task.augmented(fold.noisy, fold.noisy.truth, torch.arange(30), Draws(0, 1))
+    power, _ = task.augmented(fold.noisy, fold.noisy.truth, torch.arange(30), EpochRng(0, 1))
     of_clip = (power.sum(dim=1) > 0).sum(dim=1)  # of a clip's 38 frames in a crop of 48
     assert of_clip.min() < 30
     whole = power[:, :, :].sum(dim=2) > 0
@@ -216,17 +186,20 @@ def test_stage_2_slices_every_stream_along_time(fold):
 
 def test_the_semi_stream_is_half_curated_half_noisy_of_four_fifths(fold):
     task = semi_task(fold)
-    curated, noisy, semi = task.streams(Draws(0, 1))
+    curated, noisy, semi = task.streams(EpochRng(0, 1))
     assert [len(batch) for batch in curated.pools[0].batches] == [8] * task.steps
     assert [len(batch) for batch in noisy.pools[0].batches] == [8] * task.steps
-    hard, soft = semi.pools
-    assert [len(batch) for batch in hard.batches] == [len(batch) for batch in soft.batches] == [4] * task.steps
+    hard, pseudo_labels = semi.pools
+    assert [len(batch) for batch in hard.batches] == [len(batch) for batch in pseudo_labels.batches] == [4] * task.steps
     assert hard.target is fold.curated.truth
-    assert soft.target is task.soft
+    assert pseudo_labels.target is task.pseudo_labels
     assert semi.head is task.network.curated
     kept = list(KFold(5, shuffle=True, random_state=42).split(np.arange(30)))[1][0]
     used = {
-        n for epoch in range(20) for batch in task.streams(Draws(0, epoch))[2].pools[1].batches for n in batch.tolist()
+        n
+        for epoch in range(20)
+        for batch in task.streams(EpochRng(0, epoch))[2].pools[1].batches
+        for n in batch.tolist()
     }
     assert used == set(kept.tolist())
     held_out = set(task.held_out.tolist())
@@ -237,11 +210,11 @@ def test_the_semi_stream_is_half_curated_half_noisy_of_four_fifths(fold):
 def test_the_loss_of_stage_2_by_the_book(fold, joint):
     """BCE + BCE + 20 · MSE, each stream normalised by its own batch statistics; in a joint pass by those of all."""
     task = semi_task(replace(fold, config=replace(fold.config, joint_pass=joint)))
-    network, draws = deepcopy(task.network).train(), Draws(3, 1)
-    streams = task.streams(draws)
+    network, rng = deepcopy(task.network).train(), EpochRng(3, 1)
+    streams = task.streams(rng)
     parts = []
     for stream in streams:
-        batches = [task.augmented(p.clips, p.target, p.batches[0], draws) for p in stream.pools]
+        batches = [task.augmented(p.clips, p.target, p.batches[0], rng) for p in stream.pools]
         parts.append((normalise(to_decibels(torch.cat([b[0] for b in batches]))), torch.cat([b[1] for b in batches])))
     if joint:
         features = network.features(torch.cat([level for level, _ in parts])).split(8)
@@ -250,13 +223,13 @@ def test_the_loss_of_stage_2_by_the_book(fold, joint):
     bce = F.binary_cross_entropy_with_logits
     expected = bce(network.curated(features[0]), parts[0][1]) + bce(network.noisy(features[1]), parts[1][1])
     expected = expected + 20 * (network.curated(features[2]).sigmoid() - parts[2][1]).square().mean()
-    draws = Draws(3, 1)
+    rng = EpochRng(3, 1)
     task.network.train()
-    torch.testing.assert_close(task.step(task.streams(draws), 0, draws), expected.detach())
+    torch.testing.assert_close(task.step(task.streams(rng), 0, rng), expected.detach())
 
 
 def test_the_learning_rate_falls_along_a_cosine_and_starts_again(fold):
-    task = TaggerTask(replace(fold, config=replace(fold.config, epochs=5, cycle=2)))
+    task = TaggerTrainer(replace(fold, config=replace(fold.config, epochs=5, cycle=2)))
     seen, step = [], task.optimizer.step
     task.optimizer.step = lambda: (seen.append(task.optimizer.param_groups[0]["lr"]), step())
     for epoch in (1, 2, 3):
@@ -268,7 +241,7 @@ def test_the_learning_rate_falls_along_a_cosine_and_starts_again(fold):
 
 
 def test_without_noisy_clips_the_noisy_head_stays_as_it_was(fold):
-    task = TaggerTask(replace(fold, noisy=None))
+    task = TaggerTrainer(replace(fold, noisy=None))
     before = deepcopy(task.network.state_dict())
     task.train(1)
     changed = {
@@ -280,11 +253,11 @@ def test_without_noisy_clips_the_noisy_head_stays_as_it_was(fold):
 def test_a_clip_to_leave_out_that_does_not_exist_is_named(fold):
     config = replace(fold.config, leave_out=("clip7", "clip7.wav", "clip99"))
     with pytest.raises(UserError, match=r"leave_out: .*curated has no clip clip7\.wav, clip99; mend the list"):
-        TaggerTask(replace(fold, config=config))
+        TaggerTrainer(replace(fold, config=config))
 
 
 def test_a_compiled_trunk_trains_the_same(fold, monkeypatch):
     compile_ = torch.compile
     monkeypatch.setattr(torch, "compile", lambda *a, **k: compile_(*a, **k, backend="eager"))  # no C++ in the tests
-    losses = [TaggerTask(replace(fold, compiled=compiled)).train(1)["loss"] for compiled in (False, True)]
+    losses = [TaggerTrainer(replace(fold, compiled=compiled)).train(1)["loss"] for compiled in (False, True)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)

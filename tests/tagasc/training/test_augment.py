@@ -1,11 +1,11 @@
 import torch
 
-from tagasc.training.augment import Draws, band_mask, mix, time_slice
+from tagasc.training.augment import EpochRng, band_mask, mix, time_slice
 
 
 def test_an_epochs_draws_depend_on_seed_and_epoch_alone():
-    first, again, other, later = Draws(1, 3), Draws(1, 3), Draws(2, 3), Draws(1, 4)
-    orders = [draws.permutation(50).tolist() for draws in (first, again, other, later)]
+    first, again, other, later = EpochRng(1, 3), EpochRng(1, 3), EpochRng(2, 3), EpochRng(1, 4)
+    orders = [rng.permutation(50).tolist() for rng in (first, again, other, later)]
     assert orders[0] == orders[1]
     assert orders[0] != orders[2]
     assert orders[0] != orders[3]
@@ -15,7 +15,7 @@ def test_dropout_is_part_of_an_epochs_draws():
     seen = []
     for _ in range(2):
         torch.rand(7)
-        Draws(1, 3)
+        EpochRng(1, 3)
         seen.append(torch.rand(5).tolist())
     assert seen[0] == seen[1]
 
@@ -34,7 +34,7 @@ def test_one_weight_serves_the_whole_batch():
 
 
 def test_band_masks_have_the_stated_widths_and_rate():
-    masks = band_mask(128, Draws(0, 1), (8, 31), 0.5, 2000)
+    masks = band_mask(128, EpochRng(0, 1), (8, 31), 0.5, 2000)
     assert 0.45 < masks.any(dim=1).float().mean() < 0.55
     inner = [mask for mask in masks if mask.any() and not mask[0] and not mask[-1]]
     widths = {int(mask.sum()) for mask in inner}
@@ -44,16 +44,16 @@ def test_band_masks_have_the_stated_widths_and_rate():
 
 
 def test_integers_reach_both_ends_and_no_further():
-    drawn = Draws(0, 1).integers(torch.full((1000,), 3))
+    drawn = EpochRng(0, 1).integers(torch.full((1000,), 3))
     assert set(drawn.tolist()) == {0, 1, 2}
 
 
 def test_time_slices_keep_one_stretch_of_the_stated_length_anywhere():
-    kept = time_slice(200, Draws(0, 1), (0.25, 1.0), 0.5, 2000)
+    kept = time_slice(200, EpochRng(0, 1), (0.25, 1.0), 0.5, 2000)
     lengths = kept.sum(dim=1)
     assert 0.45 < (lengths < 200).float().mean() < 0.55
     cut = kept[lengths < 200]
     assert cut.sum(dim=1).min() >= 50
     assert all(mask.nonzero().flatten().diff().eq(1).all() for mask in cut)
     assert cut.any(dim=0).all()
-    assert time_slice(5, Draws(0, 1), (0.25, 1.0), 0.0, 3).all()
+    assert time_slice(5, EpochRng(0, 1), (0.25, 1.0), 0.0, 3).all()

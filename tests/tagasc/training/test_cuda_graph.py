@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from tagasc.training import cuda_graph
-from tagasc.training.cuda_graph import Captured
+from tagasc.training.cuda_graph import CudaGraph
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_every_call_does_the_work_once(recorder):
         passes.append(recorder.recording is not None)
         recorder.do(lambda: seen.append(len(seen)))
 
-    captured = Captured(plain_calls=3)
+    captured = CudaGraph(plain_calls=3)
     for count in range(1, 9):
         captured(work)
         assert len(seen) == count

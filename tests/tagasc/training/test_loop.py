@@ -8,60 +8,41 @@ import torch
 from torch import nn
 
 from tagasc.scene.config import SceneTraining
-from tagasc.scene.corpus import SceneCorpus, Tagging
+from tagasc.scene.corpus import SceneCorpus, TagOptions
 from tagasc.scene.systems import read_systems, select
-from tagasc.scene.training import SceneTask
+from tagasc.scene.training import SceneTrainer
 from tagasc.scene.trunk import TrunkConfig
 from tagasc.training.loop import fit
-from tagasc.training.result import prepare
+from tagasc.training.result import check_result_folder
 from tagasc.training.weights import read_weights, save_weights
 from tagasc.utils import provenance
-from tagasc.utils.device import compiles
+from tagasc.utils.device import should_compile
 from tagasc.utils.errors import UserError
 from tagasc.utils.files import read_json
 from tagasc.utils.log import log
-from tests.conftest import ROOT
-
-CPU = torch.device("cpu")
-
-
-class Stop(Exception):
-    """A power cut."""
+from tests.helpers import CPU, ROOT, Stop, cut_after
 
 
 def scene_task(audio, tags, seed=3):
     every = select(read_systems(ROOT / "egs/systems.yaml"), ["all"], ROOT)
     corpus = SceneCorpus(audio, "tau2019", tags, CPU)
-    clips = [corpus.clips([split], Tagging()) for split in ("train", "validation")]
+    clips = [corpus.clips([split], TagOptions()) for split in ("train", "validation")]
     training = SceneTraining(epochs=5, batch=8, crop_seconds=0.5, mixup_from_epoch=2, schedule="cosine")
     trunk = TrunkConfig(8, (8, 8, 8, 8), code_size=6)
-    return SceneTask(training, trunk, every["shared_h4_l3"].system, *clips, seed)
-
-
-def cut_after(task, epochs):
-    """Make ``task`` stop in the middle of the epoch after so many."""
-    train = task.train
-
-    def until(epoch):
-        if epoch > epochs:
-            next(iter(task.network.parameters())).data.add_(1)  # half an epoch's work, to be lost
-            raise Stop
-        return train(epoch)
-
-    task.train = until
+    return SceneTrainer(training, trunk, every["shared_h4_l3"].system, *clips, seed)
 
 
 def test_a_scene_network_cut_and_resumed_has_the_same_weights(audio, tags, tmp_path):
     whole = scene_task(audio, tags)
-    fit(whole, tmp_path / "whole", 5, whole.about())
+    fit(whole, tmp_path / "whole", 5, whole.metadata())
     for epochs in (2, 4):
         cut = scene_task(audio, tags)
         cut_after(cut, epochs)
         with pytest.raises(Stop):
-            fit(cut, tmp_path / "cut", 5, cut.about())
+            fit(cut, tmp_path / "cut", 5, cut.metadata())
     torch.rand(11)  # the state of the global generator must not matter
     last = scene_task(audio, tags)
-    fit(last, tmp_path / "cut", 5, last.about())
+    fit(last, tmp_path / "cut", 5, last.metadata())
     assert (tmp_path / "whole/model.safetensors").read_bytes() == (tmp_path / "cut/model.safetensors").read_bytes()
     histories = [read_json(tmp_path / name / "history.json", "") for name in ("whole", "cut")]
     for history in histories:
@@ -101,9 +82,9 @@ class Scripted:
 
 def test_the_best_epochs_weights_are_kept_the_earlier_among_equals(tmp_path):
     fit(Scripted([0.1, 0.5, 0.5, 0.2]), tmp_path, 4, {"what": "scripted"})
-    state, about = read_weights(tmp_path / "model.safetensors", "")
+    state, metadata = read_weights(tmp_path / "model.safetensors", "")
     assert state["weight"].item() == 2
-    assert about == {"what": "scripted"}
+    assert metadata == {"what": "scripted"}
     assert read_json(tmp_path / "history.json", "")["best_epoch"] == 2
 
 
@@ -114,8 +95,8 @@ def test_a_loss_that_is_not_finite_is_an_error(tmp_path):
 
 
 def test_a_training_that_never_got_going_does_not_stand_in_the_way(tmp_path):
-    assert prepare(tmp_path / "run", provenance.made_from("train", {"batch": 5000}, {}), force=False)
-    assert prepare(tmp_path / "run", provenance.made_from("train", {"batch": 12}, {}), force=False)
+    assert check_result_folder(tmp_path / "run", provenance.record("train", {"batch": 5000}, {}), force=False)
+    assert check_result_folder(tmp_path / "run", provenance.record("train", {"batch": 12}, {}), force=False)
     assert provenance.read(tmp_path / "run")["config"] == {"batch": 12}
 
 
@@ -123,19 +104,19 @@ def test_weights_without_a_record_are_not_taken_for_a_result(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run/model.safetensors").write_text("weights")
     with pytest.raises(UserError, match="no record of what it was made from"):
-        prepare(tmp_path / "run", provenance.made_from("train", {}, {}), force=False)
+        check_result_folder(tmp_path / "run", provenance.record("train", {}, {}), force=False)
 
 
 def test_a_folder_of_another_configuration_is_left_alone(tmp_path):
-    first = provenance.made_from("train", {"lr": 0.1}, {})
-    assert prepare(tmp_path / "run", first, force=False)
+    first = provenance.record("train", {"lr": 0.1}, {})
+    assert check_result_folder(tmp_path / "run", first, force=False)
     (tmp_path / "run/model.safetensors").write_text("weights")
-    assert not prepare(tmp_path / "run", first, force=False)
-    other = provenance.made_from("train", {"lr": 0.2}, {})
+    assert not check_result_folder(tmp_path / "run", first, force=False)
+    other = provenance.record("train", {"lr": 0.2}, {})
     with pytest.raises(UserError, match=r"lr was 0\.1 and is 0\.2"):
-        prepare(tmp_path / "run", other, force=False)
+        check_result_folder(tmp_path / "run", other, force=False)
     assert (tmp_path / "run/model.safetensors").exists()
-    assert prepare(tmp_path / "run", other, force=True)
+    assert check_result_folder(tmp_path / "run", other, force=True)
     assert not (tmp_path / "run/model.safetensors").exists()
 
 
@@ -176,7 +157,7 @@ def test_networks_are_compiled_on_a_gpu_if_it_can_be_done_there(monkeypatch, cap
     monkeypatch.setattr(log, "propagate", True)
     monkeypatch.setattr(torch, "compile", compiler)
     monkeypatch.setattr(torch, "zeros", lambda count, device: torch.ones(count))
-    assert compiles("auto", torch.device("cuda")) is works
+    assert should_compile("auto", torch.device("cuda")) is works
     assert ("training is slower: Failed to find a C compiler" in caplog.text) is not works
 
 
@@ -187,4 +168,4 @@ def test_choosing_a_device_does_not_load_the_compiler():
 
 
 def test_networks_are_compiled_elsewhere_if_it_is_asked_for():
-    assert [compiles(asked, CPU) for asked in ("auto", "never", "always")] == [False, False, True]
+    assert [should_compile(asked, CPU) for asked in ("auto", "never", "always")] == [False, False, True]

@@ -2,15 +2,14 @@ import pytest
 import yaml
 
 from tagasc.scene.config import SceneTraining
-from tagasc.scene.experiment import runs
 from tagasc.scene.systems import read_systems
 from tagasc.scene.trunk import TrunkConfig
 from tagasc.tagger.config import Inference, PseudoLabels, SemiTraining, TaggerTraining
 from tagasc.tagger.features import MelConfig
 from tagasc.tagger.network import TaggerConfig
-from tagasc.utils.cli import _spelt_out, from_values
+from tagasc.utils.cli import _normalise_flags, from_values
 from tagasc.utils.errors import UserError
-from tests.conftest import ROOT, run
+from tests.helpers import ROOT, run
 
 TAGGER_GROUPS = {
     "model": TaggerConfig,
@@ -85,7 +84,7 @@ def main(allow_partial: bool = False, clips_per_location: int = 3):
 
 def test_options_may_have_dashes_and_flags_no_value():
     arguments = ["corpus-a", "--allow-partial", "--clips-per-location", "4", "--scenes.clips_per_location=5"]
-    assert _spelt_out(main, arguments) == [
+    assert _normalise_flags(main, arguments) == [
         "corpus-a",
         "--allow_partial",
         "true",
@@ -93,7 +92,7 @@ def test_options_may_have_dashes_and_flags_no_value():
         "4",
         "--scenes.clips_per_location=5",
     ]
-    assert _spelt_out(main, ["--allow_partial", "false"]) == ["--allow_partial", "false"]
+    assert _normalise_flags(main, ["--allow_partial", "false"]) == ["--allow_partial", "false"]
 
 
 @pytest.mark.parametrize(
@@ -112,7 +111,7 @@ def test_a_wrong_record_is_named(tmp_path, text, said):
         read_systems(path)
 
 
-def test_seeds_must_be_numbers(tmp_path):
-    assert [seed for _, seed, _ in runs(tmp_path, "scene", ["baseline"], "1 2 10 2")] == [1, 2, 10]
-    with pytest.raises(UserError, match="whole numbers"):
-        runs(tmp_path, "scene", ["baseline"], "1,2")
+def test_an_old_name_of_an_option_names_the_new_one():
+    outcome = run("steps/train_scene.py", "--data-on", "gpu")
+    assert outcome.status == 2
+    assert "option --data-on is now --audio-cache" in outcome.error

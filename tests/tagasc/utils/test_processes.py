@@ -17,6 +17,6 @@ def test_memory_of_its_own_counts_and_mapped_files_apart(tmp_path):
         mapped = mmap.mmap(file.fileno(), 0)
         assert not np.frombuffer(mapped, np.uint8).any()
         said = processes.peak()
-    assert 0.2 <= gigabytes(said, " GB without") - before <= 0.4
+    assert 0.15 < gigabytes(said, " GB without") - before < 0.45  # both rounded to 0.1
     assert gigabytes(said, " GB of memory") >= before + 0.5
     assert own.all()

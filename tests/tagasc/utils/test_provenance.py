@@ -2,20 +2,20 @@ import numpy as np
 import pytest
 
 from tagasc.utils.files import digest, write_npz
-from tagasc.utils.provenance import difference, made_from, read, write
+from tagasc.utils.provenance import difference, read, record, write
 
 
 def test_a_changed_setting_or_input_is_named(tmp_path):
     path = tmp_path / "input"
     path.write_text("one")
-    first = made_from("step", {"training": {"lr": 0.1}}, {"tags": path})
-    assert difference(first, made_from("step", {"training": {"lr": 0.1}}, {"tags": path})) is None
+    first = record("step", {"training": {"lr": 0.1}}, {"tags": path})
+    assert difference(first, record("step", {"training": {"lr": 0.1}}, {"tags": path})) is None
     assert "training.lr was 0.1 and is 0.2" in difference(
-        first, made_from("step", {"training": {"lr": 0.2}}, {"tags": path})
+        first, record("step", {"training": {"lr": 0.2}}, {"tags": path})
     )
     path.write_text("two")
     assert (
-        difference(first, made_from("step", {"training": {"lr": 0.1}}, {"tags": path}))
+        difference(first, record("step", {"training": {"lr": 0.1}}, {"tags": path}))
         == "its input tags has changed since"
     )
     write(tmp_path, first)
@@ -24,7 +24,7 @@ def test_a_changed_setting_or_input_is_named(tmp_path):
 
 @pytest.mark.parametrize("content", [b"{", b'["step"]', '{"step": "forêt"}'.encode("latin-1")])
 def test_what_is_no_record_is_none(tmp_path, content):
-    (tmp_path / "made_from.json").write_bytes(content)
+    (tmp_path / "provenance.json").write_bytes(content)
     assert read(tmp_path) is None
 
 
@@ -38,6 +38,6 @@ def test_tag_vectors_made_again_with_the_same_values_are_the_same(tmp_path):
 
 
 def test_versions_and_command_are_kept():
-    record = made_from("step", {}, {})
-    assert record["versions"]["torch"] != "absent"
-    assert {"command", "date", "commit", "machine"} <= record.keys()
+    found = record("step", {}, {})
+    assert found["versions"]["torch"] != "absent"
+    assert {"command", "date", "commit", "machine"} <= found.keys()

@@ -2,7 +2,7 @@ import fcntl
 
 import pytest
 
-from tagasc.utils.errors import SomeFailed, UserError
+from tagasc.utils.errors import PartialFailure, UserError
 from tagasc.utils.sweep import clear_once, sweep
 
 NAMES = ["a", "b", "c"]
@@ -24,7 +24,7 @@ def test_it_goes_on_past_a_failure_and_names_it_with_its_log(tmp_path):
         done.append(number)
         return True
 
-    with pytest.raises(SomeFailed) as error:
+    with pytest.raises(PartialFailure) as error:
         sweep(NAMES, work, tmp_path)
     assert done == [0, 2]
     assert f"1 of 3 runs failed: b: no good; its log: {tmp_path}/b.log" in str(error.value)
@@ -38,7 +38,7 @@ def test_if_all_fail_it_is_a_plain_error(tmp_path):
 
     with pytest.raises(UserError, match="3 of 3 runs failed") as error:
         sweep(NAMES, work, tmp_path)
-    assert not isinstance(error.value, SomeFailed)
+    assert not isinstance(error.value, PartialFailure)
     with pytest.raises(UserError, match=r"^bad input$"):
         sweep(["a"], work, tmp_path)
 

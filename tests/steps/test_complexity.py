@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from tests.conftest import ROOT, run, succeed
+from tests.helpers import ROOT, run, succeed
 
 # Parameters of the two readings of the paper: Table 1's text, and the released code, to which Table 6 fits.
 PUBLISHED = {
@@ -15,7 +15,7 @@ PUBLISHED = {
 
 @pytest.mark.parametrize("trunk", ["table1", "released"])
 def test_every_system_has_a_row_with_exact_counts(trunk):
-    said = succeed("steps/describe.py", "--recipe", ROOT / "egs/dcase2019", "--trunk", trunk, "--json")
+    said = succeed("steps/complexity.py", "--recipe", ROOT / "egs/dcase2019", "--trunk", trunk, "--json")
     rows = {row["system"]: row for row in json.loads(said)}
     assert len(rows) == 56
     for (name, system), count in PUBLISHED.items():
@@ -27,7 +27,7 @@ def test_every_system_has_a_row_with_exact_counts(trunk):
 
 
 def test_multiply_accumulates_by_hand():
-    said = succeed("steps/describe.py", "--recipe", ROOT / "egs/dcase2019", "--systems", "baseline", "--json")
+    said = succeed("steps/complexity.py", "--recipe", ROOT / "egs/dcase2019", "--systems", "baseline", "--json")
     frames, total = 479_999 // 12, 479_999 // 12 * 24 * 128
     for _ in range(7):
         total += 2 * frames * 3 * 128 * 128
@@ -36,7 +36,7 @@ def test_multiply_accumulates_by_hand():
 
 
 def test_a_trunk_that_is_not_there(tmp_path):
-    outcome = run("steps/describe.py", "--recipe", tmp_path, "--trunk", "table2")
+    outcome = run("steps/complexity.py", "--recipe", tmp_path, "--trunk", "table2")
     assert "trunk_table2.yaml does not exist" in outcome.error
 
 
@@ -47,7 +47,7 @@ def test_a_trunk_that_is_not_there(tmp_path):
 def test_a_trunk_that_is_none(tmp_path, content):
     (tmp_path / "conf").mkdir()
     (tmp_path / "conf/trunk_mine.yaml").write_bytes(content)
-    outcome = run("steps/describe.py", "--recipe", tmp_path, "--trunk", "mine")
+    outcome = run("steps/complexity.py", "--recipe", tmp_path, "--trunk", "mine")
     assert outcome.status == 1
     assert "trunk_mine.yaml" in outcome.error
 
@@ -56,6 +56,6 @@ def test_a_trunk_that_is_none(tmp_path, content):
     ("option", "value"), [("tags", -3), ("scenes", -1), ("channels", 0), ("sampling-rate", 0), ("seconds", ".nan")]
 )
 def test_a_number_out_of_range(option, value):
-    outcome = run("steps/describe.py", "--recipe", ROOT / "egs/dcase2019", f"--{option}", value)
+    outcome = run("steps/complexity.py", "--recipe", ROOT / "egs/dcase2019", f"--{option}", value)
     assert outcome.status == 1
     assert "must be positive" in outcome.error
