@@ -143,12 +143,10 @@ run_stage() {
             wait_for_workers pack ;;
         tagger)
             if ! $own_tagger; then $dry_run || say "stage 3 (tagger): $tagger is trained elsewhere"; return; fi
-            local part parts=all log=tagger
-            ((ngpu <= 1)) || parts="stage1 pseudo_labels stage2 score"
-            for part in $parts; do
-                [[ $part == all ]] || log=tagger_$part
-                on_gpus "$log" "$PYTHON" "$here"/steps/train_tagger.py --config "$tagger_config" "${audio[@]}" \
-                    --out "$dir/exp/tagger/$tagger" --corpus "$tagging_corpus" --noisy "$noisy" --part "$part" \
+            local program
+            for program in train_tagger make_pseudo_labels train_tagger_semi score_tagger; do
+                on_gpus "$program" "$PYTHON" "$here/steps/$program.py" --config "$tagger_config" "${audio[@]}" \
+                    --out "$dir/exp/tagger/$tagger" --corpus "$tagging_corpus" --noisy "$noisy" \
                     ${tagger_folds:+--folds "$tagger_folds"} ${tagger_stages:+--stages "$tagger_stages"} \
                     --seed "$tagger_seed" "${gpu[@]}"
             done ;;

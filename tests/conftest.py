@@ -59,7 +59,8 @@ def audio(manifests, tmp_path_factory) -> Path:
 def tagger(audio, tmp_path_factory) -> Path:
     """A folder with a tagger trained for two epochs."""
     out = tmp_path_factory.mktemp("tagger") / "tiny"
-    succeed("steps/train_tagger.py", "--audio", audio, "--out", out, *TAGGER)
+    for program in ("train_tagger", "score_tagger"):
+        succeed(f"steps/{program}.py", "--audio", audio, "--out", out, *TAGGER)
     return out
 
 

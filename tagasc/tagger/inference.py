@@ -26,6 +26,7 @@ from tagasc.tagger.clips import (
     require_samples,
 )
 from tagasc.tagger.config import Inference
+from tagasc.tagger.experiment import STAGE, TAGGER
 from tagasc.tagger.features import MelConfig, MelPower, normalise, reflect, to_decibels
 from tagasc.tagger.network import TaggerConfig, TaggerNetwork
 from tagasc.training.weights import read_weights
@@ -34,9 +35,6 @@ from tagasc.utils.device import autocast, to_device
 from tagasc.utils.errors import UserError
 from tagasc.utils.files import digest, read_json, write_json
 from tagasc.utils.log import progress
-
-TAGGER = "tagger.json"
-_STAGE = "stage 3 (tagger)"
 
 
 @dataclass(frozen=True)
@@ -115,7 +113,7 @@ def load_tagger_network(path: Path) -> tuple[TaggerNetwork, MelConfig, list[str]
     Raises:
         UserError: the file is absent or not whole.
     """
-    state, metadata = read_weights(path, _STAGE)
+    state, metadata = read_weights(path, STAGE)
     try:
         network = TaggerNetwork(from_values(TaggerConfig, metadata["model"], str(path)), len(metadata["classes"]))
         network.load_state_dict(state)
@@ -139,7 +137,7 @@ def load_tagger(folder: Path, device: torch.device) -> Ensemble:
         UserError: it is not ready, or a weights file is absent or another one than it was.
     """
     path = folder / TAGGER
-    metadata = read_json(path, _STAGE)
+    metadata = read_json(path, STAGE)
     try:
         listed = [(folder / model["weights"], model["sha256"]) for model in metadata["models"]]
         pads = Inference(pads=tuple(metadata["pads"])).pads

@@ -6,18 +6,38 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from tagasc.tagger.clips import TaggedClips
-from tagasc.tagger.config import Inference, TaggerTraining
-from tagasc.tagger.inference import Ensemble, load_ensemble
+from tagasc.tagger.experiment import STAGE, TaggerExperiment, require
+from tagasc.tagger.inference import load_ensemble
 from tagasc.tagger.lwlrap import lwlrap
 from tagasc.tagger.tags import TagVectors
 from tagasc.tagger.training import folds_of
+from tagasc.training.result import HISTORY, WEIGHTS
+from tagasc.utils.files import read_json
 
 Models = Mapping[int, Sequence[Path]]
 
 
-def best_model(histories: Mapping[int, dict[str, Any]]) -> int:
+def chosen_models(experiment: TaggerExperiment, stage: int) -> Models:
+    """Return the weights files that a stage's tagger consists of, by fold: all snapshots, or the best single network.
+
+    Raises:
+        UserError: a fold is not trained.
+    """
+    program = "train_tagger.py" if stage == 1 else "train_tagger_semi.py"
+    best_weights = {fold: experiment.stage_folder(fold, stage) / WEIGHTS for fold in experiment.folds}
+    for path in best_weights.values():
+        require(path, program)  # written last
+    if experiment.options.inference.models == "mean":
+        return {fold: experiment.snapshot_files(fold, stage) for fold in experiment.folds}
+    histories = {fold: read_json(path.with_name(HISTORY), STAGE) for fold, path in best_weights.items()}
+    best = best_fold(histories)
+    return {best: [best_weights[best]]}
+
+
+def best_fold(histories: Mapping[int, dict[str, Any]]) -> int:
     """The fold whose best snapshot has the highest lwlrap on the fold's own held-out clips, the first among equals.
 
     The folds' figures are of different clips, so the choice is as good as the folds are alike.
@@ -26,22 +46,25 @@ def best_model(histories: Mapping[int, dict[str, Any]]) -> int:
     return max(histories, key=score)
 
 
-def out_of_fold(
-    models: Models, clips: TaggedClips, training: TaggerTraining, inference: Inference, device: torch.device
-) -> tuple[TagVectors, np.ndarray]:
-    """Tags of each fold's held-out curated clips by that fold's own networks, and the truth, (clips, classes)."""
-    parts = []
-    for fold, paths in models.items():
-        _, held_out = folds_of(clips, training)[fold]
-        parts.append((held_out, load_ensemble(paths, inference.pads, device).tags(clips, held_out, training.batch)))
-    which = torch.cat([held_out for held_out, _ in parts])
-    ids = [clips.packed.ids[number] for number in which.tolist()]
-    return TagVectors(ids, clips.classes, np.concatenate([values for _, values in parts])), clips.truth[which].numpy()
+def out_of_fold(experiment: TaggerExperiment, models: Models) -> tuple[TagVectors, np.ndarray]:
+    """Tag each fold's held-out curated clips with that fold's own networks; their truth is (clips, classes)."""
+    clips, training = experiment.curated, experiment.options.training
+    held_out = torch.cat([folds_of(clips, training)[fold][1] for fold in models])
+    values = [_tag(experiment, paths, clips, folds_of(clips, training)[fold][1]) for fold, paths in models.items()]
+    ids = [clips.packed.ids[number] for number in held_out.tolist()]
+    return TagVectors(ids, clips.classes, np.concatenate(values)), clips.truth[held_out].numpy()
 
 
-def full_ensemble(models: Models, inference: Inference, device: torch.device) -> Ensemble:
-    """Every network together."""
-    return load_ensemble([path for paths in models.values() for path in paths], inference.pads, device)
+def tag_test(experiment: TaggerExperiment, models: Models) -> tuple[TagVectors, np.ndarray]:
+    """Tag the test clips with all networks together; their truth is (clips, classes)."""
+    clips = experiment.test
+    values = _tag(experiment, [path for paths in models.values() for path in paths], clips, torch.arange(len(clips)))
+    return TagVectors(clips.packed.ids, clips.classes, values), clips.truth.numpy()
+
+
+def _tag(experiment: TaggerExperiment, paths: Sequence[Path], clips: TaggedClips, indices: Tensor) -> np.ndarray:
+    ensemble = load_ensemble(paths, experiment.options.inference.pads, experiment.device)
+    return ensemble.tags(clips, indices, experiment.options.training.batch)
 
 
 def lwlrap_by_usage(truth: np.ndarray, values: np.ndarray, usage: Sequence[str]) -> dict[str, float | None]:

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from tagasc.audio.packed import PackedAudio
-from tagasc.tagger.inference import TAGGER, load_tagger
+from tagasc.tagger.experiment import TAGGER
+from tagasc.tagger.inference import load_tagger
 from tagasc.tagger.tags import TagVectors
 from tagasc.utils.files import digest
 

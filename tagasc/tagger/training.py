@@ -18,17 +18,19 @@ from torch import Tensor, nn
 
 from tagasc.tagger.clips import TaggedClips, crop
 from tagasc.tagger.config import SemiTraining, TaggerTraining
+from tagasc.tagger.experiment import TaggerExperiment, snapshot_file
 from tagasc.tagger.features import MelConfig, MelPower, normalise, to_decibels
 from tagasc.tagger.inference import Ensemble
 from tagasc.tagger.lwlrap import lwlrap
 from tagasc.tagger.network import TaggerConfig, TaggerNetwork
 from tagasc.training.augment import EpochRng, band_mask, mix, time_slice
-from tagasc.training.loop import mean_of
-from tagasc.training.weights import save_weights
+from tagasc.training.loop import fit, mean_of
+from tagasc.training.result import short_name
+from tagasc.training.weights import parameters, save_weights
 from tagasc.utils.cli import to_json
 from tagasc.utils.device import autocast, to_device
 from tagasc.utils.errors import UserError
-from tagasc.utils.log import progress
+from tagasc.utils.log import log, progress
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,9 @@ class TaggerTrainer:
             losses.append(self.step(streams, step, rng))
         if self._ends_cycle():
             save_weights(
-                snapshot(self.fold.folder, -(-epoch // self.config.cycle)), self.network.state_dict(), self.metadata()
+                snapshot_file(self.fold.folder, -(-epoch // self.config.cycle)),
+                self.network.state_dict(),
+                self.metadata(),
             )
         return {"loss": mean_of(losses)}
 
@@ -212,14 +216,19 @@ class TaggerTrainer:
             group["lr"] = low + (high - low) * 0.5 * (1 + math.cos(math.pi * phase))
 
 
-def snapshot(folder: Path, number: int) -> Path:
-    """Where the weights at the end of cycle ``number``, counted from 1, are kept."""
-    return folder / f"snapshot{number}.safetensors"
+def fold_setup(experiment: TaggerExperiment, fold: int, stage: int) -> FoldSetup:
+    """Prepare the training of one stage on one fold."""
+    o, folder = experiment.options, experiment.stage_folder(fold, stage)
+    clips = experiment.curated, experiment.noisy
+    return FoldSetup(fold, *clips, o.training, o.model, o.mel, o.seed, folder, experiment.device, o.compile)
 
 
-def snapshots(folder: Path, epochs: int, cycle: int) -> list[Path]:
-    """The snapshots of a training, the last one's last cycle maybe shorter than the others."""
-    return [snapshot(folder, number + 1) for number in range(-(-epochs // cycle))]
+def fit_fold(trainer: TaggerTrainer) -> None:
+    """Train a fold to its last epoch."""
+    fold, count = trainer.fold, parameters(trainer.network)
+    title, classes = short_name(fold.folder), len(fold.curated.classes)
+    log.info("%s: %d classes, %d parameters, device %s", title, classes, count, fold.device)
+    fit(trainer, fold.folder, trainer.epochs, trainer.metadata())
 
 
 def folds_of(curated: TaggedClips, config: TaggerTraining) -> list[tuple[Tensor, Tensor]]:

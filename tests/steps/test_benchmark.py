@@ -5,10 +5,11 @@ import pytest
 import torch
 import yaml
 
-from steps import benchmark, train_tagger
+from steps import benchmark
 from tagasc.benchmark import tagger as tagger_speed
 from tagasc.benchmark.measure import Speed
 from tagasc.tagger.config import TaggerTraining
+from tagasc.tagger.experiment import TaggerOptions
 from tagasc.tagger.features import MelConfig
 from tagasc.tagger.network import TaggerConfig
 from tagasc.utils.files import read_json
@@ -66,7 +67,7 @@ def test_the_estimate_follows_from_the_speeds(everything):
 
 
 def test_a_configuration_means_what_it_means_to_stage_3():
-    ours, theirs = (signature(step.main).parameters for step in (benchmark, train_tagger))
+    ours, theirs = (signature(options).parameters for options in (benchmark.main, TaggerOptions))
     shared = ("model", "mel", "training", "pseudo_labels", "semi", "inference", "folds", "stages")
     assert [ours[name].default for name in shared] == [theirs[name].default for name in shared]
 

@@ -20,6 +20,7 @@ from tagasc.utils.files import digest, read_json, read_npz
 from tests.helpers import TAGGER, run, succeed
 
 CPU = torch.device("cpu")
+PROGRAMS = ("train_tagger", "make_pseudo_labels", "train_tagger_semi", "score_tagger")
 BOTH = [*TAGGER, "--stages", 2, "--folds", "0 1", "--training.folds", 3, "--training.epochs", 3, "--training.cycle", 2]
 BOTH += ["--semi.epochs", 2, "--semi.noisy_folds", 3, "--inference.pads", "[8,40]"]
 
@@ -42,8 +43,13 @@ def options(audio):
 def whole(options, tmp_path_factory):
     """Both stages on two folds of three, without a break."""
     out = tmp_path_factory.mktemp("whole") / "both"
-    succeed("steps/train_tagger.py", "--out", out, *options)
+    make(out, options)
     return out
+
+
+def make(out, options, *further):
+    """Run all four programs; return their output."""
+    return "".join(succeed(f"steps/{program}.py", "--out", out, *options, *further) for program in PROGRAMS)
 
 
 def weights(folder):
@@ -68,9 +74,9 @@ def test_every_part_is_there(whole):
 
 def test_a_second_run_trains_nothing(whole, options):
     before = weights(whole)
-    said = succeed("steps/train_tagger.py", "--out", whole, *options)
+    said = make(whole, options)
     assert said.count("already trained") == 4
-    assert said.count("up to date") == 2
+    assert said.count("up to date") == 3
     assert weights(whole) == before
 
 
@@ -79,7 +85,7 @@ def test_no_prediction_is_left_of_a_stage_that_is_no_more(whole, options, tmp_pa
     shutil.copytree(whole, folder)
     kept = lambda: sorted(path.stem for path in (folder / "predictions").iterdir())
     assert kept() == ["stage1_out_of_fold", "stage1_test", "stage2_out_of_fold", "stage2_test"]
-    said = succeed("steps/train_tagger.py", "--out", folder, *options, "--stages", 1)
+    said = make(folder, options, "--stages", 1)
     assert said.count("already trained") == 2
     assert kept() == ["stage1_out_of_fold", "stage1_test"]
     assert set(read_json(folder / "scores.json", "")["lwlrap"]) == {"stage 1"}
@@ -97,29 +103,23 @@ def test_killed_and_resumed_ends_at_the_same_weights(whole, options, tmp_path, m
         return train(self, epoch)
 
     monkeypatch.setattr(TaggerTrainer, "train", until)
-    assert run("steps/train_tagger.py", "--out", tmp_path / "cut", *options).status == 130
+    programs = PROGRAMS[: 1 if stop[0] == 1 else 3]
+    statuses = [run(f"steps/{program}.py", "--out", tmp_path / "cut", *options).status for program in programs]
+    assert statuses == [0] * (len(programs) - 1) + [130]
     assert not (tmp_path / "cut/tagger.json").exists()
     monkeypatch.setattr(TaggerTrainer, "train", train)
     torch.rand(5)
-    assert "going on after epoch" in succeed("steps/train_tagger.py", "--out", tmp_path / "cut", *options)
+    assert "going on after epoch" in make(tmp_path / "cut", options)
     assert weights(tmp_path / "cut") == weights(whole)
     for name in ("fold0/pseudo_labels.npz", "predictions/stage2_test.npz"):
         assert digest(tmp_path / "cut" / name) == digest(whole / name)
-
-
-def test_part_by_part_as_several_processes_do_it_gives_the_same(whole, options, tmp_path):
-    for part in ("stage1", "pseudo_labels", "stage2", "score"):
-        for _ in range(2):  # the second finds nothing to do
-            succeed("steps/train_tagger.py", "--out", tmp_path / "x", *options, "--part", part)
-    assert weights(tmp_path / "x") == weights(whole)
-    assert read_json(tmp_path / "x/scores.json", "") == read_json(whole / "scores.json", "")
 
 
 def test_a_fold_that_another_process_is_at_is_left_to_it(whole, options, tmp_path):
     shutil.copytree(whole, tmp_path / "x", ignore=shutil.ignore_patterns("stage1"))
     with (tmp_path / "x/log/fold1.stage1.log").open("a") as log:
         fcntl.flock(log, fcntl.LOCK_EX)
-        said = succeed("steps/train_tagger.py", "--out", tmp_path / "x", *options, "--part", "stage1")
+        said = succeed("steps/train_tagger.py", "--out", tmp_path / "x", *options)
     assert "fold1.stage1: another process is at it" in said
     assert (tmp_path / "x/fold0/stage1/model.safetensors").exists()
     assert not (tmp_path / "x/fold1/stage1").exists()
@@ -127,18 +127,26 @@ def test_a_fold_that_another_process_is_at_is_left_to_it(whole, options, tmp_pat
 
 def test_force_trains_anew(whole, options, tmp_path, monkeypatch):
     shutil.copytree(whole, tmp_path / "x")
-    said = succeed("steps/train_tagger.py", "--out", tmp_path / "x", *options, "--force")
+    said = make(tmp_path / "x", options, "--force")
     assert "already trained" not in said
+    assert "up to date" not in said
     assert weights(tmp_path / "x") == weights(whole)
     monkeypatch.setenv("TAGASC_RUN", "the next run")
-    said = succeed("steps/train_tagger.py", "--out", tmp_path / "x", *options, "--part", "stage2", "--force")
+    said = succeed("steps/train_tagger_semi.py", "--out", tmp_path / "x", *options, "--force")
     assert said.count("kept epoch") == 2
 
 
+@pytest.mark.parametrize("part", ["--part=stage1", "--part stage2"])
+def test_the_removed_option_part_names_the_programs(part, audio, tmp_path):
+    outcome = run("steps/train_tagger.py", "--audio", audio, "--out", tmp_path / "x", *part.split())
+    assert outcome.status == 2
+    assert all(f"steps/{program}.py" in outcome.error for program in PROGRAMS)
+
+
 def test_a_part_without_the_part_before_says_so(options, tmp_path):
-    outcome = run("steps/train_tagger.py", "--out", tmp_path / "x", *options, "--part", "stage2")
+    outcome = run("steps/train_tagger_semi.py", "--out", tmp_path / "x", *options)
     assert "2 of 2 runs failed" in outcome.error
-    assert "snapshot2.safetensors does not exist; an earlier part of stage 3" in outcome.said
+    assert "snapshot2.safetensors does not exist; run steps/train_tagger.py" in outcome.said
 
 
 def test_folds_differ_in_weights_and_in_the_clips_held_out(whole, audio):
@@ -164,7 +172,7 @@ def test_pseudo_labels_by_the_book(whole, audio):
 
 def test_pseudo_labels_of_all_folds_are_marked_as_leaking(whole, options, tmp_path):
     shutil.copytree(whole, tmp_path / "x", ignore=shutil.ignore_patterns("stage2", "predictions"))
-    said = succeed("steps/train_tagger.py", "--out", tmp_path / "x", *options, "--pseudo_labels.models", "all")
+    said = make(tmp_path / "x", options, "--pseudo_labels.models", "all")
     assert said.count("mean over 4 networks") == 2
     values = [TagVectors.read(tmp_path / f"x/fold{k}/pseudo_labels.npz").values for k in (0, 1)]
     np.testing.assert_array_equal(*values)
@@ -175,7 +183,7 @@ def test_pseudo_labels_of_all_folds_are_marked_as_leaking(whole, options, tmp_pa
 
 def test_the_best_single_model_is_chosen_out_of_fold(whole, options, tmp_path):
     shutil.copytree(whole, tmp_path / "x")
-    said = succeed("steps/train_tagger.py", "--out", tmp_path / "x", *options, "--inference.models", "best")
+    said = make(tmp_path / "x", options, "--inference.models", "best")
     assert "lwlrap out-of-fold (chosen on these) 0." in " ".join(said.split())
     scores = read_json(tmp_path / "x/scores.json", "")["lwlrap"]
     assert all("out-of-fold (chosen on these)" in values for values in scores.values())
@@ -201,7 +209,7 @@ def test_stage_2_outdated_by_another_stage_1_says_so(whole, options, tmp_path):
     (tmp_path / "x/fold0/stage1/snapshot2.safetensors").write_bytes(
         (tmp_path / "x/fold1/stage1/snapshot2.safetensors").read_bytes()
     )
-    outcome = run("steps/train_tagger.py", "--out", tmp_path / "x", *options)
+    outcome = run("steps/train_tagger_semi.py", "--out", tmp_path / "x", *options)
     assert "1 of 2 runs failed" in outcome.error
     assert "fold0/stage2 holds another training (its input" in outcome.said
 
@@ -216,15 +224,17 @@ def test_a_tagger_whose_weights_were_exchanged_is_refused(whole, audio, tmp_path
 
 
 def test_one_joint_pass_is_other_mathematics_and_named(options, whole, tmp_path):
-    succeed("steps/train_tagger.py", "--out", tmp_path / "x", *options, "--training.joint_pass", "true")
+    make(tmp_path / "x", options, "--training.joint_pass", "true")
     assert read_json(tmp_path / "x/scores.json", "")["joint_pass"] is True
     assert read_json(whole / "scores.json", "")["joint_pass"] is False
     assert set(weights(tmp_path / "x").values()).isdisjoint(weights(whole).values())
 
 
 def test_without_noisy_clips_what_is_skipped_is_said(options, tmp_path):
-    said = succeed("steps/train_tagger.py", "--out", tmp_path / "x", *options, "--noisy", "false")
-    assert "skipped: noisy head, pseudo-labels and stage 2" in said
+    said = make(tmp_path / "x", options, "--noisy", "false")
+    assert "skipped: noisy head" in said
+    assert "pseudo-labels: skipped, no noisy clips" in said
+    assert "stage 2: skipped, no noisy clips" in said
     assert set(read_json(tmp_path / "x/scores.json", "")["lwlrap"]) == {"stage 1"}
 
 

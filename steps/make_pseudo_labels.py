@@ -1,0 +1,50 @@
+#!/usr/bin/env python3
+"""Stage 3, program 2 of 4: label the noisy clips with stage 1's snapshots (``fold<k>/pseudo_labels.npz``)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from tagasc.tagger.experiment import TaggerExperiment, TaggerOptions, require
+from tagasc.tagger.inference import load_ensemble
+from tagasc.tagger.semi import sharpen
+from tagasc.utils import cli, provenance
+from tagasc.utils.files import read_record, write_npz
+from tagasc.utils.log import log
+
+
+@dataclass(frozen=True)
+class Options(TaggerOptions):
+    """Make soft labels of the noisy clips for stage 2 of the audio tagger; several processes share the folds."""
+
+
+def main(options: Options) -> None:
+    """Make pseudo-labels for every fold."""
+    experiment = TaggerExperiment(options)
+    if experiment.has_semi("pseudo-labels"):
+        experiment.for_each_fold("pseudo_labels", lambda fold: label(experiment, fold))
+
+
+def label(experiment: TaggerExperiment, fold: int) -> bool:
+    """Make pseudo-labels for one fold; False if they are up to date."""
+    options, pads = experiment.options, experiment.options.inference.pads
+    sources = [fold] if options.pseudo_labels.models == "own" else experiment.folds
+    paths = [path for source in sources for path in experiment.snapshot_files(source, 1)]
+    inputs = {str(path.relative_to(experiment.folder)): require(path, "train_tagger.py") for path in paths}
+    inputs["noisy"] = experiment.packed["noisy"] / "index.json"
+    config = {"pseudo_labels": options.pseudo_labels, "pads": pads}
+    record = provenance.record("make_pseudo_labels", config, inputs)
+    path, title = experiment.pseudo_labels_file(fold), f"fold{fold}/pseudo_labels.npz"
+    if provenance.is_current(title, read_record(path), record, options.force):
+        return False
+    clips, ensemble = experiment.noisy, load_ensemble(paths, pads, experiment.device)
+    mean = ensemble.tags(clips, torch.arange(len(clips)), options.training.batch)
+    values = sharpen(mean, options.pseudo_labels.sharpness)
+    write_npz(path, record, ids=np.array(clips.packed.ids), classes=np.array(ensemble.classes), values=values)
+    log.info("%s: %d clips, mean over %d networks", title, len(values), len(paths))
+    return True
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,49 @@
+#!/usr/bin/env python3
+"""Stage 3, program 3 of 4: train stage 2 of the audio tagger, fold by fold (``fold<k>/stage2``)."""
+
+from dataclasses import dataclass
+
+import torch
+
+from tagasc.tagger.experiment import STAGE, TaggerExperiment, TaggerOptions, require
+from tagasc.tagger.semi import SemiTrainer
+from tagasc.tagger.tags import TagVectors
+from tagasc.tagger.training import fit_fold, fold_setup
+from tagasc.training.result import check_result_folder
+from tagasc.training.weights import read_weights
+from tagasc.utils import cli
+
+
+@dataclass(frozen=True)
+class Options(TaggerOptions):
+    """Train the semi-supervised stage 2 of the audio tagger, from stage 1's weights; several processes share the folds.
+
+    --force removes stage 2 only.
+    """
+
+
+def main(options: Options) -> None:
+    """Train stage 2 on every fold."""
+    experiment = TaggerExperiment(options)
+    if not experiment.has_semi("stage 2"):
+        return
+    if options.force:
+        experiment.clear([experiment.stage_folder(fold, 2) for fold in experiment.folds])
+    experiment.for_each_fold("stage2", lambda fold: train(experiment, fold))
+
+
+def train(experiment: TaggerExperiment, fold: int) -> bool:
+    """Train stage 2 on one fold; False if it is trained already."""
+    start = require(experiment.snapshot_files(fold, 1)[-1], "train_tagger.py")
+    labels = require(experiment.pseudo_labels_file(fold), "make_pseudo_labels.py")
+    record = experiment.training_record("train_tagger_semi", fold, stage1=start, pseudo_labels=labels)
+    if not check_result_folder(experiment.stage_folder(fold, 2), record, force=False):
+        return False
+    pseudo_labels = torch.from_numpy(TagVectors.read(labels).of(experiment.noisy.packed.ids))
+    weights, _ = read_weights(start, STAGE)
+    fit_fold(SemiTrainer(fold_setup(experiment, fold, 2), experiment.options.semi, pseudo_labels, weights))
+    return True
+
+
+if __name__ == "__main__":
+    cli.run(main)
