@@ -137,7 +137,7 @@ run_stage() {
             wait_for_workers manifests ;;
         pack)
             [[ -z $scene_corpus ]] || beside "$scene_corpus" $cpu_cmd "$PYTHON" "$here"/steps/pack_audio.py --manifests "$dir/data/$scene_corpus" \
-                --out "$dir/dump/audio" ${scene_seconds:+--seconds "$scene_seconds"} --nj "$nj" --sample-format "$sample_format" "${again[@]}"
+                --out "$dir/dump/audio" --nj "$nj" --sample-format "$sample_format" "${again[@]}"
             ! $own_tagger || beside "$tagging_corpus" $cpu_cmd "$PYTHON" "$here"/steps/pack_audio.py --manifests "$dir/data/$tagging_corpus" \
                 --out "$dir/dump/audio" --nj "$nj" --sample-format "$sample_format" "${again[@]}"
             wait_for_workers pack ;;

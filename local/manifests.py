@@ -192,6 +192,7 @@ def write(
     channels: int,
     seconds: tuple[float, float],
     jobs: int,
+    length: float | None = None,
 ) -> None:
     """Read every file's header once, and write validated Lhotse manifests for each split, all or none.
 
@@ -204,6 +205,7 @@ def write(
         channels: that every file must have.
         seconds: shortest and longest duration allowed.
         jobs: number of processes.
+        length: that clips are cut or padded to in stage 2, in seconds; None: each keeps its own.
 
     Raises:
         UserError: a file is unreadable, or of another rate, number of channels or duration.
@@ -216,7 +218,8 @@ def write(
         for split, entries in splits.items():
             starts = range(0, len(entries), _PER_PART)
             parts = [
-                (folder / str(at), entries[at : at + _PER_PART], sampling_rate, channels, seconds) for at in starts
+                (folder / str(at), entries[at : at + _PER_PART], length, sampling_rate, channels, seconds)
+                for at in starts
             ]
             seconds_of = list(progress(run(_write_part, parts), f"headers {split}", total=len(parts)))
             for kind in KINDS:
@@ -231,9 +234,9 @@ def _write_part(part: tuple) -> float:
     """Read the headers of some clips and write their manifests into a folder of their own; returns their seconds."""
     from lhotse import CutSet, RecordingSet, SupervisionSet, validate_recordings_and_supervisions
 
-    folder, entries, *expected = part
+    folder, entries, length, *expected = part
     recordings = [_recording(entry, *expected) for entry in entries]
-    cuts = [_cut(entry, recording) for entry, recording in zip(entries, recordings, strict=True)]
+    cuts = [_cut(entry, recording, length) for entry, recording in zip(entries, recordings, strict=True)]
     supervisions = [cut.supervisions[0] for cut in cuts]
     sets = RecordingSet.from_items(recordings), SupervisionSet.from_items(supervisions), CutSet.from_items(cuts)
     validate_recordings_and_supervisions(*sets[:2])
@@ -251,11 +254,11 @@ def _join(parts: Sequence[Path], whole: Path) -> None:
             part.unlink()
 
 
-def _cut(entry: ClipEntry, recording: Any) -> Any:
+def _cut(entry: ClipEntry, recording: Any, length: float | None) -> Any:
     from lhotse import SupervisionSegment
 
     cut = recording.to_cut()
-    custom = {"labels": list(entry.labels), **entry.custom}
+    custom = {"labels": list(entry.labels), **entry.custom} | ({} if length is None else {"seconds": length})
     cut.supervisions = [SupervisionSegment(entry.id, entry.id, 0.0, cut.duration, cut.channel, custom=custom)]
     return cut
 

@@ -64,7 +64,7 @@ def main(
     splits = _splits(table, rows, entries, test_share, validation_share, seed)
     first = header(entries[0].path)  # whose format all others must share
     limits = (0.0, float("inf")) if seconds is None else (0.9 * seconds, 1.1 * seconds)
-    write(out, "scene_csv", splits, record, first.samplerate, first.channels, limits, nj)
+    write(out, "scene_csv", splits, record, first.samplerate, first.channels, limits, nj, seconds)
 
 
 def _entry(table: Path, row: dict[str, str]) -> ClipEntry:

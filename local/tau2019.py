@@ -82,7 +82,7 @@ def main(
     splits = {"train": kept, "validation": validation, "test": splits["test"], "unused": splits["unused"]}
     if not splits["unused"]:
         del splits["unused"]
-    write(out, "tau2019", splits, record, sampling_rate, 2, (0.9 * seconds, 1.1 * seconds), nj)
+    write(out, "tau2019", splits, record, sampling_rate, 2, (0.9 * seconds, 1.1 * seconds), nj, seconds)
 
 
 def city_of(location: str) -> str:

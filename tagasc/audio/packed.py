@@ -113,5 +113,5 @@ class PackedAudio:
         lengths = sorted({clip.frames for clip in self.clips})
         if len(lengths) != 1:
             found = f"{lengths[0]} to {lengths[-1]} frames" if lengths else "no clips"
-            raise UserError(f"{self.folder} holds {found}, but scene clips need one length; pack with --seconds")
+            raise UserError(f"{self.folder} holds {found}, but scene clips need one length; run stage 1 with --seconds")
         return lengths[0]

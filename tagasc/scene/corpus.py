@@ -44,7 +44,9 @@ class SceneClips:
         self.clips = [clip for store in stores for clip in store.packed.clips]
         self.frames = self.packed.one_length()
         if any(store.packed.one_length() != self.frames for store in stores):
-            raise UserError(f"{self.packed.folder} and its other splits differ in clip length; pack with --seconds")
+            raise UserError(
+                f"{self.packed.folder} and its other splits differ in clip length; run stage 1 with --seconds"
+            )
         where = [store.packed.folder for store in stores for _ in store.packed.clips]
         self.labels = [_only_label(clip, folder) for clip, folder in zip(self.clips, where, strict=True)]
         self.names = names or sorted(set(self.labels))

@@ -34,6 +34,9 @@ RENAMED = {
     "windows": "code_segment",
     "wrong": "label_noise",
 }  # options of earlier versions
+REMOVED = {
+    "seconds": "stage 1 (manifests) sets the length of clips; give it there",
+}  # options of earlier versions, where a program has none of that name
 _SYSTEM = {
     errno.ENOSPC: "the disk is full; free some space and run the same command again",
     errno.EDQUOT: "the disk quota is used up; free some space and run the same command again",
@@ -123,7 +126,8 @@ def to_json(value: Any) -> Any:
 
 def _normalise_flags(main: Callable[..., None], arguments: list[str]) -> list[str]:
     """Options as jsonargparse wants them: ``--allow-partial`` becomes ``--allow_partial true``."""
-    flags = {name for name, parameter in inspect.signature(main).parameters.items() if parameter.annotation is bool}
+    parameters = inspect.signature(main).parameters
+    flags = {name for name, parameter in parameters.items() if parameter.annotation is bool}
     spelt: list[str] = []
     for place, argument in enumerate(arguments):
         name, equals, value = argument.partition("=")
@@ -131,6 +135,8 @@ def _normalise_flags(main: Callable[..., None], arguments: list[str]) -> list[st
             name = name.replace("-", "_").replace("__", "--", 1)
             if name[2:] in RENAMED:
                 raise ArgumentError(None, f"option {argument} is now --{RENAMED[name[2:]].replace('_', '-')}")
+            if name[2:] in REMOVED and name[2:] not in parameters:
+                raise ArgumentError(None, f"option {argument} was removed: {REMOVED[name[2:]]}")
         spelt.append(name + equals + value)
         following = arguments[place + 1 : place + 2]
         if name[2:] in flags and name.startswith("--") and not equals and following not in (["true"], ["false"]):

@@ -20,7 +20,7 @@ from tagasc.scene.systems import System, read_systems, select
 from tagasc.scene.training import SceneTrainer, load_scene_network
 from tagasc.scene.trunk import TrunkConfig
 from tagasc.utils.files import read_record
-from tests.helpers import ROOT, SECONDS, made_up, packed_noise, run, scene_options, succeed
+from tests.helpers import ROOT, made_up, packed_noise, run, scene_options, succeed
 
 FILE = ROOT / "egs/systems.yaml"
 EVERY = list(select(read_systems(FILE), ["all"], FILE))
@@ -313,7 +313,7 @@ def test_clips_of_a_split_that_is_no_more_are_neither_trained_on_nor_scored(mani
         succeed(*step)
     assert set(scores(out, "codecat")["svm"]["scores"]) == {"test", "test+unused"}
     (data / "tau2019_cuts_unused.jsonl.gz").unlink()
-    said = succeed("steps/pack_audio.py", "--manifests", data, "--out", packed, "--seconds", SECONDS)
+    said = succeed("steps/pack_audio.py", "--manifests", data, "--out", packed)
     assert "tau2019_unused: removed, since its manifest is gone" in said
     left = {folder.name for folder in audio.iterdir()} - {"tau2019_unused"}
     assert {folder.name for folder in packed.iterdir()} == left | {"tau2019_events_unused"}

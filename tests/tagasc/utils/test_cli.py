@@ -115,3 +115,9 @@ def test_an_old_name_of_an_option_names_the_new_one():
     outcome = run("steps/train_scene.py", "--data-on", "gpu")
     assert outcome.status == 2
     assert "option --data-on is now --audio-cache" in outcome.error
+
+
+def test_a_removed_option_says_what_replaces_it():
+    outcome = run("steps/pack_audio.py", "--manifests", "data", "--out", "audio", "--seconds", "10")
+    assert outcome.status == 2
+    assert "option --seconds was removed: stage 1 (manifests) sets the length of clips" in outcome.error
