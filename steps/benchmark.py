@@ -17,7 +17,7 @@ from tagasc.audio.store import AudioCache
 from tagasc.benchmark import estimate
 from tagasc.benchmark.audio import measure_packing
 from tagasc.benchmark.backend import measure_backend
-from tagasc.benchmark.estimate import Speeds, TaggerCost, Workload
+from tagasc.benchmark.estimate import TaggerCost, Throughput, Workload
 from tagasc.benchmark.measure import Speed
 from tagasc.benchmark.scene import SceneBenchmark, measure_scene
 from tagasc.benchmark.tagger import measure_tagger
@@ -34,137 +34,159 @@ from tagasc.utils.errors import UserError
 from tagasc.utils.files import write_json
 from tagasc.utils.log import console, log
 
-What = Literal["scene", "tagger", "pack", "svm", "all"]
-
 
 @dataclass(frozen=True)
 class Options:
-    """What to measure, where, and how long; see ``main``."""
-
-    scenes: SceneBenchmark
-    model: TaggerConfig
-    mel: MelConfig
-    training: TaggerTraining
-    work: Workload
-    compiled: bool
-    device: torch.device
-    nj: int
-    seconds: float
-    scene_threads: int | None
-
-
-def _scene(o: Options, folder: Path) -> Iterator[Speed]:
-    """The scene network alone shares the cores with others of its kind."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(o.scene_threads or threads)
-    yield from measure_scene(folder, o.scenes, o.compiled, o.device, o.seconds)
-    torch.set_num_threads(threads)
-
-
-MEASUREMENTS: dict[str, Callable[[Options, Path], Iterator[Speed]]] = {
-    "scene": _scene,
-    "tagger": lambda o, folder: measure_tagger(folder, o.model, o.mel, o.training, o.compiled, o.device, o.seconds),
-    "pack": lambda o, folder: measure_packing(folder, 16 * o.nj, o.nj, o.seconds),
-    "svm": lambda o, folder: measure_backend(
-        o.work.train - o.work.validation, o.work.test + o.work.unused, o.scenes.trunk.code_size, o.nj, o.seconds
-    ),
-}
-
-
-def main(
-    what: What,
-    seconds: float = 10.0,
-    batch: int | None = None,
-    trunk: TrunkConfig = TrunkConfig(),
-    scene: SceneTraining = SceneTraining(),
-    model: TaggerConfig = TaggerConfig(),
-    mel: MelConfig = MelConfig(),
-    training: TaggerTraining = TaggerTraining(),
-    pseudo_labels: PseudoLabels = PseudoLabels(),
-    semi: SemiTraining = SemiTraining(),
-    inference: Inference = Inference(),
-    folds: str = "0",
-    stages: Literal[1, 2] = 1,
-    work: Workload = Workload(),
-    audio: Path | None = None,
-    corpus: str = "tau2019",
-    tagging_corpus: str = "fsdkaggle2019",
-    systems: str = "all",
-    seeds: str = "1 2 3",
-    systems_file: Path = Path(__file__).parents[1] / "egs/systems.yaml",
-    nj: int = 1,
-    scene_threads: int | None = None,
-    audio_cache: AudioCache = "auto",
-    compile: Compile = "auto",
-    device: str = "auto",
-    json: Path | None = None,
-) -> None:
     """Print clips a second for each part of the work, all measured in one run; for all, also what a recipe takes.
 
     The settings are a recipe's: --scene conf/scene.yaml --trunk conf/trunk_table1.yaml --config conf/tagger.yaml.
 
     Args:
-        what: which part of the chain: scene, tagger, pack, svm; or all.
-        seconds: for each measurement.
-        batch: clips of a step, of each stream where there are several; null: the settings' on a GPU, 4 on a CPU.
+        what: part of the work to measure: scene, tagger, pack, svm; or all.
+        seconds: duration of each measurement, seconds.
+        batch: clips per step and stream; null: as configured on a GPU, 4 on a CPU.
         trunk: shape of the scene network.
-        scene: how it is trained.
+        scene: training of the scene network.
         model: shape of the tagger's network.
-        mel: its spectrogram.
-        training: how it is trained.
-        pseudo_labels: not measured; here so that a tagger's configuration can be read.
-        semi: what the tagger's stage 2 adds.
-        inference: how the tagger is used.
-        folds: of the tagger.
-        stages: of the tagger.
-        work: how much the recipe has to do.
-        audio: folder of packed audio (stage 2), to count the clips in place of work's numbers.
-        corpus: name of the scene corpus there.
-        tagging_corpus: name of the tagging corpus there.
-        systems: to be trained; controls as @NAME.
-        seeds: of each.
-        systems_file: the records of the systems.
-        nj: processes for work on the CPU.
-        scene_threads: of a scene network on the CPU; null: as many as there are cores.
-        audio_cache: where the scenes' audio lies: auto, gpu, pinned, or disk.
-        compile: let torch.compile make the networks; auto: on a GPU.
+        mel: log-mel spectrogram of the tagger.
+        training: training of the tagger.
+        pseudo_labels: not measured; part of a tagger's configuration.
+        semi: second, semi-supervised stage of the tagger.
+        inference: inference of the tagger.
+        folds: folds of the tagger to train, as in "0 1 2", or all.
+        stages: stages of the tagger.
+        work: amount of work; counts of clips hold where there is nothing to count.
+        data: folder with a folder of manifests per corpus (stage 1), to count the clips.
+        audio: folder of packed audio (stage 2), to count the clips where there are no manifests.
+        corpus: name of the scene corpus.
+        tagging_corpus: name of the tagging corpus.
+        systems: systems to train; controls as @NAME.
+        seeds: seeds, one network per system and seed.
+        systems_file: YAML file of the systems.
+        nj: CPU processes.
+        scene_threads: threads of a scene network on the CPU; null: one per core.
+        audio_cache: place of the scene clips' audio: auto, gpu, pinned, or disk.
+        compile: use torch.compile; auto: on a GPU.
         device: auto, cpu, cuda, or cuda:N.
-        json: also write the figures, with machine and versions, to this file.
+        json: file for the figures, with machine and versions.
     """
-    if not 0 <= seconds < inf or (batch is not None and batch < 2) or min(nj, scene_threads or nj) < 1:
-        raise UserError("--seconds must not be negative, --batch at least 2, --nj and --scene-threads at least 1")
-    networks = _systems(systems.split(), systems_file) * len(seeds.split())
-    if audio is not None:
-        work = estimate.packed(work, audio, corpus, tagging_corpus)
-    where = choose_device(device)
-    name = torch.cuda.get_device_name(where) if where.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-    log.info("%s, torch %s", name, torch.__version__)
-    small = batch if where.type == "cuda" else batch or 4
-    scenes = SceneBenchmark(
-        trunk, replace(scene, batch=small or scene.batch), work.seconds, work.sampling_rate, audio_cache=audio_cache
+
+    what: Literal["scene", "tagger", "pack", "svm", "all"]
+    seconds: float = 10.0
+    batch: int | None = None
+    trunk: TrunkConfig = TrunkConfig()
+    scene: SceneTraining = SceneTraining()
+    model: TaggerConfig = TaggerConfig()
+    mel: MelConfig = MelConfig()
+    training: TaggerTraining = TaggerTraining()
+    pseudo_labels: PseudoLabels = PseudoLabels()
+    semi: SemiTraining = SemiTraining()
+    inference: Inference = Inference()
+    folds: str = "0"
+    stages: Literal[1, 2] = 1
+    work: Workload = Workload()
+    data: Path | None = None
+    audio: Path | None = None
+    corpus: str = "tau2019"
+    tagging_corpus: str = "fsdkaggle2019"
+    systems: str = "all"
+    seeds: str = "1 2 3"
+    systems_file: Path = Path(__file__).parents[1] / "egs/systems.yaml"
+    nj: int = 1
+    scene_threads: int | None = None
+    audio_cache: AudioCache = "auto"
+    compile: Compile = "auto"
+    device: str = "auto"
+    json: Path | None = None
+
+
+@dataclass(frozen=True)
+class Setup:
+    """The options resolved for this machine."""
+
+    options: Options
+    work: Workload
+    scenes: SceneBenchmark
+    training: TaggerTraining
+    device: torch.device
+    compiled: bool
+
+
+def _scene(setup: Setup, folder: Path) -> Iterator[Speed]:
+    """Measure the scene network with its number of threads, since several of them may share the cores."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(setup.options.scene_threads or threads)
+    yield from measure_scene(folder, setup.scenes, setup.compiled, setup.device, setup.options.seconds)
+    torch.set_num_threads(threads)
+
+
+def _tagger(setup: Setup, folder: Path) -> Iterator[Speed]:
+    options = setup.options
+    return measure_tagger(
+        folder, options.model, options.mel, setup.training, setup.compiled, setup.device, options.seconds
     )
-    made = should_compile(compile, where)
-    events = replace(training, batch=small or training.batch)
-    options = Options(scenes, model, mel, events, work, made, where, nj, seconds, scene_threads)
-    found = [one for part in (MEASUREMENTS if what == "all" else (what,)) for one in _measured(part, options)]
-    console.print("\n" + aligned((("part", "what", "clips/s", "× its first", "calls"), _rows(found))) + "\n")
-    result = {"speeds": [{"part": part, **asdict(one)} for part, one in found]}
-    if what == "all":
-        speeds = Speeds.of(one for _, one in found)
-        count = training.folds if folds == "all" else len(folds.split())
-        tagger = TaggerCost(training, semi, count, stages, len(inference.pads))
-        result["estimate"] = estimate.stages(work, networks, speeds, scene, tagger)
-        _print_estimate(result["estimate"], estimate.epoch_scores(work, networks, speeds, scene))
-    if json is not None:
-        settings = {"what": what, "seconds": seconds, "batch": batch, "device": name, "nj": nj, "work": work}
-        write_json(json, {**result, "provenance": provenance.record("benchmark", settings, {})})
 
 
-def _measured(part: str, options: Options) -> Iterator[tuple[str, Speed]]:
+def _pack(setup: Setup, folder: Path) -> Iterator[Speed]:
+    return measure_packing(folder, 16 * setup.options.nj, setup.options.nj, setup.options.seconds)
+
+
+def _svm(setup: Setup, _: Path) -> Iterator[Speed]:
+    work, values = setup.work, setup.scenes.trunk.code_size
+    return measure_backend(
+        work.train - work.validation, work.test + work.unused, values, setup.options.nj, setup.options.seconds
+    )
+
+
+MEASUREMENTS: dict[str, Callable[[Setup, Path], Iterator[Speed]]] = {
+    "scene": _scene,
+    "tagger": _tagger,
+    "pack": _pack,
+    "svm": _svm,
+}
+
+
+def main(options: Options) -> None:
+    """Measure, print and write what the options name."""
+    if not 0 <= options.seconds < inf or (options.batch is not None and options.batch < 2):
+        raise UserError("--seconds must not be negative, --batch at least 2")
+    if min(options.nj, options.scene_threads or options.nj) < 1:
+        raise UserError("--nj and --scene-threads must be at least 1")
+    networks = _systems(options.systems.split(), options.systems_file) * len(options.seeds.split())
+    work = estimate.count(options.work, options.corpus, options.tagging_corpus, options.data, options.audio)
+    device = choose_device(options.device)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    log.info("%s, torch %s", name, torch.__version__)
+    setup = _setup(options, work, device)
+    parts = MEASUREMENTS if options.what == "all" else (options.what,)
+    speeds = [(part, speed) for part in parts for speed in _measured(part, setup)]
+    console.print("\n" + aligned((("part", "what", "clips/s", "× its first", "calls"), _rows(speeds))) + "\n")
+    result = {"speeds": [{"part": part, **asdict(speed)} for part, speed in speeds]}
+    if options.what == "all":
+        throughput = Throughput.of(speed for _, speed in speeds)
+        count = options.training.folds if options.folds == "all" else len(options.folds.split())
+        tagger = TaggerCost(options.training, options.semi, count, options.stages, len(options.inference.pads))
+        result["estimate"] = estimate.stages(work, networks, throughput, options.scene, tagger)
+        _print_estimate(result["estimate"], estimate.epoch_scores(work, networks, throughput, options.scene))
+    if options.json is not None:
+        given = {key: getattr(options, key) for key in ("what", "seconds", "batch", "nj")}
+        record = provenance.record("benchmark", {**given, "device": name, "work": work}, {})
+        write_json(options.json, {**result, "provenance": record})
+
+
+def _setup(options: Options, work: Workload, device: torch.device) -> Setup:
+    batch = options.batch if device.type == "cuda" else options.batch or 4
+    training = replace(options.training, batch=batch or options.training.batch)
+    scene = replace(options.scene, batch=batch or options.scene.batch)
+    scenes = SceneBenchmark(options.trunk, scene, work.seconds, work.sampling_rate, audio_cache=options.audio_cache)
+    return Setup(options, work, scenes, training, device, should_compile(options.compile, device))
+
+
+def _measured(part: str, setup: Setup) -> Iterator[Speed]:
     with tempfile.TemporaryDirectory() as folder:
-        for one in MEASUREMENTS[part](options, Path(folder)):
-            log.info("%s: %s: %.3g clips/s", part, one.what, one.clips_per_second)
-            yield part, one
+        for speed in MEASUREMENTS[part](setup, Path(folder)):
+            log.info("%s: %s: %.3g clips/s", part, speed.what, speed.clips_per_second)
+            yield speed
     log.info("%s: at most %s", part, processes.peak())
 
 
@@ -173,11 +195,11 @@ def _systems(names: list[str], path: Path) -> int:
     return len(select(read_systems(path), [name for name in names if name not in controls], path)) + len(controls)
 
 
-def _rows(found: list[tuple[str, Speed]]) -> list[tuple[str, ...]]:
-    first = {part: one.clips_per_second for part, one in reversed(found)}
+def _rows(speeds: list[tuple[str, Speed]]) -> list[tuple[str, ...]]:
+    first = {part: speed.clips_per_second for part, speed in reversed(speeds)}
     return [
-        (part, one.what, f"{one.clips_per_second:.3g}", f"{one.clips_per_second / first[part]:.2f}", str(one.calls))
-        for part, one in found
+        (part, s.what, f"{s.clips_per_second:.3g}", f"{s.clips_per_second / first[part]:.2f}", str(s.calls))
+        for part, s in speeds
     ]
 
 

@@ -1,11 +1,12 @@
 """What a recipe will take on this machine, stage by stage, from speeds that were measured on it."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from tagasc.audio.manifests import cut_manifests, read_sources
 from tagasc.audio.packed import PackedAudio, packed_splits
 from tagasc.benchmark.audio import PACKED
 from tagasc.benchmark.backend import CHOSEN, SCORED
@@ -14,7 +15,8 @@ from tagasc.benchmark.scene import CODES, WHOLE
 from tagasc.benchmark.tagger import STEP, TAGS
 from tagasc.scene.config import SceneTraining
 from tagasc.tagger.config import SemiTraining, TaggerTraining
-from tagasc.utils.errors import SettingError, UserError
+from tagasc.utils.errors import SettingError
+from tagasc.utils.log import log
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ class TaggerCost:
 
 
 @dataclass(frozen=True)
-class Speeds:
+class Throughput:
     """Clips a second.
 
     Attributes:
@@ -111,7 +113,7 @@ class Speeds:
     scored: float
 
     @classmethod
-    def of(cls, measured: Iterable[Speed]) -> "Speeds":
+    def of(cls, measured: Iterable[Speed]) -> "Throughput":
         """Take from what the benchmark measured; of one thing measured with several threads, the last."""
         found = {speed.what: speed.clips_per_second for speed in measured}
         names = (PACKED, STEP, TAGS, WHOLE, CODES, CHOSEN, SCORED)
@@ -119,7 +121,7 @@ class Speeds:
 
 
 def stages(
-    work: Workload, networks: int, speeds: Speeds, scene: SceneTraining, tagger: TaggerCost
+    work: Workload, networks: int, throughput: Throughput, scene: SceneTraining, tagger: TaggerCost
 ) -> dict[str, float | None]:
     """Seconds of each stage of run.sh, by its name, for so many scene networks; None for what is not estimated.
 
@@ -132,63 +134,96 @@ def stages(
     return {
         "download": None,
         "manifests": None,
-        "pack": _ten_seconds(work) / speeds.packed,
-        "tagger": _tagger(work, speeds, tagger) / min(work.gpus, tagger.folds) if work.own_tagger else None,
-        "tags": tagged / speeds.tags if work.own_tagger else None,
-        "scenes": networks * _network(work, speeds, scene) / at_once,
-        "codes": coded / speeds.codes / at_once,
-        "svm": 2 * networks * (work.train - work.validation) / speeds.chosen,  # unscaled and standardised
+        "pack": _ten_seconds(work) / throughput.packed,
+        "tagger": _tagger(work, throughput, tagger) / min(work.gpus, tagger.folds) if work.own_tagger else None,
+        "tags": tagged / throughput.tags if work.own_tagger else None,
+        "scenes": networks * _network(work, throughput, scene) / at_once,
+        "codes": coded / throughput.codes / at_once,
+        "svm": 2 * networks * (work.train - work.validation) / throughput.chosen,  # unscaled and standardised
         "report": None,
     }
 
 
-def epoch_scores(work: Workload, networks: int, speeds: Speeds, scene: SceneTraining) -> float:
+def epoch_scores(work: Workload, networks: int, throughput: Throughput, scene: SceneTraining) -> float:
     """Seconds of the SVMs of the paper's protocol, which run on the CPU beside stage 5."""
     fitted = {"ours": 0, "both": work.train - work.validation, "paper": work.train}[work.protocol]
-    return networks * scene.epochs * fitted / speeds.scored
+    return networks * scene.epochs * fitted / throughput.scored
 
 
-def packed(work: Workload, audio: Path, corpus: str, tagging_corpus: str) -> Workload:
-    """The work with the clips that stage 2 has packed.
+@dataclass(frozen=True)
+class SplitSize:
+    """Size of a split: number of clips, their seconds in all, and their sampling rate in Hz."""
 
-    Raises:
-        UserError: training, validation or test clips are not packed, or curated ones for a tagger of one's own.
+    clips: int
+    seconds: float
+    sampling_rate: int
+
+
+def count(work: Workload, corpus: str, tagging_corpus: str, data: Path | None, audio: Path | None) -> Workload:
+    """Return ``work`` with the clips of the corpora counted, as far as they are there.
+
+    Args:
+        work: settings, and the counts that are kept where there is nothing to count.
+        corpus: name of the scene corpus.
+        tagging_corpus: name of the tagging corpus; only counted if the tagger is trained here.
+        data: folder of the corpora's manifests (stage 1), counted first.
+        audio: folder of packed audio (stage 2), counted where there are no manifests.
     """
-    scenes = _packed(audio, corpus, ("train", "validation", "test"))
-    counts = {split: len(clips) for split, clips in scenes.items()}
-    work = replace(
-        work,
-        train=counts["train"] + counts["validation"],
-        validation=counts["validation"],
-        test=counts["test"],
-        unused=counts.get("unused", 0),
-        seconds=_mean_seconds(scenes),
-        sampling_rate=scenes["train"].sampling_rate,
-    )
+    scenes = _splits(corpus, {"train", "validation", "test"}, data, audio)
+    sounds = _splits(tagging_corpus, {"curated"}, data, audio) if work.own_tagger else {}
+    missing = [name for name, splits in ((corpus, scenes), (tagging_corpus, sounds)) if splits is None]
+    if missing and (data or audio):
+        log.info(
+            "no manifests or packed audio of %s; using the clip counts of the paper's corpora", " and ".join(missing)
+        )
+    if scenes:
+        work = replace(
+            work,
+            train=scenes["train"].clips + scenes["validation"].clips,
+            validation=scenes["validation"].clips,
+            test=scenes["test"].clips,
+            unused=scenes["unused"].clips if "unused" in scenes else 0,
+            seconds=_mean_seconds(scenes),
+            sampling_rate=scenes["train"].sampling_rate,
+        )
     if not work.own_tagger:
         return replace(work, curated=0, noisy=0, tagging_test=0)
-    sounds = _packed(audio, tagging_corpus, ("curated",))
-    return replace(
-        work,
-        curated=len(sounds["curated"]),
-        noisy=len(sounds.get("noisy", ())) if work.noisy else 0,
-        tagging_test=len(sounds.get("test", ())),
-        tagging_rate=sounds["curated"].sampling_rate,
-        tagging_seconds=_mean_seconds(sounds),
-    )
+    if sounds:
+        work = replace(
+            work,
+            curated=sounds["curated"].clips,
+            noisy=sounds["noisy"].clips if "noisy" in sounds and work.noisy else 0,
+            tagging_test=sounds["test"].clips if "test" in sounds else 0,
+            tagging_rate=sounds["curated"].sampling_rate,
+            tagging_seconds=_mean_seconds(sounds),
+        )
+    return work
 
 
-def _packed(audio: Path, corpus: str, needed: Sequence[str]) -> dict[str, PackedAudio]:
-    folders = packed_splits(audio, corpus)
-    for split in needed:
-        if split not in folders:
-            raise UserError(f"{audio} holds no packed {corpus}_{split}; run stage 2 (pack)")
-    return {split: PackedAudio(folder) for split, folder in folders.items()}
+def _splits(corpus: str, needed: set[str], data: Path | None, audio: Path | None) -> dict[str, SplitSize] | None:
+    """Count a corpus's splits in its manifests, or else in packed audio; None if a needed split is missing."""
+    manifests = cut_manifests(data / corpus) if data else {}
+    listed = {split: path for (name, split), path in manifests.items() if name == corpus}
+    if needed <= listed.keys():
+        return {split: _listed(path) for split, path in listed.items()}
+    folders = packed_splits(audio, corpus) if audio else {}
+    if needed <= folders.keys():
+        return {split: _packed(PackedAudio(folder)) for split, folder in folders.items()}
+    return None
 
 
-def _mean_seconds(clips: dict[str, PackedAudio]) -> float:
-    seconds = sum(len(one.samples) / one.sampling_rate for one in clips.values())
-    return seconds / sum(len(one) for one in clips.values())
+def _listed(path: Path) -> SplitSize:
+    clips = read_sources(path)
+    rate = clips[0].sampling_rate
+    return SplitSize(len(clips), sum(clip.frames for clip in clips) / rate, rate)
+
+
+def _packed(audio: PackedAudio) -> SplitSize:
+    return SplitSize(len(audio), len(audio.samples) / audio.sampling_rate, audio.sampling_rate)
+
+
+def _mean_seconds(splits: dict[str, SplitSize]) -> float:
+    return sum(split.seconds for split in splits.values()) / sum(split.clips for split in splits.values())
 
 
 def _ten_seconds(work: Workload) -> float:
@@ -198,7 +233,7 @@ def _ten_seconds(work: Workload) -> float:
     return (scenes + tagging) / (10 * 48000 * 2)
 
 
-def _tagger(work: Workload, speeds: Speeds, tagger: TaggerCost) -> float:
+def _tagger(work: Workload, throughput: Throughput, tagger: TaggerCost) -> float:
     """Every fold: stage 1, soft labels, stage 2, and scores on held-out and test clips."""
     training = tagger.training
     clips = work.curated * (training.folds - 1) // training.folds // training.batch * training.batch  # of an epoch
@@ -207,10 +242,12 @@ def _tagger(work: Workload, speeds: Speeds, tagger: TaggerCost) -> float:
         trained += tagger.semi.epochs * clips * 3
         tagged += work.noisy * tagger.snapshots(1)
     tagged += (work.tagging_test + work.curated // training.folds) * tagger.snapshots(tagger.stages)
-    return tagger.folds * (trained / speeds.step + tagged * work.tagging_seconds / 10 * tagger.pads / speeds.tags)
+    return tagger.folds * (
+        trained / throughput.step + tagged * work.tagging_seconds / 10 * tagger.pads / throughput.tags
+    )
 
 
-def _network(work: Workload, speeds: Speeds, training: SceneTraining) -> float:
+def _network(work: Workload, throughput: Throughput, training: SceneTraining) -> float:
     """Every epoch of a system's trainings: crops, codes of validation and, for the paper's protocol, of all others."""
     kept, tests = work.train - work.validation, work.test + work.unused
     trainings = [(kept, work.validation + (kept + tests if work.protocol == "both" else 0))]  # clips trained on, coded
@@ -219,4 +256,4 @@ def _network(work: Workload, speeds: Speeds, training: SceneTraining) -> float:
     if work.final_fit == "all":
         trainings.append((work.train, 0))  # at most, if validation chose the last epoch
     crops = sum(clips // training.batch * training.batch for clips, _ in trainings)
-    return training.epochs * (crops / speeds.whole + sum(coded for _, coded in trainings) / speeds.codes)
+    return training.epochs * (crops / throughput.whole + sum(coded for _, coded in trainings) / throughput.codes)

@@ -1,15 +1,13 @@
 import re
-from inspect import signature
 
 import pytest
 import torch
 import yaml
 
-from steps import benchmark
+from steps.benchmark import Options
 from tagasc.benchmark import tagger as tagger_speed
 from tagasc.benchmark.measure import Speed
-from tagasc.tagger.config import TaggerTraining
-from tagasc.tagger.experiment import TaggerOptions
+from tagasc.tagger.config import Inference, PseudoLabels, SemiTraining, TaggerTraining
 from tagasc.tagger.features import MelConfig
 from tagasc.tagger.network import TaggerConfig
 from tagasc.utils.files import read_json
@@ -66,10 +64,18 @@ def test_the_estimate_follows_from_the_speeds(everything):
     assert "together" in said
 
 
-def test_a_configuration_means_what_it_means_to_stage_3():
-    ours, theirs = (signature(options).parameters for options in (benchmark.main, TaggerOptions))
-    shared = ("model", "mel", "training", "pseudo_labels", "semi", "inference", "folds", "stages")
-    assert [ours[name].default for name in shared] == [theirs[name].default for name in shared]
+def test_defaults_of_the_tagger_are_those_of_stage_3():
+    groups = {
+        "model": TaggerConfig,
+        "mel": MelConfig,
+        "training": TaggerTraining,
+        "pseudo_labels": PseudoLabels,
+        "semi": SemiTraining,
+        "inference": Inference,
+    }
+    options = Options("tagger")
+    assert {name: getattr(options, name) for name in groups} == {name: cls() for name, cls in groups.items()}
+    assert (options.folds, options.stages) == ("0", 1)
 
 
 def test_the_tagger_is_measured_as_it_is_trained(tmp_path):

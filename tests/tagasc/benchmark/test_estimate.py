@@ -12,30 +12,31 @@ from tagasc.benchmark.estimate import (
     STEP,
     TAGS,
     WHOLE,
-    Speeds,
     TaggerCost,
+    Throughput,
     Workload,
+    count,
     epoch_scores,
-    packed,
     stages,
 )
 from tagasc.benchmark.measure import Speed
 from tagasc.scene.config import SceneTraining
 from tagasc.tagger.config import SemiTraining, TaggerTraining
-from tagasc.utils.errors import UserError
+from tagasc.utils.log import log
 from tests.helpers import RATE, SECONDS
 
-SPEEDS = Speeds(packed=100, step=50, tags=20, whole=10, codes=40, chosen=5, scored=8)
+THROUGHPUT = Throughput(packed=100, step=50, tags=20, whole=10, codes=40, chosen=5, scored=8)
 WORK = Workload(
     train=120, validation=20, test=50, unused=30, seconds=5, sampling_rate=48000,
     curated=100, noisy=200, tagging_test=40, tagging_rate=48000, tagging_seconds=20,
 )  # fmt: skip
 SCENE = SceneTraining(epochs=3, batch=24)
 TAGGER = TaggerCost(TaggerTraining(epochs=6, cycle=2, batch=16), SemiTraining(epochs=4), folds=2, stages=2, pads=2)
+CORPORA = ("tau2019", "fsdkaggle2019")
 
 
 def test_each_stage_by_hand():
-    found = stages(WORK, 7, SPEEDS, SCENE, TAGGER)
+    found = stages(WORK, 7, THROUGHPUT, SCENE, TAGGER)
     assert list(found) == ["download", "manifests", "pack", "tagger", "tags", "scenes", "codes", "svm", "report"]
     assert [name for name, seconds in found.items() if seconds is None] == ["download", "manifests", "report"]
     assert found["pack"] == pytest.approx((200 * 0.5 + 340 * 2 / 2) / 100)
@@ -48,63 +49,75 @@ def test_each_stage_by_hand():
     assert found["scenes"] == pytest.approx(7 * 3 * (96 / 10 + 200 / 40))
     assert found["codes"] == pytest.approx(7 * 200 / 40)
     assert found["svm"] == pytest.approx(2 * 7 * 100 / 5)
-    assert epoch_scores(WORK, 7, SPEEDS, SCENE) == pytest.approx(7 * 3 * 100 / 8)
+    assert epoch_scores(WORK, 7, THROUGHPUT, SCENE) == pytest.approx(7 * 3 * 100 / 8)
 
 
 def test_gpus_share_folds():
-    one, four = (stages(replace(WORK, gpus=gpus), 7, SPEEDS, SCENE, TAGGER) for gpus in (1, 4))
+    one, four = (stages(replace(WORK, gpus=gpus), 7, THROUGHPUT, SCENE, TAGGER) for gpus in (1, 4))
     assert four["tagger"] == pytest.approx(one["tagger"] / 2)  # there are two folds
     assert four["pack"] == one["pack"]
 
 
 def test_networks_that_run_at_once_share_training_and_codes():
-    one, four = (stages(replace(WORK, at_once=networks), 7, SPEEDS, SCENE, TAGGER) for networks in (1, 4))
+    one, four = (stages(replace(WORK, at_once=networks), 7, THROUGHPUT, SCENE, TAGGER) for networks in (1, 4))
     assert {name for name in one if one[name] != four[name]} == {"scenes", "codes"}
     assert (four["scenes"], four["codes"]) == pytest.approx((one["scenes"] / 4, one["codes"] / 4))
-    many = stages(replace(WORK, at_once=9), 7, SPEEDS, SCENE, TAGGER)
+    many = stages(replace(WORK, at_once=9), 7, THROUGHPUT, SCENE, TAGGER)
     assert many["codes"] == pytest.approx(one["codes"] / 7)  # there are seven networks
 
 
 def test_without_the_papers_protocol_only_validation_is_coded():
     work = replace(WORK, protocol="ours")
-    assert stages(work, 7, SPEEDS, SCENE, TAGGER)["scenes"] == pytest.approx(7 * 3 * (96 / 10 + 20 / 40))
-    assert epoch_scores(work, 7, SPEEDS, SCENE) == 0
+    assert stages(work, 7, THROUGHPUT, SCENE, TAGGER)["scenes"] == pytest.approx(7 * 3 * (96 / 10 + 20 / 40))
+    assert epoch_scores(work, 7, THROUGHPUT, SCENE) == 0
 
 
 def test_second_trainings_see_all_training_clips():
-    ours = stages(replace(WORK, protocol="ours"), 7, SPEEDS, SCENE, TAGGER)
+    ours = stages(replace(WORK, protocol="ours"), 7, THROUGHPUT, SCENE, TAGGER)
     work = replace(WORK, protocol="paper")
-    paper = stages(work, 7, SPEEDS, SCENE, TAGGER)
+    paper = stages(work, 7, THROUGHPUT, SCENE, TAGGER)
     # 120 clips are five steps of 24; all 200 clips are coded after each epoch.
     assert paper["scenes"] - ours["scenes"] == pytest.approx(7 * 3 * (120 / 10 + 200 / 40))
     assert paper["codes"] == ours["codes"]
-    assert epoch_scores(work, 7, SPEEDS, SCENE) == pytest.approx(7 * 3 * 120 / 8)
-    final = stages(replace(WORK, protocol="ours", final_fit="all"), 7, SPEEDS, SCENE, TAGGER)
+    assert epoch_scores(work, 7, THROUGHPUT, SCENE) == pytest.approx(7 * 3 * 120 / 8)
+    final = stages(replace(WORK, protocol="ours", final_fit="all"), 7, THROUGHPUT, SCENE, TAGGER)
     assert final["scenes"] - ours["scenes"] == pytest.approx(7 * 3 * 120 / 10)
     assert final["codes"] == 2 * ours["codes"]
 
 
 def test_a_tagger_made_elsewhere_is_not_estimated():
-    found = stages(replace(WORK, own_tagger=False), 7, SPEEDS, SCENE, TAGGER)
+    found = stages(replace(WORK, own_tagger=False), 7, THROUGHPUT, SCENE, TAGGER)
     assert found["tagger"] is found["tags"] is None
 
 
-def test_packed_clips_are_counted(audio):
-    found = packed(Workload(at_once=3), audio, "tau2019", "fsdkaggle2019")
+def test_clips_are_counted_in_packed_audio(audio):
+    work = count(Workload(at_once=3), *CORPORA, None, audio)
     clips = {split: PackedAudio(audio / f"fsdkaggle2019_{split}") for split in ("curated", "noisy", "test")}
-    assert (found.train, found.test, found.unused, found.at_once) == (60, 30, 10, 3)
-    assert 0 < found.validation < found.train / 2
-    assert (found.seconds, found.sampling_rate, found.tagging_rate) == (SECONDS, RATE, RATE)
-    assert [found.curated, found.noisy, found.tagging_test] == [len(one) for one in clips.values()]
-    frames = [clip.frames for one in clips.values() for clip in one.clips]
-    assert found.tagging_seconds == pytest.approx(np.mean(frames) / RATE)
-    assert packed(Workload(noisy=0), audio, "tau2019", "fsdkaggle2019").noisy == 0
-    assert packed(Workload(own_tagger=False), audio, "tau2019", "none").curated == 0
-    with pytest.raises(UserError, match="stage 2"):
-        packed(Workload(), audio, "other", "fsdkaggle2019")
+    assert (work.train, work.test, work.unused, work.at_once) == (60, 30, 10, 3)
+    assert 0 < work.validation < work.train / 2
+    assert (work.seconds, work.sampling_rate, work.tagging_rate) == (SECONDS, RATE, RATE)
+    assert [work.curated, work.noisy, work.tagging_test] == [len(packed) for packed in clips.values()]
+    frames = [clip.frames for packed in clips.values() for clip in packed.clips]
+    assert work.tagging_seconds == pytest.approx(np.mean(frames) / RATE)
+    assert count(Workload(noisy=0), *CORPORA, None, audio).noisy == 0
+    assert count(Workload(own_tagger=False), "tau2019", "none", None, audio).curated == 0
+
+
+def test_manifests_give_the_same_counts_as_packed_audio(manifests, audio, tmp_path):
+    listed = count(Workload(), *CORPORA, manifests, tmp_path)
+    packed = count(Workload(), *CORPORA, tmp_path, audio)
+    assert listed.tagging_seconds == pytest.approx(packed.tagging_seconds)
+    assert replace(listed, tagging_seconds=1) == replace(packed, tagging_seconds=1)
+
+
+def test_without_clips_the_published_counts_are_used_and_logged(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(log, "propagate", True)
+    with caplog.at_level("INFO", "tagasc"):
+        assert count(Workload(), *CORPORA, tmp_path / "data", tmp_path / "audio") == Workload()
+    assert "no manifests or packed audio of tau2019 and fsdkaggle2019" in caplog.text
 
 
 def test_speeds_are_taken_from_the_benchmark_by_name():
     names = [PACKED, STEP, TAGS, WHOLE, CODES, CHOSEN, SCORED]
     measured = [Speed(f"{name}, and so on", 10.0 + n, 2) for n, name in enumerate(names)]
-    assert Speeds.of(reversed(measured)) == Speeds(*(10.0 + n for n in range(7)))
+    assert Throughput.of(reversed(measured)) == Throughput(*(10.0 + n for n in range(7)))
