@@ -187,7 +187,7 @@ def _measured(part: str, setup: Setup) -> Iterator[Speed]:
         for speed in MEASUREMENTS[part](setup, Path(folder)):
             log.info("%s: %s: %.3g clips/s", part, speed.what, speed.clips_per_second)
             yield speed
-    log.info("%s: at most %s", part, processes.peak())
+    log.info("%s: at most %s", part, processes.peak_memory())
 
 
 def _systems(names: list[str], path: Path) -> int:

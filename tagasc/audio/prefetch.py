@@ -19,7 +19,7 @@ class DeviceBuffer:
         """Args: of the buffer; ``staged`` if what fills it is not page-locked, and must be copied to where it is."""
         self._gpu = device.type == "cuda"
         with torch.inference_mode(False):  # the thread that fills them is not in that mode, whoever asks for batches
-            self.samples = torch.empty(shape, dtype=dtype, device=device)
+            self.values = torch.empty(shape, dtype=dtype, device=device)
             self._staging = torch.empty(shape, dtype=dtype, pin_memory=self._gpu) if staged else None
         if self._gpu:
             self._stream, self._filled, self._used = _fill_stream(device), torch.cuda.Event(), torch.cuda.Event()
@@ -28,29 +28,29 @@ class DeviceBuffer:
     def fill(self, work: Callable[[Tensor], None]) -> "DeviceBuffer":
         """Let ``work`` write into the buffer; returns before it is there."""
         if not self._gpu:
-            work(self.samples)
+            work(self.values)
             return self
         self._filled.synchronize()  # the copy before has left the staging buffer
         with torch.cuda.stream(self._stream):
             self._stream.wait_event(self._used)
             if self._staging is None:
-                work(self.samples)
+                work(self.values)
             else:
                 work(self._staging)
-                self.samples.copy_(self._staging, non_blocking=True)
+                self.values.copy_(self._staging, non_blocking=True)
             self._filled.record(self._stream)
         return self
 
     def wait(self) -> Tensor:
         """The buffer, for work on the current stream from here on."""
         if self._gpu:
-            torch.cuda.current_stream(self.samples.device).wait_event(self._filled)
-        return self.samples
+            torch.cuda.current_stream(self.values.device).wait_event(self._filled)
+        return self.values
 
     def release(self) -> None:
         """Work on the current stream so far was the last that reads the buffer."""
         if self._gpu:
-            self._used.record(torch.cuda.current_stream(self.samples.device))
+            self._used.record(torch.cuda.current_stream(self.values.device))
 
 
 @cache
@@ -62,25 +62,25 @@ def _fill_stream(device: torch.device) -> torch.cuda.Stream:
     return torch.cuda.Stream(device)
 
 
-def prefetch(fill: Callable[[int, Tensor], None], count: int, slots: Sequence[DeviceBuffer]) -> Iterator[Tensor]:
+def prefetch(fill: Callable[[int, Tensor], None], count: int, buffers: Sequence[DeviceBuffer]) -> Iterator[Tensor]:
     """Yield ``count`` batches in order, each valid until the next is asked for.
 
     Args:
         fill: writes the batch of that number into a buffer; called in a thread, one batch after another.
         count: number of batches.
-        slots: buffers; as many batches are under way.
+        buffers: their number is that of the batches under way.
     """
     with ThreadPoolExecutor(1) as thread:
 
-        def begin(number: int, slot: DeviceBuffer) -> None:
-            under_way.append(thread.submit(slot.fill, lambda out: fill(number, out)))
+        def begin(number: int, buffer: DeviceBuffer) -> None:
+            under_way.append(thread.submit(buffer.fill, lambda out: fill(number, out)))
 
         under_way: deque = deque()
-        for number, slot in enumerate(slots[:count]):
-            begin(number, slot)
+        for number, buffer in enumerate(buffers[:count]):
+            begin(number, buffer)
         for number in range(len(under_way), count + len(under_way)):
-            slot = under_way.popleft().result()
-            yield slot.wait()
-            slot.release()
+            buffer = under_way.popleft().result()
+            yield buffer.wait()
+            buffer.release()
             if number < count:
-                begin(number, slot)
+                begin(number, buffer)

@@ -36,16 +36,18 @@ class AudioStore:
         flat: the samples, (all frames, channels).
     """
 
-    def __init__(self, packed: PackedAudio, device: torch.device, on: AudioCache = "auto") -> None:
+    def __init__(self, packed: PackedAudio, device: torch.device, audio_cache: AudioCache = "auto") -> None:
         """Bring the samples to where they are to lie; ``auto`` takes the GPU, then memory, if they fit there.
 
         Raises:
             UserError: they do not fit where they must, or there is no GPU.
         """
         self.packed, self.device = packed, device
-        self.storage, why = _choose_storage(packed.samples.nbytes, device, on)
+        self.storage, why = _choose_storage(packed.samples.nbytes, device, audio_cache)
         if device.type == "cuda":
-            log.info("%s: %.1f GB %s (%s)", packed.folder.name, packed.samples.nbytes / 1e9, _SAID[self.storage], why)
+            log.info(
+                "%s: %.1f GB %s (%s)", packed.folder.name, packed.samples.nbytes / 1e9, _STORAGE_TEXT[self.storage], why
+            )
         if self.storage == "pinned":
             self.flat = _page_locked(np.array(packed.samples))
         else:
@@ -130,8 +132,8 @@ class JoinedStore:
         first = self.stores[0]
         shape = (clips.shape[1], frames, first.packed.channels)
         staged = any(store.storage == "disk" for store in self.stores)
-        slots = [DeviceBuffer(shape, first.flat.dtype, self.device, staged) for _ in range(AHEAD)]
-        yield from prefetch(lambda number, out: self._copy(clips[number], starts[number], out), len(clips), slots)
+        buffers = [DeviceBuffer(shape, first.flat.dtype, self.device, staged) for _ in range(AHEAD)]
+        yield from prefetch(lambda number, out: self._copy(clips[number], starts[number], out), len(clips), buffers)
 
     def _gathered(self, clips: Tensor, starts: Tensor, frames: int) -> Tensor:
         """Without a branch that depends on data: every store gives a window for every clip, its own are kept."""
@@ -153,26 +155,28 @@ class JoinedStore:
             out[place].copy_(store.flat[first : first + out.shape[1]], non_blocking=True)
 
 
-_SAID = {"gpu": "on the GPU", "pinned": "in page-locked memory", "disk": "read from disk"}
+_STORAGE_TEXT = {"gpu": "on the GPU", "pinned": "in page-locked memory", "disk": "read from disk"}
 
 
-def _choose_storage(size: int, device: torch.device, on: AudioCache) -> tuple[str, str]:
+def _choose_storage(size: int, device: torch.device, audio_cache: AudioCache) -> tuple[str, str]:
     """Where samples of so many bytes are to lie, and why."""
     if device.type != "cuda":
-        if on in ("gpu", "pinned"):
-            raise UserError(f"--audio-cache {on} needs a GPU, and this runs on the CPU; take --audio-cache auto")
+        if audio_cache in ("gpu", "pinned"):
+            raise UserError(
+                f"--audio-cache {audio_cache} needs a GPU, and this runs on the CPU; take --audio-cache auto"
+            )
         return "disk", "on the CPU"
     sharing = int(os.environ.get("TAGASC_PROCESSES", "1"))  # processes of this run, each with a GPU of its own
     free, memory = torch.cuda.mem_get_info(device)[0], _available_memory() // sharing
-    room = {"gpu": free if on == "gpu" else GPU_SHARE * free, "disk": size}
-    room["pinned"] = memory if on == "pinned" else MEMORY_SHARE * memory
-    if on != "auto":
-        if size > room[on]:
+    room = {"gpu": free if audio_cache == "gpu" else GPU_SHARE * free, "disk": size}
+    room["pinned"] = memory if audio_cache == "pinned" else MEMORY_SHARE * memory
+    if audio_cache != "auto":
+        if size > room[audio_cache]:
             raise UserError(
-                f"--audio-cache {on}: the audio takes {size / 1e9:.1f} GB and {room[on] / 1e9:.1f} GB are free there;"
-                " take --audio-cache auto"
+                f"--audio-cache {audio_cache}: the audio takes {size / 1e9:.1f} GB and {room[audio_cache] / 1e9:.1f} GB"
+                " are free there; take --audio-cache auto"
             )
-        return on, "as asked"
+        return audio_cache, "as asked"
     storage = next(place for place in ("gpu", "pinned", "disk") if size <= room[place])
     return storage, f"free: {free / 1e9:.1f} GB on the GPU, {memory / 1e9:.1f} GB of memory"
 

@@ -18,7 +18,7 @@ from jsonargparse import ArgumentParser, auto_cli
 
 from tagasc.utils.errors import UserError
 from tagasc.utils.log import log, start_logging
-from tagasc.utils.processes import peak
+from tagasc.utils.processes import peak_memory
 
 Config = TypeVar("Config")
 RENAMED = {
@@ -69,7 +69,7 @@ def run(main: Callable[..., None], positional: bool = False) -> None:
         )
         if options:
             main(parsed)
-        log.debug("at most %s", peak())
+        log.debug("at most %s", peak_memory())
     except ArgumentError as error:
         _exit(f"{_one_line(error)}; see --help", 2)
     except UserError as error:

@@ -46,7 +46,7 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
-def peak() -> str:
+def peak_memory() -> str:
     """The most that this process took, that each of its workers took, and that it took on the GPU, for the log.
 
     Memory-mapped files count as far as they were in memory, though the system takes that back when it needs it; so what

@@ -35,7 +35,7 @@ def sweep(names: Sequence[str], work: Callable[[int], bool], logs: Path) -> None
     failures: list[tuple[str, Path, Exception]] = []
     began, worked = time.monotonic(), 0
     for number, name in enumerate(names):
-        with _claim(logs / f"{name}.log") as own_log:
+        with _lock_log(logs / f"{name}.log") as own_log:
             if own_log is None:
                 log.info("run %d of %d, %s: another process is at it", number + 1, len(names), name)
                 continue
@@ -75,7 +75,7 @@ def clear_once(folders: Sequence[Path], logs: Path) -> None:
 
 
 @contextmanager
-def _claim(path: Path) -> Iterator[TextIO | None]:
+def _lock_log(path: Path) -> Iterator[TextIO | None]:
     """Hold the lock on a log and write to it what is logged; None if another process holds it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
