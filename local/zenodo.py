@@ -8,14 +8,17 @@ beside its place and renamed into it when whole, so a folder of the final name i
 import errno
 import hashlib
 import json
+import os
 import shutil
-import ssl
+import socket
 import stat
 import subprocess
 import time
 import zipfile
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from http.client import HTTPException
 from math import inf
 from pathlib import Path, PurePosixPath
@@ -29,9 +32,9 @@ from tagasc.utils.files import atomic_file, replace_folder
 from tagasc.utils.log import log, progress
 
 _CHUNK = 1 << 20
+_HEADERS = {"User-Agent": "tagasc"}
 _HIGHEST_RATIO = 100  # unpacked size over packed size; audio stays below 10
-_LOST = (URLError, HTTPException, TimeoutError, ConnectionError, ssl.SSLError)
-_UNREACHABLE = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN)
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EACCES, errno.EROFS, errno.ENOENT)
 
 
 @dataclass(frozen=True)
@@ -72,25 +75,28 @@ def main(
     if corpus.exists():
         log.info("%s: already there", corpus)
     else:
-        files = _record(f"{url}/api/records/{record}", tries, timeout, wait)
+        socket.setdefaulttimeout(timeout)  # resumable_download takes no timeout
+        retry = partial(_retry, tries=tries, wait=wait)
+        files = _record(f"{url}/api/records/{record}", retry)
         archives.mkdir(parents=True, exist_ok=True)
         _check_space(archives, sum(_missing(archives, file) for file in files))
-        for file in files:
-            _fetch(file, archives, tries, timeout, wait)
+        for file in progress(files, "downloading", total=len(files)):
+            _fetch(file, archives, retry)
         _unpack(_joined(archives, files), out / f".unpacking.{name}", corpus)
         log.info("%s: whole", corpus)
     if delete_archives:
         shutil.rmtree(archives, ignore_errors=True)
 
 
-def _record(url: str, tries: int, timeout: float, wait: float) -> list[RemoteFile]:
+def _record(url: str, retry: Callable) -> list[RemoteFile]:
     """The files that a record lists."""
 
     def read() -> bytes:
-        with urlopen(_request(url), timeout=timeout) as answer:
-            return answer.read(_CHUNK * 16)
+        with urlopen(Request(url, headers=_HEADERS)) as response:
+            return response.read(_CHUNK * 16)
 
-    content = _persist(read, url, tries, wait)
+    _check_url(url)
+    content = retry(read, url)
     try:
         files = [
             RemoteFile(file["key"], int(file["size"]), file["checksum"].removeprefix("md5:"), file["links"]["self"])
@@ -99,62 +105,59 @@ def _record(url: str, tries: int, timeout: float, wait: float) -> list[RemoteFil
     except (json.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError):
         raise UserError(f"{url} does not describe a Zenodo record; check --url, or try again later") from None
     for file in files:
+        _check_url(file.url)
         if PurePosixPath(file.name).name != file.name or "\\" in file.name or file.name.startswith("."):
             raise UserError(f"{url} lists a file with the unsafe name {file.name!r}; nothing was fetched")
     return files
 
 
+def _check_url(url: str) -> None:
+    if urlsplit(url).scheme not in ("http", "https"):
+        raise UserError(f"{url} is no web address; check --url")
+
+
 def _missing(archives: Path, file: RemoteFile) -> int:
     """Bytes of a file still to be fetched."""
-    for path in (archives / file.name, archives / f"{file.name}.part"):
-        if path.exists():
-            return max(file.size - path.stat().st_size, 0)
-    return file.size
+    sizes = [path.stat().st_size for path in (archives / file.name, archives / f"{file.name}.part") if path.exists()]
+    return max(file.size - max(sizes, default=0), 0)
 
 
-def _fetch(file: RemoteFile, archives: Path, tries: int, timeout: float, wait: float) -> None:
+def _fetch(file: RemoteFile, archives: Path, retry: Callable) -> None:
     """Download one file, going on where it stopped, and check it; a checked file is not touched again."""
     target, part = archives / file.name, archives / f"{file.name}.part"
     if target.exists() and target.stat().st_size == file.size:
         log.info("%s: already fetched", file.name)
         return
-    _persist(lambda: _download(file, part, timeout), file.url, tries, wait)
-    if _md5(part) != file.md5:
-        log.warning("%s: wrong checksum, fetching it once more", file.name)
+    for _ in range(2):
+        retry(lambda: _download(file, part), file.url)
+        with part.open("rb") as content:
+            if hashlib.file_digest(content, "md5").hexdigest() == file.md5:
+                part.rename(target)
+                log.info("%s: fetched and checked, %.1f MB", file.name, file.size / 1e6)
+                return
         part.unlink()
-        _persist(lambda: _download(file, part, timeout), file.url, tries, wait)
-        if _md5(part) != file.md5:
-            part.unlink()
-            raise UserError(f"{file.url} came twice with a checksum other than the record's; try again later")
-    part.rename(target)
-    log.info("%s: fetched and checked, %.1f MB", file.name, file.size / 1e6)
+        log.warning("%s: wrong checksum", file.name)
+    raise UserError(f"{file.url} came twice with a checksum other than the record's; try again later")
 
 
-def _download(file: RemoteFile, part: Path, timeout: float) -> None:
-    have = part.stat().st_size if part.exists() else 0
-    if have > file.size:
+def _download(file: RemoteFile, part: Path) -> None:
+    """Download what ``part`` lacks.
+
+    ``resumable_download`` returns without an error if the connection closes early. If the server ignores the range, it
+    appends the whole file. The size shows both.
+    """
+    os.environ["TQDM_DISABLE"] = "1"  # its progress bars would fill the log file
+    from lhotse.utils import resumable_download  # here, because the import takes seconds
+
+    resumable_download(file.url, part, completed_file_size=file.size, additional_headers=_HEADERS)
+    size = part.stat().st_size
+    if size > file.size:
         part.unlink()
-        have = 0
-    if have == file.size:
-        part.touch()
-        return
-    request = _request(file.url)
-    if have:
-        request.add_header("Range", f"bytes={have}-")
-    with urlopen(request, timeout=timeout) as answer, part.open("ab" if answer.status == 206 else "wb") as sink:
-        begin = have if answer.status == 206 else 0
-        steps = -(-(file.size - begin) // _CHUNK)
-        for _ in progress(range(steps), file.name, total=steps):
-            piece = answer.read(_CHUNK)
-            sink.write(piece)
-            if not piece:
-                break
-    got = part.stat().st_size
-    if got < file.size:
-        raise URLError(f"the connection ended after {got} of {file.size} bytes")
+    if size != file.size:
+        raise URLError(f"the connection ended after {size} of {file.size} bytes")
 
 
-def _persist(action, url: str, tries: int, wait: float):
+def _retry(action: Callable, url: str, tries: int, wait: float):
     """Try a network action several times.
 
     Raises:
@@ -168,8 +171,8 @@ def _persist(action, url: str, tries: int, wait: float):
             if error.code in (401, 403, 404, 410):
                 raise UserError(f"{url}: {reason}; check the record's number and --url") from None
         except (OSError, HTTPException) as error:
-            if not isinstance(error, _LOST) and error.errno not in _UNREACHABLE:
-                raise  # the disk, not the network
+            if getattr(error, "errno", None) in _DISK:
+                raise
             reason = str(getattr(error, "reason", None) or error) or type(error).__name__
         if turn < tries:
             log.warning("%s: %s; try %d of %d follows", url, reason, turn + 1, tries)
@@ -177,24 +180,11 @@ def _persist(action, url: str, tries: int, wait: float):
     raise UserError(f"{url}: {reason}, {tries} times; run the same command again later, it goes on from here")
 
 
-def _request(url: str) -> Request:
-    if urlsplit(url).scheme not in ("http", "https"):
-        raise UserError(f"{url} is no web address; check --url")
-    return Request(url, headers={"User-Agent": "tagasc"})
-
-
 def _joined(archives: Path, files: list[RemoteFile]) -> list[Path]:
     """The archives to unpack; split ones (.z01, .z02, … .zip) are joined first."""
     names = {file.name for file in files}
-    found = []
-    for name in sorted(names):
-        path = archives / name
-        if path.suffix != ".zip":
-            continue
-        if path.with_suffix(".z01").name in names:
-            path = _join(path)
-        found.append(path)
-    return found
+    zips = [archives / name for name in sorted(names) if name.endswith(".zip")]
+    return [_join(path) if path.with_suffix(".z01").name in names else path for path in zips]
 
 
 def _join(last: Path) -> Path:
@@ -206,9 +196,8 @@ def _join(last: Path) -> Path:
         raise UserError(f"{last} is a split archive and the program zip is missing; install zip and run this again")
     _check_space(last.parent, sum(part.stat().st_size for part in last.parent.glob(f"{last.stem}.z*")))
     with atomic_file(joined) as temporary:
-        done = subprocess.run(
-            ["zip", "-q", "-s", "0", str(last), "--out", str(temporary)], capture_output=True, text=True, check=False
-        )
+        command = ["zip", "-q", "-s", "0", str(last), "--out", str(temporary)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             reason = (done.stdout + done.stderr).strip().splitlines()[-1:] or ["no reason given"]
             raise UserError(f"{last} could not be joined by zip ({reason[0]}); free some space or fetch it again")
@@ -217,27 +206,23 @@ def _join(last: Path) -> Path:
 
 def _unpack(archives: list[Path], staging: Path, corpus: Path) -> None:
     """Unpack archives beside the corpus's place, then rename; members already unpacked are left."""
-    members = [(archive, member) for archive in archives for member in _members(archive)]
-    left = sum(member.file_size for _, member in members if not _is_unpacked(staging, member))
+    missing = {path: [member for member in _members(path) if not _is_unpacked(staging, member)] for path in archives}
     staging.mkdir(parents=True, exist_ok=True)
-    _check_space(staging, left)
-    opened: dict[Path, zipfile.ZipFile] = {}
-    for archive, member in progress(members, f"unpacking {corpus.name}", total=len(members)):
-        if _is_unpacked(staging, member):
-            continue
-        if archive not in opened:
-            opened[archive] = zipfile.ZipFile(archive)
-        try:
-            with (
-                atomic_file(staging / member.filename) as temporary,
-                opened[archive].open(member) as source,
-                temporary.open("wb") as sink,
-            ):
-                shutil.copyfileobj(source, sink, _CHUNK)
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-            raise UserError(f"{archive}: {member.filename} cannot be unpacked ({error}); delete the archive") from None
-    for bundle in opened.values():
-        bundle.close()
+    _check_space(staging, sum(member.file_size for members in missing.values() for member in members))
+    for path, members in missing.items():
+        with zipfile.ZipFile(path) as archive:
+            for member in progress(members, f"unpacking {path.name}", total=len(members)):
+                try:
+                    with (
+                        atomic_file(staging / member.filename) as temporary,
+                        archive.open(member) as source,
+                        temporary.open("wb") as sink,
+                    ):
+                        shutil.copyfileobj(source, sink, _CHUNK)
+                except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+                    raise UserError(
+                        f"{path}: {member.filename} cannot be unpacked ({error}); delete the archive"
+                    ) from None
     inner = staging / corpus.name
     if [path.name for path in staging.iterdir()] == [corpus.name]:  # the archives bring the folder along
         replace_folder(inner, corpus)
@@ -282,11 +267,6 @@ def _check_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise UserError(f"{folder} needs {needed / 1e9:.1f} GB more and {free / 1e9:.1f} GB are free; free some space")
-
-
-def _md5(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "md5").hexdigest()
 
 
 if __name__ == "__main__":
