@@ -22,7 +22,7 @@ tagger=tiny
 def corpora(tmp_path_factory) -> Path:
     """A folder with a tiny scene corpus and a tiny tagging corpus."""
     out = tmp_path_factory.mktemp("corpora")
-    succeed("local/synthetic/soundscapes.py", "--out", out, *CORPORA)
+    succeed("local/synthetic/compose.py", "--out", out, *CORPORA)
     return out
 
 
@@ -68,7 +68,7 @@ def tagger(audio, tmp_path_factory) -> Path:
 def tags(audio, tagger, scene_corpus, tmp_path_factory) -> Path:
     """A folder with the tag vectors of the scene clips."""
     out = tmp_path_factory.mktemp("tags")
-    truth = scene_corpus / "soundscapes_events.csv"
+    truth = scene_corpus / "event_labels.csv"
     succeed("steps/extract_tags.py", "--tagger", tagger, "--audio", audio, "--out", out, "--event-labels", truth)
     return out
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from local.synthetic.soundscapes import SceneSize, TaggingSize
+from local.synthetic.compose import SceneSize, TaggingSize
 from tagasc.backend.svm import SvmConfig
 from tagasc.benchmark.estimate import Workload
 from tagasc.scene.config import SceneTraining
@@ -614,12 +614,12 @@ def report_without_scores(b):
 
 @case("give both or neither")
 def events_without_beds(b):
-    return "local/synthetic/soundscapes.py", "--out", b.out, "--events", b.tmp
+    return "local/synthetic/compose.py", "--out", b.out, "--events", b.tmp
 
 
 @case("holds no audio; give a folder of long recordings")
 def beds_without_audio(b):
-    return "local/synthetic/soundscapes.py", "--out", b.out, "--events", b.tmp, "--backgrounds", b.tmp
+    return "local/synthetic/compose.py", "--out", b.out, "--events", b.tmp, "--backgrounds", b.tmp
 
 
 @case("no class has recordings for all of")
@@ -628,7 +628,7 @@ def events_without_classes(b):
     beds.mkdir()
     soundfile.write(beds / "wind.wav", np.random.default_rng(0).normal(size=8000) * 0.1, 8000)
     (b.tmp / "events").mkdir()
-    return "local/synthetic/soundscapes.py", "--out", b.out, "--events", b.tmp / "events", "--backgrounds", beds
+    return "local/synthetic/compose.py", "--out", b.out, "--events", b.tmp / "events", "--backgrounds", beds
 
 
 def table_of(b, rows, name="scenes.csv"):

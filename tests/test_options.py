@@ -26,7 +26,7 @@ def test_dry_run_prints_the_commands_and_runs_nothing(recipe, tmp_path):
     shutil.copy(recipe.folder / "recipe.sh", fresh.folder)
     status, said = fresh.run("--dry-run", "--seeds", "1 2 3")
     assert status == 0, said
-    assert [step in said for step in ("soundscapes.py", "pack_audio.py", "train_scene.py", "report.py")] == [True] * 4
+    assert [step in said for step in ("compose.py", "pack_audio.py", "train_scene.py", "report.py")] == [True] * 4
     assert "--seeds 1\\ 2\\ 3" in said
     assert sorted(path.name for path in fresh.folder.iterdir()) == ["conf", "recipe.sh"]
 

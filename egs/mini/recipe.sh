@@ -3,7 +3,7 @@
 # Every variable is an option of ./run.sh.
 
 summary="the whole chain on a synthetic corpus, in minutes on two CPU cores"
-note="Synthetic corpus: synthesised scenes, made by local/synthetic/soundscapes.py. The figures say that the recipe works, nothing about real scenes." # stands over the results
+note="Synthetic corpus: synthesised scenes, made by local/synthetic/compose.py. The figures say that the recipe works, nothing about real scenes." # stands over the results
 
 systems="baseline beforecode_l3 att_h2_l1 shared_h4_l3"
 seeds=1
@@ -18,7 +18,7 @@ scene_rate=16000             # sampling rate of the scenes, Hz
 scene_train=48               # training clips of each scene
 scene_test=30                # test clips of each scene
 clips_per_location=3         # clips recorded at one location
-event_labels=$dir/corpora/TAU-urban-acoustic-scenes-2019-development/soundscapes_events.csv # the clips' events, if known
+event_labels=$dir/corpora/TAU-urban-acoustic-scenes-2019-development/event_labels.csv # the clips' events, if known
 
 tagging_corpus=fsdkaggle2019 # local/<tagging_corpus>.py makes its manifests
 tagging_dir=$dir/corpora/FSDKaggle2019 # folder of the corpus
@@ -33,7 +33,7 @@ group='^(.*?)(?:-[A-Z])?$'   # which event files may come from one recording: th
 costs=("60 s, 0.4 GB" "5 s" "5 s, 0.3 GB" "50 s" "10 s" "3 min" "30 s" "10 s" "10 s")
 
 compose_corpora() {
-    step soundscapes $cpu_cmd "$PYTHON" "$here/local/synthetic/soundscapes.py" --out "$dir/corpora" --seed "$corpus_seed" --nj "$nj" \
+    step soundscapes $cpu_cmd "$PYTHON" "$here/local/synthetic/compose.py" --out "$dir/corpora" --seed "$corpus_seed" --nj "$nj" \
         --scenes.seconds "$scene_seconds" --scenes.sampling_rate "$scene_rate" --scenes.train "$scene_train" \
         --scenes.test "$scene_test" --scenes.unused 3 --scenes.clips_per_location "$clips_per_location" \
         --tagging.sampling_rate "$tagging_rate" --tagging.longest 5 --tagging.curated "$tagging_train" \

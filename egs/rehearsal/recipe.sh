@@ -28,7 +28,7 @@ tagging_unique_clips=340         # of each part's clips so many differ; they las
 costs=("5 min, 1.8 GB" "15 s" "4 min, 33 GB" "3 min" "8 min" "45 min" "11 min" "1 min" "25 s")
 
 download() {
-    step soundscapes $cpu_cmd "$PYTHON" "$here/local/synthetic/soundscapes.py" --out "$dir/corpora" --nj "$nj" \
+    step soundscapes $cpu_cmd "$PYTHON" "$here/local/synthetic/compose.py" --out "$dir/corpora" --nj "$nj" \
         --scenes.published true --scenes.seconds "$scene_seconds" --scenes.unique_clips "$scene_unique_clips" \
         --tagging.curated 4970 --tagging.noisy 19815 --tagging.test 4481 --tagging.unique_clips "$tagging_unique_clips" "${again[@]}"
 }

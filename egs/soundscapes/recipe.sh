@@ -6,7 +6,7 @@
 . "$here/egs/mini/recipe.sh"
 
 summary="composed scenes out of recorded events and ambiences (--events, --backgrounds)"
-note="Synthetic corpus: scenes composed by local/synthetic/soundscapes.py out of recorded events and ambiences. Real sounds, but no real scenes." # stands over the results
+note="Synthetic corpus: scenes composed by local/synthetic/compose.py out of recorded events and ambiences. Real sounds, but no real scenes." # stands over the results
 
 seeds="1 2 3"
 tagger=small

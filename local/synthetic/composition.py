@@ -1,6 +1,6 @@
-"""Composes scene clips out of a bed and events: what a scene is, what a location is, and how one clip is rendered.
+"""Composes scene clips out of a background and events: scenes, locations, and how one clip is rendered.
 
-It knows nothing of corpora on disk; ``soundscapes.py`` lays those out, ``sounds.py`` gives the sounds.
+It knows nothing of corpora on disk; ``compose.py`` lays those out, ``sounds.py`` gives the sounds.
 """
 
 import zlib
@@ -11,7 +11,7 @@ import numpy as np
 import yaml
 from scipy.signal import fftconvolve
 
-from local.synthetic.sounds import RecordedBeds, RecordedEvents, SynthesisedEvents, band_noise, slow
+from local.synthetic.sounds import RecordedBackgrounds, RecordedEvents, SynthesisedEvents, band_noise, slow
 from tagasc.utils.cli import from_values
 
 CITIES = ("barcelona", "helsinki", "lisbon", "london", "lyon", "milan", "paris", "prague", "stockholm", "vienna")
@@ -26,11 +26,11 @@ class Scene:
     """How a scene sounds.
 
     Args:
-        level: of the bed, dB full scale.
+        level: of the background, dB full scale.
         reverberation: range of the reverberation time, seconds.
-        noise: bands of the bed: lowest and highest frequency in Hz, tilt in dB an octave, gain in dB.
-        sway: how the bed's level moves: turns a second, depth in dB.
-        babble: gain in dB of distant voices in the bed, or None.
+        noise: bands of the background: lowest and highest frequency in Hz, tilt in dB an octave, gain in dB.
+        sway: how the background's level moves: turns a second, depth in dB.
+        babble: gain in dB of distant voices in the background, or None.
         hum: fundamental range in Hz and gain in dB of an engine or ventilation, or None.
         rates: events a minute.
     """
@@ -90,7 +90,7 @@ class ClipPlan:
     location: Location
     segment: int
     part: str
-    bed: tuple[int, int]
+    background: tuple[int, int]
 
     @property
     def name(self) -> str:
@@ -103,7 +103,7 @@ class Sources:
     """Where sounds come from."""
 
     events: SynthesisedEvents | RecordedEvents
-    beds: RecordedBeds | None = None
+    backgrounds: RecordedBackgrounds | None = None
     stretches: list[int] = field(default_factory=list)
 
 
@@ -140,13 +140,13 @@ def rates_of(events: SynthesisedEvents | RecordedEvents, seed: int) -> dict[str,
 def render(
     plan: ClipPlan, rates: dict[str, float], seconds: float, rate: int, sources: Sources, seed: int
 ) -> tuple[np.ndarray, list]:
-    """One clip: stereo samples, and its events as (name, onset, duration, level relative to the bed)."""
+    """One clip: stereo samples, and its events as (name, onset, duration, level relative to the background)."""
     random = np.random.default_rng([seed, 7, plan.number])
     place, samples = plan.location, round(seconds * rate)
-    if sources.beds is None:
-        bed = _synthesised_bed(SCENES[plan.scene], samples, rate, random, place)
+    if sources.backgrounds is None:
+        background = _synthesised_background(SCENES[plan.scene], samples, rate, random, place)
     else:
-        bed = sources.beds.draw(*plan.bed, sources.stretches[plan.bed[0]], samples, random)
+        background = sources.backgrounds.draw(*plan.background, sources.stretches[plan.background[0]], samples, random)
     pool = "scene_train" if plan.part == "train" else "scene_test"
     dry, send, heard = np.zeros((samples, 2)), np.zeros(samples), []
     for name, per_minute in sorted(rates.items()):
@@ -161,14 +161,17 @@ def render(
             heard.append((name, f"{onset / rate:.3f}", f"{len(wave) / rate:.3f}", f"{level:.1f}"))
     echo = _reverberation(place, rate)
     wet = np.stack([fftconvolve(send, echo[:, side])[:samples] for side in (0, 1)], axis=1)
-    mixed = _toned(bed + dry + place.wet * wet, rate, place.tone)
-    # The level is that of the bed as toned, so that a location's tone does not change its loudness.
-    loud = 10 ** ((SCENES[plan.scene].level + place.level) / 20) / np.sqrt(np.mean(_toned(bed, rate, place.tone) ** 2))
+    mixed = _toned(background + dry + place.wet * wet, rate, place.tone)
+    # The level is that of the background as toned, so that a location's tone does not change its loudness.
+    loud = 10 ** ((SCENES[plan.scene].level + place.level) / 20)
+    loud /= np.sqrt(np.mean(_toned(background, rate, place.tone) ** 2))
     microphone = random.normal(size=mixed.shape) * 10 ** (_SELF_NOISE / 20)
     return (mixed * loud + microphone).clip(-1, 1), heard
 
 
-def _synthesised_bed(scene: Scene, samples: int, rate: int, random: np.random.Generator, place: Location) -> np.ndarray:
+def _synthesised_background(
+    scene: Scene, samples: int, rate: int, random: np.random.Generator, place: Location
+) -> np.ndarray:
     """Stereo background, RMS 1: noise bands, hum and distant voices; its two sides are partly alike."""
     own = np.random.default_rng(place.seed)
     sides = []
@@ -181,21 +184,19 @@ def _synthesised_bed(scene: Scene, samples: int, rate: int, random: np.random.Ge
             alone = band_noise(random, samples, rate, low * shift, high * shift, tilt)
             parts.append((shared + 0.7 * alone) * 10 ** (gain / 20))
         if scene.babble is not None:
-            voices = band_noise(random, samples, rate, 250, 3000, -3) * (1 + 0.5 * slow(random, samples, rate, 4)).clip(
-                0
-            )
+            voices = band_noise(random, samples, rate, 250, 3000, -3)
+            voices *= (1 + 0.5 * slow(random, samples, rate, 4)).clip(0)
             parts.append(voices * 10 ** (scene.babble / 20))
         if scene.hum is not None:
-            pitch = np.random.default_rng(place.seed).uniform(*scene.hum[:2]) * (
-                1 + 0.01 * slow(random, samples, rate, 1)
-            )
+            pitch = np.random.default_rng(place.seed).uniform(*scene.hum[:2])
+            pitch = pitch * (1 + 0.01 * slow(random, samples, rate, 1))
             phase = 2 * np.pi * np.cumsum(pitch) / rate
             hum = sum(np.sin(n * phase + side) / n for n in range(1, 9))
             parts.append(hum * 10 ** (scene.hum[2] / 20))
         sides.append(np.sum(parts, axis=0))
     turns, depth = scene.sway
-    bed = np.stack(sides, axis=1) * 10 ** (depth * 0.5 * slow(random, samples, rate, turns) / 20)[:, None]
-    return bed / np.sqrt(np.mean(bed**2))
+    background = np.stack(sides, axis=1) * 10 ** (depth * 0.5 * slow(random, samples, rate, turns) / 20)[:, None]
+    return background / np.sqrt(np.mean(background**2))
 
 
 def _reverberation(place: Location, rate: int) -> np.ndarray:

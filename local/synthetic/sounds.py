@@ -1,4 +1,4 @@
-"""Sound events and beds (background ambiences) for ``soundscapes.py``: synthesised, or cut from recordings.
+"""Sound events and backgrounds (ambiences) for ``compose.py``: synthesised, or cut from recordings.
 
 A synthesised event is a recording that does not exist until it is asked for: class, number and seed fix it to the
 sample. Each synthesiser follows how such a sound comes about (a struck bell's inharmonic partials, a voice's pulses
@@ -25,7 +25,7 @@ POOLS = ("tagging_train", "tagging_test", "scene_train", "scene_test")
 
 _PER_POOL = dict(zip(POOLS, (48, 16, 32, 16), strict=True))  # synthesised recordings of a class in each pool
 
-_SHORTEST_STRETCH = 0.25  # seconds of a recorded bed that one location has
+_SHORTEST_STRETCH = 0.25  # seconds of a recorded background that one location has
 
 _SHARES = (2, 1, 1, 1)  # of the groups of real recordings
 
@@ -260,7 +260,7 @@ class RecordedEvents:
     in one pool only, for all classes alike. A class that a pool has no file of is dropped.
     """
 
-    def __init__(self, folder: Path, rate: int, seed: int, group: str, beds: list[str]) -> None:
+    def __init__(self, folder: Path, rate: int, seed: int, group: str, backgrounds: list[str]) -> None:
         """Raises UserError: no class has a file in every pool."""
         self.rate = rate
         files = {child.name: sorted(audio_files(child)) for child in sorted(folder.iterdir()) if child.is_dir()}
@@ -270,8 +270,8 @@ class RecordedEvents:
         for name, found in files.items():
             by_pool = {pool: [file for file in found if groups[file] in pools[pool]] for pool in POOLS}
             empty = [pool for pool in POOLS if not by_pool[pool]]
-            if name.lower() in beds:
-                self.dropped[name] = "is a bed"
+            if name.lower() in backgrounds:
+                self.dropped[name] = "is a background"
             elif empty:
                 self.dropped[name] = f"no recording for {', '.join(empty)}"
             else:
@@ -288,7 +288,7 @@ class RecordedEvents:
         return _load_event(files[int(random.integers(len(files)))], self.rate)
 
 
-class RecordedBeds:
+class RecordedBackgrounds:
     """Beds out of long recordings; each location has a stretch of one file for itself."""
 
     def __init__(self, folder: Path, rate: int) -> None:
@@ -300,18 +300,19 @@ class RecordedBeds:
 
     @property
     def names(self) -> list[str]:
-        """What each bed is, from the file's name."""
+        """What each background is, from the file's name."""
         return [file.stem.lower() for file in self.files]
 
-    def draw(self, bed: int, stretch: int, stretches: int, samples: int, random: Random) -> Wave:
-        """``samples`` of stereo out of one stretch of a bed, pieces of it joined by crossfades, RMS 1."""
-        whole = load_stereo(self.files[bed % len(self.files)], self.rate)
+    def draw(self, background: int, stretch: int, stretches: int, samples: int, random: Random) -> Wave:
+        """``samples`` of stereo out of one stretch of a background, pieces of it joined by crossfades, RMS 1."""
+        file = self.files[background % len(self.files)]
+        whole = load_stereo(file, self.rate)
         length = len(whole) // stretches
         own = whole[stretch * length : (stretch + 1) * length]
         if length < _SHORTEST_STRETCH * self.rate or not np.abs(own).max() > 0:
             raise UserError(
-                f"{self.files[bed % len(self.files)]}: its part {stretch + 1} of {stretches} is silent or shorter than"
-                f" {_SHORTEST_STRETCH} s; give longer beds, or more clips a location"
+                f"{file}: its part {stretch + 1} of {stretches} is silent or shorter than"
+                f" {_SHORTEST_STRETCH} s; give longer backgrounds, or more clips a location"
             )
         fade = min(self.rate // 8, len(own) // 4)
         result = np.zeros((samples + len(own), 2))

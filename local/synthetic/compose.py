@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Makes a synthetic scene corpus and a synthetic tagging corpus in the layouts of TAU 2019 and FSDKaggle2019 (Zenodo).
 
-A scene is a bed (steady background) and events that come at the scene's own rates. A location is an acoustic
+A scene is a steady background and events that come at the scene's own rates. A location is an acoustic
 character: level, tone, reverberation, a habit of its own for each event; a city shifts the habits of all its
 locations. Clips of one location share it, so only location-disjoint splits are honest, as with real recordings. Both
 corpora take their events from disjoint recordings, and so do their training and test parts. Scene clips are labelled
-by scene; ``soundscapes_events.csv`` beside them tells which events each holds.
+by scene; ``event_labels.csv`` beside them tells which events each holds.
 
 The sounds are synthesised (``sounds.py``), or cut from real recordings with ``--events`` and ``--backgrounds``; then
 the names of the scenes are only names, and their rates are drawn from the seed. Everything comes from one seed: the
@@ -31,7 +31,7 @@ import soundfile
 
 from local.published import TAU2019
 from local.synthetic.composition import SCENES, ClipPlan, Sources, location_of, rates_of, render
-from local.synthetic.sounds import RecordedBeds, RecordedEvents, SynthesisedEvents, band_noise
+from local.synthetic.sounds import RecordedBackgrounds, RecordedEvents, SynthesisedEvents, band_noise
 from tagasc.utils import cli
 from tagasc.utils.errors import SettingError, UserError
 from tagasc.utils.files import atomic_folder, write_json
@@ -196,6 +196,9 @@ def _is_there(corpus: Path, options: dict, force: bool) -> bool:
         return False
     if _with_defaults(made, options) != options:
         raise UserError(f"{corpus} was made with other options; --force makes it anew")
+    former = corpus / "soundscapes_events.csv"  # its name in earlier versions
+    if former.exists():
+        former.rename(corpus / "event_labels.csv")
     return True
 
 
@@ -212,12 +215,12 @@ def _with_defaults(made: dict, options: dict) -> dict:
 def _sources(events: Path | None, backgrounds: Path | None, rate: int, seed: int, group: str) -> Sources:
     if events is None:
         return Sources(SynthesisedEvents(rate, seed))
-    recorded_beds = RecordedBeds(backgrounds, rate)
-    recorded = RecordedEvents(events, rate, seed, group, recorded_beds.names)
+    ambiences = RecordedBackgrounds(backgrounds, rate)
+    recorded = RecordedEvents(events, rate, seed, group, ambiences.names)
     for name, why in recorded.dropped.items():
         log.info("events: %s is left out: %s", name, why)
     log.info("events: %d classes: %s", len(recorded.classes), ", ".join(recorded.classes))
-    return Sources(recorded, recorded_beds)
+    return Sources(recorded, ambiences)
 
 
 def _make_scenes(folder: Path, size: SceneSize, sources: Sources, seed: int, nj: int) -> None:
@@ -242,21 +245,22 @@ def _make_scenes(folder: Path, size: SceneSize, sources: Sources, seed: int, nj:
     _table(setup / "fold1_train.csv", ("filename", "scene_label"), part("train"))
     _table(setup / "fold1_evaluate.csv", ("filename", "scene_label"), part("test"))
     _table(setup / "fold1_test.csv", ("filename",), [entry[:1] for entry in part("test")])
-    _table(folder / "soundscapes_events.csv", ("filename", "event", "onset", "duration", "level_db"), heard)
+    _table(folder / "event_labels.csv", ("filename", "event", "onset", "duration", "level_db"), heard)
 
 
 def _plan(size: SceneSize, sources: Sources, seed: int) -> list[ClipPlan]:
     """Every clip with its location; a location belongs to one scene and one part."""
-    plans, number, taken = [], 0, [0] * len(sources.beds.files if sources.beds else SCENES)
+    plans, number, taken = [], 0, [0] * len(sources.backgrounds.files if sources.backgrounds else SCENES)
     for which, scene in enumerate(SCENES):
         for part, count in zip(("train", "test", "unused"), size.of(scene), strict=True):
             for first in range(0, count, size.clips_per_location):
                 location = location_of(scene, part, number, seed)
-                bed = which % len(taken)
+                background = which % len(taken)
                 segments = range(min(size.clips_per_location, count - first))
-                plans += [ClipPlan(len(plans) + s, scene, location, s, part, (bed, taken[bed])) for s in segments]
+                stretch = (background, taken[background])
+                plans += [ClipPlan(len(plans) + s, scene, location, s, part, stretch) for s in segments]
                 number += 1
-                taken[bed] += 1
+                taken[background] += 1
     sources.stretches = taken
     return plans
 

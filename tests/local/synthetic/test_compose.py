@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from local.synthetic.compose import SceneSize, _link, _plan
 from local.synthetic.composition import CITIES, SCENES, UNSEEN_CITY, Sources
-from local.synthetic.sounds import POOLS, SYNTHESISERS, RecordedBeds, RecordedEvents, SynthesisedEvents
-from local.synthetic.soundscapes import SceneSize, _link, _plan
+from local.synthetic.sounds import POOLS, SYNTHESISERS, RecordedBackgrounds, RecordedEvents, SynthesisedEvents
 from local.tau2019 import PUBLISHED
 from tests.helpers import RATE, run, succeed
 
@@ -67,14 +67,14 @@ def test_the_same_seed_gives_the_same_files_whatever_the_processes(tmp_path):
     options = ["--scenes.seconds", 0.5, "--scenes.sampling_rate", 8000, "--scenes.train", 2, "--scenes.test", 1, "--scenes.unused", 0,
                "--tagging.sampling_rate", 8000, "--tagging.curated", 17, "--tagging.noisy", 17, "--tagging.test", 17]  # fmt: skip
     for name, more in {"a": (), "b": ("--nj", 2), "c": ("--seed", 7)}.items():
-        succeed("local/synthetic/soundscapes.py", "--out", tmp_path / name, *options, *more)
+        succeed("local/synthetic/compose.py", "--out", tmp_path / name, *options, *more)
     one, two, other = (digests(tmp_path / name) for name in "abc")
     assert one == two
     wavs = {name for name in one if name.endswith(".wav")}
     assert len(wavs) == 30 + 51
     assert not [name for name in wavs & other.keys() if one[name] == other[name]]
-    assert "up to date" in succeed("local/synthetic/soundscapes.py", "--out", tmp_path / "a", *options)
-    outcome = run("local/synthetic/soundscapes.py", "--out", tmp_path / "a", *options, "--scenes.train", 3)
+    assert "up to date" in succeed("local/synthetic/compose.py", "--out", tmp_path / "a", *options)
+    outcome = run("local/synthetic/compose.py", "--out", tmp_path / "a", *options, "--scenes.train", 3)
     assert "was made with other options; --force makes it anew" in outcome.error
 
 
@@ -84,13 +84,16 @@ SMALL = ["--scenes.seconds", 0.1, "--scenes.sampling_rate", 8000, "--scenes.trai
 
 def test_options_that_came_later_had_their_defaults(tmp_path):
     """A corpus made before the options ``unique_clips`` and ``group`` is that of their defaults, and of no other value."""
-    succeed("local/synthetic/soundscapes.py", "--out", tmp_path, *SMALL)
+    succeed("local/synthetic/compose.py", "--out", tmp_path, *SMALL)
     for record in tmp_path.glob("*/soundscapes.json"):
         options = json.loads(record.read_text())
         del options["scenes"]["unique_clips"], options["tagging"]["unique_clips"], options["group"]
         record.write_text(json.dumps(options))
-    assert succeed("local/synthetic/soundscapes.py", "--out", tmp_path, *SMALL).count("up to date") == 2
-    outcome = run("local/synthetic/soundscapes.py", "--out", tmp_path, *SMALL, "--scenes.unique_clips", 1)
+    labels = tmp_path / "TAU-urban-acoustic-scenes-2019-development/event_labels.csv"
+    labels.rename(labels.with_name("soundscapes_events.csv"))
+    assert succeed("local/synthetic/compose.py", "--out", tmp_path, *SMALL).count("up to date") == 2
+    assert labels.exists()
+    outcome = run("local/synthetic/compose.py", "--out", tmp_path, *SMALL, "--scenes.unique_clips", 1)
     assert "was made with other options" in outcome.error
 
 
@@ -99,22 +102,20 @@ def test_what_it_did_not_make_is_left_alone(tmp_path, force):
     published = tmp_path / "TAU-urban-acoustic-scenes-2019-development"
     published.mkdir()
     (published / "meta.csv").write_text("36 GB")
-    outcome = run("local/synthetic/soundscapes.py", "--out", tmp_path, *SMALL, *force)
+    outcome = run("local/synthetic/compose.py", "--out", tmp_path, *SMALL, *force)
     assert "was not made by this program" in outcome.error
     assert (published / "meta.csv").read_text() == "36 GB"
 
 
 def test_force_makes_its_own_anew(tmp_path):
-    succeed("local/synthetic/soundscapes.py", "--out", tmp_path, *SMALL)
-    assert "up to date" not in succeed(
-        "local/synthetic/soundscapes.py", "--out", tmp_path, *SMALL, "--seed", 1, "--force"
-    )
+    succeed("local/synthetic/compose.py", "--out", tmp_path, *SMALL)
+    assert "up to date" not in succeed("local/synthetic/compose.py", "--out", tmp_path, *SMALL, "--seed", 1, "--force")
 
 
 def test_a_large_corpus_of_few_sounds(tmp_path):
     """Clips past the distinct ones are links to one of the same scene and part, with its events or labels."""
     out = tmp_path / "out"
-    succeed("local/synthetic/soundscapes.py", "--out", out, "--scenes.seconds", 0.5, "--scenes.sampling_rate", 8000, "--scenes.train", 5,
+    succeed("local/synthetic/compose.py", "--out", out, "--scenes.seconds", 0.5, "--scenes.sampling_rate", 8000, "--scenes.train", 5,
             "--scenes.test", 3, "--scenes.unused", 1, "--scenes.unique_clips", 2, "--tagging.sampling_rate", 8000,
             "--tagging.curated", 40, "--tagging.noisy", 3, "--tagging.test", 4, "--tagging.unique_clips", 17)  # fmt: skip
     scenes, tagging = (out / name for name in ("TAU-urban-acoustic-scenes-2019-development", "FSDKaggle2019"))
@@ -124,7 +125,7 @@ def test_a_large_corpus_of_few_sounds(tmp_path):
     assert [(scenes / name).samefile(scenes / train[n % 2]) for n, name in enumerate(train)] == [True] * 5
     assert len({path.stat().st_ino for path in (scenes / "audio").iterdir()}) == 10 * (2 + 2 + 1)
     events = {name: [] for name in train}
-    for row in table(scenes / "soundscapes_events.csv"):
+    for row in table(scenes / "event_labels.csv"):
         events.get(row.pop("filename"), []).append(row)
     assert events[train[0]] == events[train[2]] == events[train[4]]
     labels = {}
@@ -183,7 +184,7 @@ def test_pools_hold_different_recordings_of_every_class(name):
 
 @pytest.fixture
 def recordings(tmp_path):
-    """Two classes in five groups, one class in three groups, one that is also a bed; two beds."""
+    """Two classes in five groups, one class in three groups, one that is also a background; two backgrounds."""
     random = np.random.default_rng(0)
     for name, groups in (("bark", 5), ("bell", 5), ("cough", 3), ("rain", 5)):
         (tmp_path / "events" / name).mkdir(parents=True)
@@ -191,17 +192,17 @@ def recordings(tmp_path):
             for take in "AB":
                 wave = random.normal(size=4000) * np.r_[np.zeros(500), np.ones(3000), np.zeros(500)]
                 soundfile.write(tmp_path / f"events/{name}/{group}-77-{take}.wav", 0.1 * wave, 8000)
-    (tmp_path / "beds").mkdir()
+    (tmp_path / "backgrounds").mkdir()
     for name in ("rain", "wind"):
-        soundfile.write(tmp_path / f"beds/{name}.wav", 0.1 * random.normal(size=(80000, 2)), 8000)
+        soundfile.write(tmp_path / f"backgrounds/{name}.wav", 0.1 * random.normal(size=(80000, 2)), 8000)
     return tmp_path
 
 
 def test_groups_of_recordings_lie_in_one_pool_and_poor_classes_are_dropped(recordings):
-    beds = RecordedBeds(recordings / "beds", 8000)
-    events = RecordedEvents(recordings / "events", 8000, 0, r"^(\d+)-", beds.names)
+    backgrounds = RecordedBackgrounds(recordings / "backgrounds", 8000)
+    events = RecordedEvents(recordings / "events", 8000, 0, r"^(\d+)-", backgrounds.names)
     assert events.classes == ["bark", "bell"]
-    assert events.dropped["rain"] == "is a bed"
+    assert events.dropped["rain"] == "is a background"
     assert "no recording for" in events.dropped["cough"]
     pool_of = {}
     for by_pool in events.files.values():
@@ -213,9 +214,9 @@ def test_groups_of_recordings_lie_in_one_pool_and_poor_classes_are_dropped(recor
 
 
 def test_locations_have_stretches_of_their_own(recordings):
-    beds = RecordedBeds(recordings / "beds", 8000)
-    whole, _ = soundfile.read(recordings / "beds/rain.wav")
-    stretch = beds.draw(0, 3, 10, 6000, np.random.default_rng(0))
+    backgrounds = RecordedBackgrounds(recordings / "backgrounds", 8000)
+    whole, _ = soundfile.read(recordings / "backgrounds/rain.wav")
+    stretch = backgrounds.draw(0, 3, 10, 6000, np.random.default_rng(0))
     own = whole[3 * 8000 : 4 * 8000]
     # Away from crossfades every sample is the stretch's, up to one factor.
     middle = stretch[2000:2100]
@@ -226,12 +227,12 @@ def test_locations_have_stretches_of_their_own(recordings):
 
 def test_recorded_sounds_make_both_corpora(recordings):
     said = succeed(
-        "local/synthetic/soundscapes.py", "--out", recordings / "out", "--events", recordings / "events", "--backgrounds", recordings / "beds",
+        "local/synthetic/compose.py", "--out", recordings / "out", "--events", recordings / "events", "--backgrounds", recordings / "backgrounds",
         "--group", r"^(\d+)-", "--scenes.seconds", 1, "--scenes.sampling_rate", 8000, "--scenes.train", 2, "--scenes.test", 1,
         "--scenes.unused", 0, "--tagging.sampling_rate", 8000, "--tagging.curated", 10, "--tagging.noisy", 10, "--tagging.test", 10,
     )  # fmt: skip
-    assert "rain is left out: is a bed" in said
-    events = table(recordings / "out/TAU-urban-acoustic-scenes-2019-development/soundscapes_events.csv")
+    assert "rain is left out: is a background" in said
+    events = table(recordings / "out/TAU-urban-acoustic-scenes-2019-development/event_labels.csv")
     assert {row["event"] for row in events} <= {"bark", "bell"}
 
 
@@ -241,7 +242,7 @@ def test_noisy_labels_are_wrong_at_the_stated_rate(tmp_path):
         options = ["--tagging.noisy", 340, "--tagging.curated", 17, "--tagging.test", 17, "--tagging.second_event", 0, "--tagging.wrong", wrong,
                    "--tagging.sampling_rate", 8000, "--tagging.longest", 0.3, "--scenes.train", 1, "--scenes.test", 1, "--scenes.unused", 0,
                    "--scenes.seconds", 0.1, "--scenes.sampling_rate", 8000]  # fmt: skip
-        succeed("local/synthetic/soundscapes.py", "--out", tmp_path / str(wrong), *options)
+        succeed("local/synthetic/compose.py", "--out", tmp_path / str(wrong), *options)
         rows = table(tmp_path / str(wrong) / "FSDKaggle2019/FSDKaggle2019.meta/train_noisy_post_competition.csv", ",")
         counts[wrong] = {row["fname"]: row["labels"] for row in rows}
     differ = np.mean([counts[0.0][name] != counts[0.6][name] for name in counts[0.0]])
