@@ -14,7 +14,6 @@ same options give the same files, whatever the number of processes.
 What is made here is synthetic, and its licence is that of what it was made from; synthesised sounds are free (CC0).
 """
 
-import csv
 import hashlib
 import json
 import re
@@ -31,12 +30,13 @@ import soundfile
 
 from local.published import TAU2019
 from local.synthetic.composition import SCENES, ClipPlan, Sources, location_of, rates_of, render
+from local.synthetic.layout import write_labels, write_table, write_vocabulary
 from local.synthetic.sounds import RecordedBackgrounds, RecordedEvents, SynthesisedEvents, band_noise
 from tagasc.utils import cli
 from tagasc.utils.errors import SettingError, UserError
 from tagasc.utils.files import atomic_folder, write_json
 from tagasc.utils.log import log, progress
-from tagasc.utils.processes import workers
+from tagasc.utils.processes import mapping
 
 _LONGEST_MARGIN = 0.3  # seconds before the event of a tagging clip
 
@@ -236,16 +236,20 @@ def _make_scenes(folder: Path, size: SceneSize, sources: Sources, seed: int, nj:
     first = _first_of([(plan.scene, plan.part) for plan in plans], size.unique_clips)
     made = _made_once(make, plans, first, nj, "scenes")
     _link([folder / "audio" / plan.name for plan in plans], first)
-    heard = [(f"audio/{plan.name}", *row) for plan, rows in zip(plans, made, strict=True) for row in rows]
-    row = lambda plan: (f"audio/{plan.name}", plan.scene)
-    part = lambda name: [row(plan) for plan in plans if plan.part == name]
-    meta = [(*row(plan), plan.location.name, "a") for plan in plans]
-    _table(folder / "meta.csv", ("filename", "scene_label", "identifier", "source_label"), meta)
-    setup = folder / "evaluation_setup"
-    _table(setup / "fold1_train.csv", ("filename", "scene_label"), part("train"))
-    _table(setup / "fold1_evaluate.csv", ("filename", "scene_label"), part("test"))
-    _table(setup / "fold1_test.csv", ("filename",), [entry[:1] for entry in part("test")])
-    _table(folder / "event_labels.csv", ("filename", "event", "onset", "duration", "level_db"), heard)
+    meta = [(f"audio/{plan.name}", plan.scene, plan.location.name, "a") for plan in plans]
+    part = lambda name: [row[:2] for plan, row in zip(plans, meta, strict=True) if plan.part == name]
+    tables = {
+        "meta": [("filename", "scene_label", "identifier", "source_label"), *meta],
+        "evaluation_setup/fold1_train": [("filename", "scene_label"), *part("train")],
+        "evaluation_setup/fold1_evaluate": [("filename", "scene_label"), *part("test")],
+        "evaluation_setup/fold1_test": [("filename",), *(row[:1] for row in part("test"))],
+        "event_labels": [
+            ("filename", "event", "onset", "duration", "level_db"),
+            *((row[0], *event) for row, events in zip(meta, made, strict=True) for event in events),
+        ],
+    }
+    for name, rows in tables.items():
+        write_table(folder / f"{name}.csv", rows, "\t")
 
 
 def _plan(size: SceneSize, sources: Sources, seed: int) -> list[ClipPlan]:
@@ -266,7 +270,6 @@ def _plan(size: SceneSize, sources: Sources, seed: int) -> list[ClipPlan]:
 
 
 def _make_tagging(folder: Path, size: TaggingSize, sources: Sources, seed: int, nj: int) -> None:
-    names = sources.events.classes
     parts = {"train_curated": size.curated, "train_noisy": size.noisy, "test": size.test}
     for which, (part, count) in enumerate(parts.items()):
         audio = folder / f"FSDKaggle2019.audio_{part}"
@@ -282,9 +285,12 @@ def _make_tagging(folder: Path, size: TaggingSize, sources: Sources, seed: int, 
         first = _first_of([part] * count, size.unique_clips)
         labels = _made_once(make, range(count), first, nj, f"tagging {part}")
         _link(files, first)
-        _tagging_table(folder / "FSDKaggle2019.meta", part, sorted(zip([f.name for f in files], labels, strict=True)))
-    vocabulary = folder / "FSDKaggle2019.meta" / "vocabulary.csv"
-    _table(vocabulary, None, list(enumerate(names)), delimiter=",")
+        rows = sorted(zip([file.name for file in files], labels, strict=True))
+        usage = lambda n: "Private" if n % 4 else "Public"
+        write_labels(
+            folder, part, [(name, ",".join(sorted(l)), usage(n), n, "CC0") for n, (name, l) in enumerate(rows)]
+        )
+    write_vocabulary(folder, sources.events.classes)
 
 
 def _tagging_clip(
@@ -314,20 +320,6 @@ def _tagging_clip(
     return clip, held
 
 
-def _tagging_table(meta: Path, part: str, rows: list[tuple[str, list[str]]]) -> None:
-    """One metadata file in the columns of the Zenodo release; a quarter of the test clips is public."""
-    licence = "CC0"
-    if part == "test":
-        table = [
-            (f, ",".join(sorted(l)), "Public" if n % 4 == 0 else "Private", n, licence) for n, (f, l) in enumerate(rows)
-        ]
-        header = ("fname", "labels", "usage", "freesound_id", "license")
-    else:
-        table = [(f, ",".join(sorted(l)), n, licence) for n, (f, l) in enumerate(rows)]
-        header = ("fname", "labels", "freesound_id" if part == "train_curated" else "flickr_video_URL", "license")
-    _table(meta / f"{part}_post_competition.csv", header, table, delimiter=",")
-
-
 def _first_of(kinds: Iterable[Hashable], unique_clips: int) -> list[int]:
     """For each clip, the number of the one whose sound it has: its own, or in turn one of its kind's first ones."""
     seen: dict[Hashable, list[int]] = defaultdict(list)
@@ -341,9 +333,20 @@ def _first_of(kinds: Iterable[Hashable], unique_clips: int) -> list[int]:
 
 def _made_once(make: Callable, clips: Sequence, first: list[int], nj: int, what: str) -> list:
     """Call ``make`` for those clips that are the first of their sound; returns, for every clip, what that gave."""
+    global _work
+    _work = make  # a closure, which cannot be pickled: the forked processes inherit it
     numbers = sorted(set(first))
-    made = dict(zip(numbers, _in_parallel(make, [clips[n] for n in numbers], nj, what), strict=True))
+    with mapping(nj) as run:
+        results = list(progress(run(_call, [clips[n] for n in numbers]), what, total=len(numbers)))
+    made = dict(zip(numbers, results, strict=True))
     return [made[n] for n in first]
+
+
+_work: Callable | None = None
+
+
+def _call(clip: object) -> object:
+    return _work(clip)
 
 
 def _link(files: Sequence[Path], first: list[int]) -> None:
@@ -354,32 +357,6 @@ def _link(files: Sequence[Path], first: list[int]) -> None:
                 file.hardlink_to(files[of])
             except OSError:  # no hard links on this file system, or no more of one file
                 shutil.copyfile(files[of], file)
-
-
-_work: Callable | None = None
-
-
-def _call(item: object) -> object:
-    return _work(item)
-
-
-def _in_parallel(work: Callable, items: Iterable, nj: int, what: str) -> list:
-    """Apply ``work`` to each item in ``nj`` forked processes, in order."""
-    global _work
-    _work, items = work, list(items)
-    if nj <= 1:
-        return list(progress(map(work, items), what, total=len(items)))
-    with workers(nj) as pool:
-        return list(progress(pool.map(_call, items, chunksize=4), what, total=len(items)))
-
-
-def _table(path: Path, header: tuple[str, ...] | None, rows: list[tuple], delimiter: str = "\t") -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, delimiter=delimiter, lineterminator="\n")
-        if header:
-            writer.writerow(header)
-        writer.writerows(rows)
 
 
 if __name__ == "__main__":

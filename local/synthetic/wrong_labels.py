@@ -6,7 +6,6 @@ label of another class. So what noisy clips with wrong labels are good for can b
 size. The wrong labels, and only these, are made up; ids are ``<class>-<file's name>``.
 """
 
-import csv
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from local.synthetic.layout import write_labels, write_vocabulary
 from local.synthetic.sounds import audio_files, group_of, load_stereo
 from tagasc.utils import cli, provenance
 from tagasc.utils.errors import SettingError, UserError
@@ -88,8 +88,7 @@ def main(
             if part == "train_noisy":
                 labels = _mislabelled(labels, classes, label_noise, random)
             _write(folder, part, some, labels, sampling_rate)
-        rows = list(enumerate(classes))
-        _table(folder / "FSDKaggle2019.meta" / "vocabulary.csv", rows)
+        write_vocabulary(folder, classes)
         provenance.write(folder, record)
     log.info("%s: %s", out, ", ".join(f"{len(some)} {part}" for part, some in files.items()))
 
@@ -140,16 +139,8 @@ def _write(folder: Path, part: str, files: list[tuple[str, Path]], labels: list[
         fname = f"{name}-{file.stem}.wav"
         mono = load_stereo(file, rate).mean(axis=1)
         soundfile.write(audio / fname, mono / max(1.0, np.abs(mono).max()), rate, subtype="PCM_16")
-        rows.append((fname, label, *(("Private",) if part == "test" else ()), "", ""))
-    source = "flickr_video_URL" if part == "train_noisy" else "freesound_id"
-    header = ("fname", "labels", *(("usage",) if part == "test" else ()), source, "license")
-    _table(folder / "FSDKaggle2019.meta" / f"{part}_post_competition.csv", [header, *rows])
-
-
-def _table(path: Path, rows: list[tuple]) -> None:
-    path.parent.mkdir(exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows(rows)
+        rows.append((fname, label, "Private", "", ""))
+    write_labels(folder, part, rows)
 
 
 if __name__ == "__main__":
