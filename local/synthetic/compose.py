@@ -287,9 +287,8 @@ def _make_tagging(folder: Path, size: TaggingSize, sources: Sources, seed: int, 
         _link(files, first)
         rows = sorted(zip([file.name for file in files], labels, strict=True))
         usage = lambda n: "Private" if n % 4 else "Public"
-        write_labels(
-            folder, part, [(name, ",".join(sorted(l)), usage(n), n, "CC0") for n, (name, l) in enumerate(rows)]
-        )
+        table = [(name, ",".join(sorted(held)), usage(n), n, "CC0") for n, (name, held) in enumerate(rows)]
+        write_labels(folder, part, table)
     write_vocabulary(folder, sources.events.classes)
 
 
@@ -315,8 +314,9 @@ def _tagging_clip(
     clip *= random.uniform(0.2, 0.9) / (np.abs(clip).max() + 1e-9)
     if part == "train_noisy":
         held = [name for n, name in enumerate(held) if n == 0 or random.uniform() >= size.missing]
-        if random.uniform() < size.wrong and len(names) > 1:
-            held[0] = str(random.choice([name for name in names if name not in held]))
+        others = [name for name in names if name not in held]
+        if random.uniform() < size.wrong and others:
+            held[0] = str(random.choice(others))
     return clip, held
 
 

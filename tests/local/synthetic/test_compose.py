@@ -230,6 +230,7 @@ def test_recorded_sounds_make_both_corpora(recordings):
         "local/synthetic/compose.py", "--out", recordings / "out", "--events", recordings / "events", "--backgrounds", recordings / "backgrounds",
         "--group", r"^(\d+)-", "--scenes.seconds", 1, "--scenes.sampling_rate", 8000, "--scenes.train", 2, "--scenes.test", 1,
         "--scenes.unused", 0, "--tagging.sampling_rate", 8000, "--tagging.curated", 10, "--tagging.noisy", 10, "--tagging.test", 10,
+        "--tagging.second_event", 1, "--tagging.missing", 0, "--tagging.wrong", 1,
     )  # fmt: skip
     assert "rain is left out: is a background" in said
     events = table(recordings / "out/TAU-urban-acoustic-scenes-2019-development/event_labels.csv")
