@@ -50,8 +50,8 @@ def main(
     values = read_yaml(path, "give a recipe's folder and the name of one of its trunks")
     shape = cli.from_values(TrunkConfig, values, str(path))
     chosen = select(read_systems(systems_file), systems.split(), systems_file)
-    frames = round(seconds * sampling_rate) - 1  # pre-emphasis drops the first
-    if frames < shape.least_frames():
+    frames = round(seconds * sampling_rate)
+    if frames - 1 < shape.least_frames():  # pre-emphasis drops the first
         raise UserError(f"{seconds} s at {sampling_rate} Hz are too short for {path}; give longer --seconds")
     rows = [describe(name, one.system, shape, (frames, channels), scenes, tags) for name, one in chosen.items()]
     if json:
@@ -61,16 +61,16 @@ def main(
 
 
 def describe(
-    name: str, system: System, trunk: TrunkConfig, wave: tuple[int, int], scenes: int, tags: int
+    name: str, system: System, trunk: TrunkConfig, clip: tuple[int, int], scenes: int, tags: int
 ) -> dict[str, str | int]:
-    """One row: counts for one clip of shape ``wave`` (frames, channels), found on the meta device without computing."""
+    """One row: counts for one clip of shape ``clip`` (frames, channels), found on the meta device without computing."""
     with torch.device("meta"):
-        network = SceneNetwork(trunk, system, scenes, tags, wave[1]).eval()
-        clip, vector = torch.empty(1, *wave), torch.empty(1, tags)
+        network = SceneNetwork(trunk, system, scenes, tags, clip[1]).eval()
+        samples, vector = torch.empty(1, *clip), torch.empty(1, tags)
         with FlopCounterMode(display=False) as counter, torch.inference_mode():
-            code, _ = network(clip, vector)
+            code, _ = network(samples, vector)
             work = counter.get_total_flops() // 2
-            feature_map = network.trunk(clip)
+            feature_map = network.feature_map(samples)
     return {
         "system": name,
         "parameters": parameters(network),

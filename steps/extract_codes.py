@@ -68,6 +68,7 @@ def main(
         run, variant = pending[number], chosen[pending[number].system]
         uses_tags = variant.system.uses_tags
         network, metadata = load_scene_network(run.weights)
+        network.compiled = compile_it
         _check_tags(run.network, scenes, uses_tags)
         tagging = TagOptions(variant.control, metadata["tag_scale"], run.seed) if uses_tags else None
         _remove_dropped(run.codes, splits)
@@ -83,7 +84,7 @@ def main(
                 window = None
                 if code_segment == "released":
                     window = released_windows(clips, split == "train", metadata["crop_seconds"], run.seed)
-                codes, logits = codes_and_logits(network.to(where), clips, window, compile_it)
+                codes, logits = codes_and_logits(network.to(where), clips, window)
                 softmax_predictions = np.array(metadata["scenes"])[logits.argmax(axis=1)]
                 _codes(clips, codes, softmax_predictions, window).write(path, record)
                 written += 1

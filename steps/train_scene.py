@@ -146,21 +146,17 @@ def _task(
 
     def codes() -> dict[str, LabelledCodes]:
         scored = {"train": train} | {split: scenes.clips([split], tagging) for split in _tests(scenes)}
-        return {
-            split: _labelled(task, clips, split == "train", code_segment, compiled) for split, clips in scored.items()
-        }
+        return {split: _labelled(task, clips, split == "train", code_segment) for split, clips in scored.items()}
 
     return task, codes
 
 
-def _labelled(
-    task: SceneTrainer, clips: SceneClips, training: bool, code_segment: CodeSegment, compiled: bool
-) -> LabelledCodes:
+def _labelled(task: SceneTrainer, clips: SceneClips, training: bool, code_segment: CodeSegment) -> LabelledCodes:
     """Codes by the network as it is now, with the true scenes."""
     taken = None
     if code_segment == "released":
         taken = released_windows(clips, training, task.config.crop_seconds, task.seed)
-    codes, _ = codes_and_logits(task.network, clips, taken, compiled)
+    codes, _ = codes_and_logits(task.network, clips, taken)
     return LabelledCodes(codes, (clips.scenes if taken is None else clips.scenes[taken.clips]).numpy())
 
 

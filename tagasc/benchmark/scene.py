@@ -79,7 +79,7 @@ def measure_scene(
         yield measure(
             f"{name}, {crops}", lambda step=step, plan=plan: step.step.epoch(plan, ""), count, device, seconds
         )
-    yield measure(CODES, lambda: codes_and_logits(task.network, clips, compiled=compiled), count, device, seconds)
+    yield measure(CODES, lambda: codes_and_logits(task.network, clips), count, device, seconds)
 
 
 def _reference_steps(task: SceneTrainer, steps: int) -> Callable[[], None]:

@@ -4,18 +4,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tagasc.scene.compiled import compiled_feature_map, feature_map
 from tagasc.scene.corpus import CodeWindows, SceneClips
 from tagasc.scene.network import SceneNetwork, fold_batch_norm
 from tagasc.scene.trunk import STRIDE
-from tagasc.utils.device import autocast
 
 CACHED_VALUES = 1_500_000  # of one layer's output; measured on 1 MB of L2 a core and 32 MB of L3
 
 
 @torch.inference_mode()
 def codes_and_logits(
-    network: SceneNetwork, clips: SceneClips, windows: CodeWindows | None = None, compiled: bool = False
+    network: SceneNetwork, clips: SceneClips, windows: CodeWindows | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Run a network over clips.
 
@@ -23,21 +21,18 @@ def codes_and_logits(
         network: in any mode; it is left as it is.
         clips: what to run over.
         windows: which part of which clips; None is every clip, whole.
-        compiled: let torch.compile make the network.
 
     Returns:
         codes (clips, code size) and logits (clips, scenes), float32, of clips or windows in order.
     """
-    evaluated, to_map = fold_batch_norm(network), compiled_feature_map() if compiled else feature_map
+    evaluated = fold_batch_norm(network)
     windows = windows or CodeWindows(torch.arange(len(clips)), torch.zeros(len(clips), dtype=torch.int64), clips.frames)
     rows = _whole_batches(len(windows.clips), _batch(network, windows.frames, clips.device))
     which = windows.clips[rows]
     found = []
     batches = clips.store.batches(which, windows.starts[rows], windows.frames)
     for clip, samples in zip(which.to(clips.device), batches, strict=True):
-        with autocast(clips.device):
-            maps = to_map(evaluated.trunk, samples)
-        found.append(evaluated.head(maps, clips.tags_of(clip)))
+        found.append(evaluated(samples, clips.tags_of(clip)))
     count = len(windows.clips)
     return tuple(torch.cat(part)[:count].cpu().numpy() for part in zip(*found, strict=True))
 

@@ -1,31 +1,45 @@
 """The scene network: trunk, global pooling, code, output (Table 1), with any fusion of tags (section 3)."""
 
+from collections.abc import Callable
 from copy import deepcopy
+from functools import cache
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
+from tagasc.audio.waveform import preemphasis, waveform
 from tagasc.scene.fusion import Fusion
 from tagasc.scene.systems import System
-from tagasc.scene.trunk import Trunk, TrunkConfig
+from tagasc.scene.trunk import Block, Trunk, TrunkConfig
+from tagasc.training.augment import mix
+from tagasc.utils.device import autocast
+
+# Recompute everything between two convolutions in the backward pass rather than keep it in memory.
+_RECOMPUTE = {"realize_reads_threshold": 30, "realize_acc_reads_threshold": 30, "realize_opcount_threshold": 300}
 
 
 class SceneNetwork(nn.Module):
-    """One class for every system of Tables 2 to 5."""
+    """Stored samples and tag vector to code and logits; one class for every system of Tables 2 to 5.
+
+    Attributes:
+        compiled: whether the trunk runs as ``compiled_regions``; copies of the network keep this.
+    """
+
+    compiled = False
 
     def __init__(self, trunk: TrunkConfig, system: System, scenes: int, tags: int = 80, channels: int = 2) -> None:
         """Build the network.
 
         Args:
-            trunk: its shape.
-            system: how tags are used.
+            trunk: shape of the trunk.
+            system: use of the tags.
             scenes: number of classes.
             tags: length c of the tag vector.
-            channels: of the waveform.
+            channels: audio channels.
 
         Raises:
-            ValueError: heads that do not divide the filters.
+            SettingError: the heads do not divide the filters.
         """
         super().__init__()
         self.trunk = Trunk(trunk, channels)
@@ -33,25 +47,72 @@ class SceneNetwork(nn.Module):
         self.code = nn.Linear(2 * trunk.filters + self.fusion.before_code, trunk.code_size)
         self.output = nn.Linear(trunk.code_size + self.fusion.after_code, scenes, bias=trunk.output_bias)
 
-    def forward(self, wave: Tensor, tags: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Compute code and scene scores.
+    def forward(
+        self, samples: Tensor, tags: Tensor | None = None, mixing: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Compute the code and the logits of each clip.
+
+        Training, code extraction, the benchmark and the tests all call this. On a GPU the trunk runs in bfloat16; what
+        follows it runs in float32.
 
         Args:
-            wave: (batch, frames, channels), pre-emphasised.
-            tags: (batch, c) in 0..1; may be None for a system that uses none.
+            samples: (batch, frames, channels) as stored, int16 or floating point.
+            tags: (batch, c), tag vectors T; None for a system without tags.
+            mixing: order (batch,) and weight λ (1,) of mixup, applied to waves and tags; None mixes nothing.
 
         Returns:
             code (batch, code size, or code size + c for *codecat* without transform), logits (batch, scenes).
         """
-        return self.head(self.trunk(wave), tags)
-
-    def head(self, feature_map: Tensor, tags: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """As ``forward``, from the trunk's feature map, (batch, filters, time), on; in the head's own precision."""
-        feature_map = feature_map.to(self.code.weight.dtype)
-        feature_map = self.fusion.to_feature_map(feature_map, tags)
-        pooled = torch.cat([feature_map.mean(dim=2), feature_map.amax(dim=2)], dim=1)
-        code = self.fusion.to_code(self.code(self.fusion.to_pooled(pooled, tags)), tags)
+        if mixing is not None and tags is not None:
+            tags = mix(tags, *mixing)
+        feature_map = self.feature_map(samples, mixing).to(self.code.weight.dtype)
+        feature_map = self.fusion.to_feature_map(feature_map, tags)  # M' (eq. 2)
+        pooled = torch.cat([feature_map.mean(dim=2), feature_map.amax(dim=2)], dim=1)  # Gl avg, Gl max
+        code = self.code(self.fusion.to_pooled(pooled, tags))
+        code = self.fusion.to_code(code, tags)
         return code, self.output(code)
+
+    def feature_map(self, samples: Tensor, mixing: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """Compute the feature map M (eq. 1), (batch, filters f, time t), in the trunk's precision; see ``forward``."""
+        first, block, last = compiled_regions() if self.compiled else REGIONS
+        with autocast(samples.device):
+            x = first(self.trunk, samples, mixing)
+            for residual_block in self.trunk.blocks[1:]:
+                x = block(residual_block, x)
+            return last(self.trunk, x)
+
+
+def _first_region(trunk: Trunk, samples: Tensor, mixing: tuple[Tensor, Tensor] | None) -> Tensor:
+    wave = preemphasis(waveform(samples))
+    if mixing is not None:
+        wave = mix(wave, *mixing)
+    return trunk.blocks[0](trunk.strided_conv(wave))
+
+
+def _block_region(block: Block, x: Tensor) -> Tensor:
+    return block(x)
+
+
+def _last_region(trunk: Trunk, x: Tensor) -> Tensor:
+    return trunk.extra_conv(x).squeeze(2)
+
+
+REGIONS = _first_region, _block_region, _last_region
+
+
+@cache
+def compiled_regions() -> tuple[Callable[..., Tensor], ...]:
+    """Compile the trunk's regions, as in torch's regional compilation; all networks of the process share the result.
+
+    Whatever reads the wave is in one region with the first block, so that the compiler fuses it. Block outputs are
+    stored anyway. Compiled as a whole, the backward pass would recompute all later blocks for the first one's output.
+
+    The regions are functions of a module, not compiled modules: ``nn.Module.compile`` keeps a network alive until the
+    garbage collector runs, and a copy loses it. torch keeps the kernels on disk for the next process.
+    """
+    # Each block has its own length, for every length and number of clips; beyond the limit torch runs eagerly.
+    torch._dynamo.config.recompile_limit = 128
+    return tuple(torch.compile(region, dynamic=False, options=_RECOMPUTE) for region in REGIONS)
 
 
 def fold_batch_norm(network: SceneNetwork) -> SceneNetwork:

@@ -12,13 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tagasc.scene.compiled import compiled_feature_map, feature_map
 from tagasc.scene.config import SceneTraining
 from tagasc.scene.corpus import SceneClips
 from tagasc.scene.network import SceneNetwork
 from tagasc.training.augment import mix
 from tagasc.training.cuda_graph import CudaGraph
-from tagasc.utils.device import autocast
 from tagasc.utils.log import progress
 
 WIDE = 128  # filters; measured at 64 and 128
@@ -58,17 +56,14 @@ class SceneStep:
         centres: (scenes, code size), what the centre loss draws codes to.
     """
 
-    def __init__(
-        self, network: SceneNetwork, clips: SceneClips, settings: SceneTraining, frames: int, compiled: bool
-    ) -> None:
+    def __init__(self, network: SceneNetwork, clips: SceneClips, settings: SceneTraining, frames: int) -> None:
         """Prepare for a network and its training clips, which are on one device.
 
         Args:
-            network: what is trained.
+            network: what is trained; on a GPU the step of a compiled one is captured.
             clips: the training clips.
             settings: of the training.
             frames: length of a crop.
-            compiled: compile the network; on a GPU also capture the step.
         """
         self.network, self.clips, self.settings, self.frames = network, clips, settings, frames
         self.centres = torch.randn(len(clips.names), network.output.in_features).to(clips.device)
@@ -76,7 +71,7 @@ class SceneStep:
         # On a CPU, the backward pass of wide channels-last convolutions takes up to twice the time of contiguous ones.
         wide = not self._gpu and network.trunk.stem.out_features >= WIDE
         network.trunk.set_memory_format(torch.contiguous_format if wide else torch.channels_last)
-        self._captures = self._gpu and compiled
+        self._captures = self._gpu and network.compiled
         # One that is captured reads its learning rate and its own count of steps from the device.
         self._rate = torch.zeros((), device=clips.device) if self._gpu else settings.learning_rate
         self.optimizer = torch.optim.Adam(
@@ -86,7 +81,6 @@ class SceneStep:
             amsgrad=True,
             **self._on_gpu(),
         )
-        self._feature_map = compiled_feature_map() if compiled else feature_map
         self._captured = CudaGraph()
         self._targets = F.one_hot(clips.scenes, len(clips.names)).float().to(clips.device)
         self._at = torch.zeros(1, dtype=torch.int64, device=clips.device)
@@ -126,10 +120,7 @@ class SceneStep:
         """
         if mixing is not None:
             target = mix(target, *mixing)
-            tags = None if tags is None else mix(tags, *mixing)
-        with autocast(self.clips.device):
-            maps = self._feature_map(self.network.trunk, samples, mixing)
-        code, logits = self.network.head(maps, tags)
+        code, logits = self.network(samples, tags, mixing)
         loss = F.cross_entropy(logits, target)
         if self.settings.centre_loss:
             loss = loss + self.settings.centre_loss * centre_loss(code, target, self.centres)

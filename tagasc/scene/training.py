@@ -62,8 +62,8 @@ class SceneTrainer:
         torch.manual_seed(seed)
         tags = 0 if train.tags is None else train.tags.shape[1]
         self.network = _network(trunk, system, len(train.names), tags, train.packed.channels).to(train.device)
-        self.compiled = compiled
-        self.step = SceneStep(self.network, train, config, self.frames, compiled)
+        self.network.compiled = compiled
+        self.step = SceneStep(self.network, train, config, self.frames)
         self.optimizer = self.step.optimizer
 
     def train(self, epoch: int) -> dict[str, float]:
@@ -89,7 +89,7 @@ class SceneTrainer:
         """The network's own (softmax) accuracy on whole validation clips, if there are any."""
         if self.validation is None:
             return {}
-        _, logits = codes_and_logits(self.network, self.validation, compiled=self.compiled)
+        _, logits = codes_and_logits(self.network, self.validation)
         accuracy = float((torch.from_numpy(logits).argmax(1) == self.validation.scenes).float().mean())
         return {"validation_accuracy": accuracy, "score": accuracy}
 

@@ -124,9 +124,9 @@ class Block(nn.Module):
 
 
 class Trunk(nn.Module):
-    """Waveform to feature map: ``first``, the other blocks, ``last``.
+    """The layers from wave to feature map, which ``SceneNetwork.feature_map`` runs one after another.
 
-    Sequences are held as images of height 1; channels last, unless ``lay_out`` says otherwise.
+    Sequences are held as images of height 1; channels last, unless ``set_memory_format`` changes that.
     """
 
     def __init__(self, config: TrunkConfig, channels: int = 2) -> None:
@@ -146,23 +146,12 @@ class Trunk(nn.Module):
         self.stem.layout = layout
         self.to(memory_format=layout)
 
-    def forward(self, wave: Tensor) -> Tensor:
-        """Compute the feature map M.
+    def strided_conv(self, wave: Tensor) -> Tensor:
+        """Apply Table 1's first row: (batch, frames, channels), pre-emphasised → (batch, filters, 1, frames // 12)."""
+        return F.leaky_relu(conv_norm(self.stem, self.stem_norm, wave), self.slope)
 
-        Args:
-            wave: (batch, frames, channels), pre-emphasised; 479,999 frames for 10 s.
-
-        Returns:
-            (batch, filters, time); for 10 s time is 18, or 24 with the extra convolution.
-        """
-        return self.last(self.blocks[1:](self.first(wave)))
-
-    def first(self, wave: Tensor) -> Tensor:
-        """Strided convolution and first block."""
-        return self.blocks[0](F.leaky_relu(conv_norm(self.stem, self.stem_norm, wave), self.slope))
-
-    def last(self, x: Tensor) -> Tensor:
-        """The feature map, from the last block's output."""
-        if self.extra is not None:
-            x = F.leaky_relu(conv_norm(self.extra, self.extra_norm, x), self.slope)
-        return x.squeeze(2)
+    def extra_conv(self, x: Tensor) -> Tensor:
+        """Apply the released code's extra convolution to the last block's output; Table 1 has none."""
+        if self.extra is None:
+            return x
+        return F.leaky_relu(conv_norm(self.extra, self.extra_norm, x), self.slope)

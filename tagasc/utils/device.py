@@ -65,7 +65,8 @@ def should_compile(asked: Compile, device: torch.device) -> bool:
 
 def autocast(device: torch.device) -> torch.autocast:
     """bfloat16 on the GPU, float32 on the CPU. Nothing is kept of a pass, so that a CUDA graph may record it."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda", cache_enabled=False)
+    gpu = device.type == "cuda"
+    return torch.autocast("cuda" if gpu else "cpu", torch.bfloat16, enabled=gpu, cache_enabled=False)
 
 
 @contextmanager

@@ -6,11 +6,12 @@ import yaml
 from torch import nn
 from torchvision.models import resnet34
 
+from tagasc.audio.waveform import preemphasis
 from tagasc.scene.fusion import TagAttention, TagTransform
 from tagasc.scene.network import SceneNetwork
 from tagasc.scene.pooling import pooled_activation
 from tagasc.scene.systems import System, read_systems, select
-from tagasc.scene.trunk import Block, Trunk, TrunkConfig
+from tagasc.scene.trunk import Block, TrunkConfig
 from tagasc.tagger.network import TaggerConfig, TaggerNetwork
 from tagasc.training.weights import parameters
 from tagasc.utils.cli import from_values
@@ -62,15 +63,17 @@ def test_the_tables_have_the_papers_systems():
 
 @pytest.mark.parametrize(("trunk", "frames"), [(TABLE1, 18), (RELEASED, 24)])
 def test_feature_map_of_a_ten_second_clip(trunk, frames):
+    network = SceneNetwork(trunk, System(), 10).eval()
     with torch.inference_mode():
-        assert Trunk(trunk).eval()(torch.randn(1, 479_999, 2)).shape == (1, 128, frames)
+        assert network.feature_map(torch.randn(1, 480_000, 2)).shape == (1, 128, frames)
 
 
 def test_trunk_is_the_strided_convolution_and_blocks_of_table_1():
     """Against the same weights in nn.Conv1d, activation before pooling, as the paper draws it."""
     torch.manual_seed(0)
-    trunk = Trunk(TrunkConfig(8, (8, 8), code_size=4)).eval()
-    wave = torch.randn(2, 12 * 9 * 3 + 5, 2)
+    network = SceneNetwork(TrunkConfig(8, (8, 8), code_size=4), System(), 3).eval()
+    trunk, samples = network.trunk, torch.randn(2, 12 * 9 * 3 + 5, 2)
+    wave = preemphasis(samples)
     stem = nn.Conv1d(2, 8, 12, stride=12)
     stem.weight.data = trunk.stem.weight.data.reshape(8, 12, 2).transpose(1, 2)
     stem.bias.data = trunk.stem.bias.data
@@ -83,7 +86,7 @@ def test_trunk_is_the_strided_convolution_and_blocks_of_table_1():
         y = F.leaky_relu(norm(F.conv1d(x, block.conv1.weight[:, :, 0], block.conv1.bias, padding=1), block.norm1), 0.3)
         y = norm(F.conv1d(y, block.conv2.weight[:, :, 0], block.conv2.bias, padding=1), block.norm2)
         x = F.max_pool1d(F.leaky_relu(y + x, 0.3), 3)
-    torch.testing.assert_close(trunk(wave), x, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(network.feature_map(samples), x, rtol=1e-5, atol=1e-5)
 
 
 def test_pooling_as_a_compiler_gets_it_is_the_librarys(monkeypatch):
@@ -162,10 +165,10 @@ def test_every_system_sends_a_gradient_to_every_parameter(name):
 
 
 def test_a_clips_result_does_not_depend_on_the_batch():
-    network = SceneNetwork(SMALL, EVERY["shared_h4_l3"], scenes=4, tags=5).eval()
-    wave, tags = torch.randn(5, 700, 2), torch.rand(5, 5)
+    network = SceneNetwork(SMALL, EVERY["shared_h4_l3"], scenes=4, tags=5).double().eval()
+    samples, tags = torch.randn(5, 700, 2).double(), torch.rand(5, 5).double()
     with torch.inference_mode():
-        torch.testing.assert_close(network(wave, tags)[0][2:3], network(wave[2:3], tags[2:3])[0])
+        torch.testing.assert_close(network(samples, tags)[0][2:3], network(samples[2:3], tags[2:3])[0])
 
 
 def test_codecat_gives_the_svm_code_and_tags():

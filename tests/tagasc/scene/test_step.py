@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from tagasc.audio.store import AudioStore
-from tagasc.scene.compiled import compiled_feature_map, feature_map
 from tagasc.scene.config import SceneTraining
+from tagasc.scene.fusion import Fusion
 from tagasc.scene.inference import codes_and_logits
-from tagasc.scene.network import SceneNetwork, fold_batch_norm
+from tagasc.scene.network import SceneNetwork, compiled_regions, fold_batch_norm
 from tagasc.scene.reference import ReferenceNetwork, as_convolution
 from tagasc.scene.step import EpochPlan, SceneStep
 from tagasc.scene.systems import System
@@ -49,7 +49,7 @@ def built(clips, trunk, dtype, **settings):
     torch.manual_seed(1)
     network = SceneNetwork(TRUNKS[trunk], SYSTEM, 3, tags=5).to(dtype)
     plain = ReferenceNetwork(network)
-    return SceneStep(network, clips, SceneTraining(mixup_alpha=1.0, **settings), FRAMES, compiled=False), plain
+    return SceneStep(network, clips, SceneTraining(mixup_alpha=1.0, **settings), FRAMES), plain
 
 
 def gradients(step, plain):
@@ -92,7 +92,7 @@ def test_float32_forward_is_the_plain_networks(clips, trunk):
     step, plain = built(clips, trunk, torch.float32)
     samples, tags, _ = batch(clips, torch.float32)
     wave = (samples[:, 1:] - 0.97 * samples[:, :-1]) * 32000
-    code, _ = step.network.head(feature_map(step.network.trunk, samples), tags)
+    code, _ = step.network(samples, tags)
     wanted, _ = plain(wave, tags)
     assert (code - wanted).norm() <= 1e-5 * wanted.norm()
 
@@ -100,25 +100,23 @@ def test_float32_forward_is_the_plain_networks(clips, trunk):
 def test_bfloat16_stays_near(clips, monkeypatch):
     """The trunk in bfloat16, as on a GPU, the head in float32."""
     bfloat16 = torch.autocast("cpu", torch.bfloat16)
-    seen, head = [], SceneNetwork.head
+    seen, to_feature_map = [], Fusion.to_feature_map
 
-    def spy(network, maps, tags):
-        seen.append((maps.dtype, torch.is_autocast_enabled("cpu")))
-        return head(network, maps, tags)
+    def spy(fusion, feature_map, tags):
+        seen.append((feature_map.dtype, torch.is_autocast_enabled("cpu")))
+        return to_feature_map(fusion, feature_map, tags)
 
-    for module in ("step", "inference"):
-        monkeypatch.setattr(f"tagasc.scene.{module}.autocast", lambda device: bfloat16)
+    monkeypatch.setattr("tagasc.scene.network.autocast", lambda device: bfloat16)
+    monkeypatch.setattr(Fusion, "to_feature_map", spy)
     step, plain = built(clips, "table1", torch.float32)
     samples, tags, target = batch(clips, torch.float32)
     mixing = (torch.arange(BATCH).roll(2), torch.tensor([0.7]))
     wave, mixed_tags = mix((samples[:, 1:] - 0.97 * samples[:, :-1]) * 32000, *mixing), mix(tags, *mixing)
-    with bfloat16:
-        maps = feature_map(step.network.trunk, samples, mixing)
-    code, _ = step.network.head(maps, mixed_tags)
-    monkeypatch.setattr(SceneNetwork, "head", spy)
+    assert step.network.feature_map(samples).dtype == torch.bfloat16
+    code, _ = step.network(samples, tags, mixing)
     loss = step.loss(samples, tags, target, mixing)
     assert {values.dtype for values in codes_and_logits(step.network, clips)} == {np.dtype("float32")}
-    assert set(seen) == {(torch.bfloat16, False)}
+    assert set(seen) == {(torch.float32, False)}
     wanted, _ = plain(wave, mixed_tags)
     assert (code - wanted).norm() <= 3e-2 * wanted.norm()
     loss.backward()
@@ -172,7 +170,7 @@ def test_the_step_of_a_gpu_never_waits_for_the_cpu(clips, monkeypatch, tmp_path)
         mode.allow_non_fake_inputs = False  # from here on a real tensor is an error
         with cuda:
             network = SceneNetwork(TRUNKS["table1"], SYSTEM, 3, tags=5)
-        step = SceneStep(network, fake, SceneTraining(mixup_alpha=1.0, centre_loss=0.1), FRAMES, compiled=False)
+        step = SceneStep(network, fake, SceneTraining(mixup_alpha=1.0, centre_loss=0.1), FRAMES)
         shape = (2, BATCH)
         whole = [torch.zeros(shape, dtype=torch.int64) for _ in range(3)]
         step._captures = True
@@ -219,7 +217,7 @@ def test_a_checkpoints_averages_take_the_layout_of_their_weights(clips, monkeypa
 
 def test_systems_share_what_was_compiled(clips):
     """Compiled once for two systems, for training and for codes, and equal to the plain network but for rounding."""
-    compiled_feature_map.cache_clear()
+    compiled_regions.cache_clear()
     torch._dynamo.reset()
     counts = torch._dynamo.utils.counters
     counts.clear()
@@ -230,7 +228,7 @@ def test_systems_share_what_was_compiled(clips):
         for compiled in (False, True):
             of_system = clips if system.uses_tags else clips.tagged(None)
             task = SceneTrainer(settings, trunk, system, of_system, None, 1, compiled)
-            found.append((task.train(1)["loss"], codes_and_logits(task.network, of_system, compiled=compiled)[0]))
+            found.append((task.train(1)["loss"], codes_and_logits(task.network, of_system)[0]))
         (plain_loss, plain_codes), (loss, codes) = found
         assert loss == pytest.approx(plain_loss, rel=1e-4)
         assert np.abs(codes - plain_codes).max() <= 1e-3 * np.abs(plain_codes).max()
@@ -243,7 +241,7 @@ def test_a_compiled_block_uses_memory_as_little_as_it_can(caplog):
     maximum. Read and written in all, convolutions included: 27.8 times the input, by the compiler's own count; 32.8
     without ``_RECOMPUTE``, more with the biases' gradients.
     """
-    compiled_feature_map.cache_clear()
+    compiled_regions.cache_clear()
     torch._dynamo.reset()
     caplog.set_level(logging.INFO, "torch._inductor.compile_fx")  # or it does not count
     counts = torch._inductor.metrics
@@ -253,7 +251,7 @@ def test_a_compiled_block_uses_memory_as_little_as_it_can(caplog):
     kept = []
     with torch.compiler.config.patch(force_disable_caches=True):
         with torch.autograd.graph.saved_tensors_hooks(lambda value: kept.append(value) or value, lambda value: value):
-            y = compiled_feature_map().keywords["run"](block, x)
+            y = compiled_regions()[1](block, x)
         y.sum().backward()
     large = [(value.dtype, value.numel()) for value in kept if value.numel() > 1000]
     assert sorted(large, key=str) == [(torch.float32, x.numel())] * 4 + [(torch.int8, 4 * 8 * 90)]
@@ -262,10 +260,10 @@ def test_a_compiled_block_uses_memory_as_little_as_it_can(caplog):
 
 def test_a_compiler_may_make_every_part_of_the_papers_network_in_many_shapes():
     """Beyond torch's limit a part would run as it is, with no more than a warning."""
-    compiled_feature_map.cache_clear()
+    compiled_regions.cache_clear()
     with torch._dynamo.config.patch(recompile_limit=8):
-        compiled_feature_map()
+        compiled_regions()
         parts = len(TrunkConfig().block_filters) + 1  # the first holds a block, behind the last comes one more
         assert torch._dynamo.config.recompile_limit >= 2 * 4 * parts  # to train and to use, of four lengths
         assert torch._dynamo.config.recompile_limit <= torch._dynamo.config.accumulated_recompile_limit
-    compiled_feature_map.cache_clear()
+    compiled_regions.cache_clear()

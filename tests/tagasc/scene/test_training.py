@@ -6,7 +6,6 @@ import torch
 
 from tagasc.audio.packed import PackedAudio
 from tagasc.audio.store import AudioStore
-from tagasc.audio.waveform import preemphasis
 from tagasc.scene.config import SceneTraining
 from tagasc.scene.corpus import CodeWindows, SceneClips
 from tagasc.scene.inference import codes_and_logits
@@ -77,9 +76,9 @@ def test_saved_weights_give_the_codes_of_whole_clips(clips, tmp_path):
     network, metadata = load_scene_network(tmp_path / "run/model.safetensors")
     assert metadata["scenes"] == ["a", "b", "c"]
     codes, _ = codes_and_logits(network, clips)
-    wave = preemphasis(torch.arange(1.0, 7).reshape(6, 1, 1).expand(6, FRAMES, 2))
+    samples = torch.arange(1.0, 7).reshape(6, 1, 1).expand(6, FRAMES, 2)
     with torch.inference_mode():
-        expected = network(wave, clips.tags)[0].numpy()
+        expected = network(samples, clips.tags)[0].numpy()
     np.testing.assert_allclose(codes, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
 
 
@@ -88,8 +87,8 @@ def test_windows_of_clips_are_what_the_network_sees(clips):
     window = CodeWindows(torch.tensor([4, 1]), torch.tensor([7, 0]), 400)
     codes, _ = codes_and_logits(network, clips, window)
     with torch.inference_mode():
-        wave = preemphasis(torch.tensor([5.0, 2.0]).reshape(2, 1, 1).expand(2, 400, 2))
-        expected = network(wave, clips.tags[[4, 1]])[0].numpy()
+        samples = torch.tensor([5.0, 2.0]).reshape(2, 1, 1).expand(2, 400, 2)
+        expected = network(samples, clips.tags[[4, 1]])[0].numpy()
     np.testing.assert_allclose(codes, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
 
 
@@ -97,11 +96,11 @@ def test_folding_batch_normalisation_changes_nothing(clips):
     torch.manual_seed(0)
     trunk = TrunkConfig(8, (4, 8), shortcut_convolution=True, extra_convolution=True, code_size=4)
     network = SceneNetwork(trunk, System(heads=2), 3, tags=1).double()
-    wave = torch.randn(5, 300, 2, dtype=torch.float64)
+    samples = torch.randn(5, 301, 2, dtype=torch.float64)
     tags = torch.rand(5, 1, dtype=torch.float64)
-    network(wave, tags)  # running statistics other than 0 and 1
+    network(samples, tags)  # running statistics other than 0 and 1
     with torch.inference_mode():
-        for before, after in zip(network.eval()(wave, tags), fold_batch_norm(network)(wave, tags), strict=True):
+        for before, after in zip(network.eval()(samples, tags), fold_batch_norm(network)(samples, tags), strict=True):
             torch.testing.assert_close(before, after, rtol=1e-12, atol=1e-12)
 
 
