@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 from joblib import Parallel, delayed
+from sklearn.metrics import balanced_accuracy_score
 
 from tagasc.backend.codes import Codes
-from tagasc.backend.svm import FittedSvm, SvmConfig, class_averaged, fit_svm, predict, select_svm
+from tagasc.backend.svm import FittedSvm, SvmConfig, fit_svm, predict, select_svm
 from tagasc.scene.experiment import RunPaths, log_folder, runs
 from tagasc.scene.systems import TAGS_ONLY, read_systems, select
 from tagasc.utils import cli, provenance
@@ -131,7 +132,7 @@ def _accuracies(clips: Codes, predicted: np.ndarray) -> dict[str, float]:
     return {
         "clips": len(clips.ids),
         "accuracy": float((predicted == clips.scenes).mean()),
-        "class_averaged": class_averaged(clips.scenes, predicted),
+        "class_averaged": float(balanced_accuracy_score(clips.scenes, predicted)),
     }
 
 

@@ -1,6 +1,5 @@
 """The support vector machine that names the scene of a code (paper, section 2.1)."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import inf
@@ -105,9 +104,3 @@ def predict(classifier: SVC | Pipeline, clips: Codes, jobs: int = 1) -> np.ndarr
     parts = gen_batches(len(clips.codes), _CLIPS)
     found = Parallel(jobs, prefer="threads")(delayed(classifier.predict)(clips.codes[part]) for part in parts)
     return np.concatenate(found)
-
-
-def class_averaged(truth: Sequence[str], predicted: Sequence[str]) -> float:
-    """Accuracy averaged over the classes present in ``truth``."""
-    correct = np.asarray(truth) == np.asarray(predicted)
-    return float(np.mean([correct[np.asarray(truth) == name].mean() for name in sorted(set(truth))]))

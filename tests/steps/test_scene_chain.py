@@ -97,8 +97,11 @@ def test_a_saved_machine_gives_the_written_predictions(chain):
         path = chain / f"svm/codecat/seed1/{classifier}.skops"
         loaded = skops.io.load(path, trusted=skops.io.get_untrusted_types(file=path))
         test = Codes.read(chain / "codes/codecat/seed1/test.npz")
-        correct = (loaded.predict(test.codes) == test.scenes).mean()
-        assert correct == pytest.approx(scores(chain, "codecat")[classifier]["scores"]["test"]["accuracy"])
+        correct = loaded.predict(test.codes) == test.scenes
+        written = scores(chain, "codecat")[classifier]["scores"]["test"]
+        assert correct.mean() == pytest.approx(written["accuracy"])
+        by_scene = [correct[test.scenes == scene].mean() for scene in set(test.scenes)]
+        assert np.mean(by_scene) == pytest.approx(written["class_averaged"])
 
 
 def test_the_networks_own_answers_are_of_all_its_scenes(chain, audio, tags, tmp_path):

@@ -3,7 +3,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tagasc.backend.svm import class_averaged
 from tagasc.tagger.lwlrap import lwlrap, lwlrap_by_class
 
 TRUTH = np.array([[1, 0, 1, 0], [0, 1, 0, 0]])
@@ -44,7 +43,3 @@ def test_clips_without_labels_do_not_count():
     truth, scores = np.vstack([TRUTH, np.zeros(4)]), np.vstack([SCORES, np.ones(4)])
     assert lwlrap(truth, scores) == pytest.approx(lwlrap(TRUTH, SCORES))
     assert np.isnan(lwlrap(np.zeros((2, 3)), np.ones((2, 3))))
-
-
-def test_class_average_weighs_classes_alike():
-    assert class_averaged(["a", "a", "a", "b"], ["a", "a", "a", "a"]) == 0.5
