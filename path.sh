@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# The environment, for sourcing: sets $root, $PYTHON and PYTHONPATH. First use makes .venv and installs into it the
-# versions in constraints.txt, which were tried together; later uses find it ready.
+# The environment, for sourcing: sets $root, $PYTHON and PYTHONPATH, and puts steps/ and local/ on PATH. The first use
+# creates .venv with the versions in constraints.txt, which were tested together.
 #
 #   TAGASC_PYTHON=/path/to/python   uses that Python, which must have the packages, in place of .venv
 #   WHEELHOUSE=/path/to/wheels      installs from that folder, without a network
@@ -10,7 +10,7 @@
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
 export LHOTSE_AUDIO_BACKEND=LibsndfileBackend PYTHONUTF8=1
-# Threads that wait, sleep: while they spin, as by default, anything else on their cores makes each step wait for it.
+# Let idle OpenMP threads sleep; spinning ones slow every step on a shared machine.
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
 
 path_error() { echo "error: $*" >&2; exit 1; }
@@ -35,7 +35,7 @@ path_install() { # FILE: install the requirements in FILE, once for each state o
     [[ -n ${WHEELHOUSE:-} ]] && source=(--no-index --find-links "$WHEELHOUSE")
     flock "$root/.venv" "$PYTHON" -m pip install --quiet --disable-pip-version-check "${source[@]}" \
         --requirement "$root/$1" --constraint "$root/constraints.txt" >&2 ||
-        path_error "installing $1 failed (see above); mend the cause and run the same command again"
+        path_error "installing $1 failed (see above); fix the cause and run the same command again"
     echo "$state" >"$mark"
 }
 
@@ -55,7 +55,7 @@ def lack(line):
         here = metadata.version(name)
     except metadata.PackageNotFoundError:
         return f"{name} {least} or newer" if least else name
-    return f"{name} {least} or newer (there is {here})" if least and number(here) < number(least) else None
+    return f"{name} {least} or newer (found {here})" if least and number(here) < number(least) else None
 
 if not sys.version_info >= (3, 11):
     sys.exit(f"error: TAGASC_PYTHON={sys.executable} is Python {sys.version.split()[0]}; 3.11 or newer is needed")
@@ -80,4 +80,4 @@ else
     path_install requirements.txt
     [[ -z ${path_extra:-} ]] || path_install "$path_extra"
 fi
-export PYTHON
+export PYTHON PATH="${PYTHON%/*}:$root/steps:$root/local:$root/local/synthetic:$PATH"

@@ -1,187 +1,136 @@
 #!/usr/bin/env bash
-# The stages in their order: ./run.sh --help lists them. How options are read and programs run stands in driver.sh, what
-# a recipe is in its recipe.sh, what a stage does in its program.
+# Acoustic scene classification using audio tagging, stage by stage. ./run.sh --help lists stages and options.
+# shellcheck disable=SC2046,SC2086,SC2206  # cpu_cmd, gpu_cmd and the like are words
 set -euo pipefail
 
-# Options. Every variable here, and every one of the recipe, is one: --stop-stage 4 sets stop_stage=4.
-recipe=mini      # a folder of egs/, or the path of a recipe's folder
-stage=0          # first stage to run
-stop_stage=8     # last stage to run
-systems=         # systems or tables of egs/systems.yaml, or all
-seeds=           # one training each
-tagger_folds=    # folds to train the tagger on, as "0 1 2", or all; empty: its configuration's
-tagger_stages=   # 1, or 2 with the semi-supervised stage; empty: its configuration's
-tagger_seed=1    # of the tagger's training
-activation=auto  # of a tagger from transformers: sigmoid, softmax, or auto (what its configuration says)
-ngpu=auto        # GPUs to share the work among; 0: the CPU, a scene network a core (--nj) at a time; auto: 1 if there is a GPU
-nj=$(nproc)      # processes for work on the CPU
-protocol=both    # ours (test scored once), both (one training serves the paper's column too), paper (which gets its own)
-final_fit=none   # all: also retrain ours on all training clips, for the epochs that validation chose
-controls=auto    # retrainings with altered tags, as "@shuffled @constant @within @oracle"; auto: these with --systems all
-code_segment=whole # clips that codes are computed from: whole, or as the authors' released code took them
-sample_format=int16     # stored samples of packed audio: int16 rounds, float32 keeps 24 bits at twice the size
-audio_cache=auto     # where the scene networks read audio: gpu, pinned (page-locked memory), disk; auto: where it fits
-compile=auto    # torch.compile and CUDA graphs for the scene networks: always, never; auto: on a GPU
-deterministic=false # repeat bit for bit on a GPU too; slower
-force=false      # do the stages over, even where their results are there
-dry_run=false    # print the commands, run nothing
-estimate=false   # measure this machine for some minutes, tell what each stage will take on it, and stop
+# Options: --stop-stage 4 sets stop_stage=4. "a | b" lists the values allowed. The recipe adds options of its own.
+recipe=mini          # folder of egs/, or the path of a recipe's folder
+stage=0              # first stage to run
+stop_stage=8         # last stage to run
+ngpu=auto            # GPUs to use; 0: CPU only; auto: 1 if there is one
+nj=$(nproc)          # CPU processes
+force=false          # redo finished results
+dry_run=false        # print the commands, run nothing
+estimate=false       # benchmark this machine, estimate the time of each stage, exit
+tags_from=           # FILE.npz or hf:MODEL: take tags from there, train no tagger
+activation=auto      # auto | sigmoid | softmax: output of a Hugging Face model
+tagger_folds=        # folds of the tagger to train, "0 1 2" or all; empty: as configured
+tagger_stages=       # 1, or 2 with the semi-supervised stage; empty: as configured
+tagger_seed=1        # random seed of the tagger
+controls=auto        # ablations on altered tags: @shuffled @constant @within @oracle; auto: all four with --systems all
+protocol=both        # ours | paper | both: how epoch and SVM are selected; paper trains a second network
+final_fit=none       # none | all: also retrain on all training clips, with the choices made on validation
+code_segment=whole   # whole | released: part of a clip that its code is computed from
+sample_format=int16  # int16 | float32: sample format of packed audio
+audio_cache=auto     # auto | gpu | pinned | disk: where the training audio is kept
+compile=auto         # auto | always | never: torch.compile and CUDA graphs
+deterministic=false  # bit-reproducible on a GPU; slower
 
-names=(download manifests pack tagger tags scenes codes svm report)
-reads=("the network, or a seed" "corpora" "data" "dump/audio" "exp/tagger, dump/audio" "dump/audio, dump/tags" \
-    "scene networks, audio, tags" "codes" "everything")
-writes=("corpora" "data/<corpus>/*.jsonl.gz" "dump/audio/<corpus>_<split>/" "exp/tagger/<tagger>/" "dump/tags/<tagger>/*.npz" \
-    "exp/<trunk>-<tagger>/scene/" "exp/<trunk>-<tagger>/codes/" "exp/<trunk>-<tagger>/svm/" "exp/report/RESULTS.md")
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+. "$root/cmd.sh"                  # cpu_cmd, gpu_cmd: on this machine or on a cluster
+. "$root/utils/parse_options.sh"  # egs/<recipe>/recipe.sh, then "$@"; from here on in the recipe's folder
+. "$root/utils/jobs.sh"           # environment, lock, logs, workers: stage, run, run_beside, run_per_gpu, run_per_network
 
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-given=("$@")
-# shellcheck source=driver.sh
-. "$here/driver.sh"
+exp=exp/$trunk-$tagger tags=dump/tags/$tagger audio=dump/audio systems_file=$root/egs/systems.yaml
+all_systems="$systems $controls" redo=(--force "$force")
+gpu=(--device "$device" --deterministic "$deterministic" "${redo[@]}")
 
-load_recipe
-# shellcheck source=cmd.sh
-. "$here/cmd.sh"
-parse "${given[@]}"
-now=$stage
-PYTHON=${TAGASC_PYTHON:-$here/.venv/bin/python}
-if ! $dry_run; then
-    lock
-    # shellcheck source=path.sh
-    . "$here/path.sh"
-    mkdir -p "$dir/exp/log"
-    { date '+%Y-%m-%d %H:%M ./run.sh' | tr -d '\n'; ((${#given[@]} == 0)) || printf ' %q' "${given[@]}"; echo; } >>"$dir/exp/log/commands"
+if stage 0 download; then   # -> corpora/
+    download                # in recipe.sh
 fi
-if [[ -z $gpu_cmd$cpu_cmd ]]; then exec 3>&2; export TAGASC_CONSOLE_FD=3; fi # progress bars reach the terminal
-trap 'stopped 130' INT
-trap 'stopped 143' TERM
 
-# shellcheck disable=SC2154  # the recipe's variables
-{
-    device=cuda # and never auto, by which a GPU that torch cannot use would mean days on the CPU
-    if ((ngpu == 0)); then device=cpu; fi
-    tag_source=$dir/exp/tagger/$tagger
-    own_tagger=true
-    if [[ $tagger == hf:* || $tagger == *.npz ]]; then # made elsewhere; its name as one a folder may have
-        own_tagger=false
-        tag_source=$tagger
-        tagger=${tagger%.npz}
-        tagger=${tagger//[^[:alnum:]._-]/-}
-        tagger=${tagger#"${tagger%%[[:alnum:]]*}"}
-    fi
-    tagger_config=$dir/conf/tagger_$tagger.yaml
-    [[ -f $tagger_config ]] || tagger_config=$dir/conf/tagger.yaml
-    [[ -f $tagger_config || $own_tagger == false ]] || ((stop_stage < 3)) || status=2 die "there is no $tagger_config, nor one of --tagger $tagger; see docs/tagger.md"
-    [[ $tag_source != *.npz || -e $tag_source ]] || $dry_run || status=2 die "--tagger $tag_source does not exist"
-    experiment=$dir/exp/$trunk-$tagger
-    tags=$dir/dump/tags/$tagger
-    again=(); if $force; then again=(--force); fi
-    gpu=(--device "$device" "${again[@]}")
-    fast=(--audio-cache "$audio_cache" --compile "$compile")
-    if $deterministic; then gpu+=(--deterministic); fi
-    which=(--seeds "$seeds" --systems-file "$here/egs/systems.yaml")
-    audio=(--audio "$dir/dump/audio")
-    ours=$protocol
-    if [[ $protocol == paper ]]; then ours=ours; fi
-}
-
-# shellcheck disable=SC2086,SC2154  # cpu_cmd and gpu_cmd are words; variables of the recipe
-{
-    train() { # NAME OUT OPTIONS…
-        local scorers=$((ngpu == 0 ? 1 : (nj + ngpu - 1) / ngpu)) # nj in all, not each
-        shared "$1" "$PYTHON" "$here"/steps/train_scene.py "${audio[@]}" --tags "$tags" --out "$2" \
-            --corpus "$scene_corpus" --trunk "$dir/conf/trunk_$trunk.yaml" --training "$dir/conf/scene.yaml" --nj "$scorers" \
-            --code-segment "$code_segment" \
-            "${which[@]}" "${gpu[@]}" "${fast[@]}" "${@:3}"
-    }
-    codes() { # NAME OUT OPTIONS…
-        shared "$1" "$PYTHON" "$here"/steps/extract_codes.py "${audio[@]}" --tags "$tags" --out "$2" \
-            --corpus "$scene_corpus" --code-segment "$code_segment" --systems "$systems $controls" "${which[@]}" \
-            "${gpu[@]}" "${fast[@]}" "${@:3}"
-    }
-    svm() { # NAME OUT OPTIONS…
-        step "$1" $cpu_cmd "$PYTHON" "$here"/steps/score_svm.py --out "$2" --systems "$systems $controls" "${which[@]}" \
-            --nj "$nj" "${again[@]}" "${@:3}"
-    }
-}
-
-# shellcheck disable=SC2086,SC2154,SC2206,SC2207  # gpu_cmd and what the recipe echoes are words; variables of the recipe
-how_long() { # measure this machine, and estimate each stage from that
-    local command amount networks
-    networks=$(at_once)
-    if declare -F workload >/dev/null; then
-        amount=($(workload))
-    elif [[ -n $scene_corpus && (-d $dir/dump/audio || $dry_run == true) ]]; then
-        amount=("${audio[@]}" --corpus "$scene_corpus" --tagging-corpus "$tagging_corpus")
-    else
-        die "how much is there to do? Run stages 0 to 2 first, or write a function workload, as egs/mini's, into $dir/recipe.sh"
-    fi
-    command=($gpu_cmd "$PYTHON" "$here"/steps/benchmark.py all --seconds 5 --trunk "$dir/conf/trunk_$trunk.yaml"
-        --scene "$dir/conf/scene.yaml" --config "$tagger_config" --systems "$systems $controls" "${which[@]}" --nj "$nj"
-        --device "$device" "${fast[@]}" --work.gpus "$((ngpu > 1 ? ngpu : 1))" --work.at_once "$networks"
-        --work.protocol "$protocol" --work.final_fit "$final_fit" --work.own_tagger "$own_tagger"
-        ${tagger_folds:+--folds "$tagger_folds"} ${tagger_stages:+--stages "$tagger_stages"} "${amount[@]}")
-    $noisy || command+=(--work.noisy 0)
-    ((ngpu > 0 || networks == 1)) || command+=(--scene-threads "$((nj / networks))") # as on_cores has it
-    if $dry_run; then printf '%q ' "${command[@]}"; echo; else env -u TAGASC_CONSOLE_FD "${command[@]}"; fi
-}
-
-# shellcheck disable=SC2046,SC2086,SC2154  # cpu_cmd and gpu_cmd are words; variables of the recipe
-run_stage() {
-    case ${names[now]} in
-        download) download ;;
-        manifests)
-            [[ -z $scene_corpus ]] || beside "$scene_corpus" $cpu_cmd "$PYTHON" "$here/local/$scene_corpus.py" "$scene_dir" "$dir/data/$scene_corpus" \
-                --nj "$nj" $(scene_manifest_options) "${again[@]}"
-            ! $own_tagger || beside "$tagging_corpus" $cpu_cmd "$PYTHON" "$here/local/$tagging_corpus.py" "$tagging_dir" "$dir/data/$tagging_corpus" \
-                --nj "$nj" $(tagging_manifest_options) "${again[@]}"
-            wait_for_workers manifests ;;
-        pack)
-            [[ -z $scene_corpus ]] || beside "$scene_corpus" $cpu_cmd "$PYTHON" "$here"/steps/pack_audio.py --manifests "$dir/data/$scene_corpus" \
-                --out "$dir/dump/audio" --nj "$nj" --sample-format "$sample_format" "${again[@]}"
-            ! $own_tagger || beside "$tagging_corpus" $cpu_cmd "$PYTHON" "$here"/steps/pack_audio.py --manifests "$dir/data/$tagging_corpus" \
-                --out "$dir/dump/audio" --nj "$nj" --sample-format "$sample_format" "${again[@]}"
-            wait_for_workers pack ;;
-        tagger)
-            if ! $own_tagger; then $dry_run || say "stage 3 (tagger): $tagger is trained elsewhere"; return; fi
-            local program
-            for program in train_tagger make_pseudo_labels train_tagger_semi score_tagger; do
-                on_gpus "$program" "$PYTHON" "$here/steps/$program.py" --config "$tagger_config" "${audio[@]}" \
-                    --out "$dir/exp/tagger/$tagger" --corpus "$tagging_corpus" --noisy "$noisy" \
-                    ${tagger_folds:+--folds "$tagger_folds"} ${tagger_stages:+--stages "$tagger_stages"} \
-                    --seed "$tagger_seed" "${gpu[@]}"
-            done ;;
-        tags)
-            step tags $gpu_cmd "$PYTHON" "$here"/steps/extract_tags.py --tagger "$tag_source" "${audio[@]}" --out "$tags" \
-                --corpus "$scene_corpus" --activation "$activation" ${event_labels:+--event-labels "$event_labels"} \
-                "${gpu[@]}" ;;
-        scenes)
-            train scenes "$experiment" --systems "$systems" --protocol "$ours"
-            [[ -z $controls ]] || train controls "$experiment" --systems "$controls" --protocol "$ours"
-            local select_from=(--select-from "$experiment" --systems "$systems $controls")
-            [[ $protocol != paper ]] || train paper "$experiment/paper" --protocol paper "${select_from[@]}"
-            [[ $final_fit != all ]] || train final "$experiment/final" --protocol final "${select_from[@]}" ;;
-        codes)
-            codes codes "$experiment"
-            [[ $final_fit != all ]] || codes final "$experiment/final" --select-from "$experiment" ;;
-        svm)
-            svm svm "$experiment"
-            [[ $final_fit != all ]] || svm final "$experiment/final" --select-from "$experiment" ;;
-        report)
-            step report $cpu_cmd "$PYTHON" "$here"/steps/report.py --recipe "$dir" --experiment "$experiment" \
-                --tagger "$dir/exp/tagger/$tagger" --tags "$tags" --corpus "$scene_corpus" \
-                --tagging-corpus "$tagging_corpus" --systems-file "$here/egs/systems.yaml" --note "$note" ;;
-    esac
-}
-
-if $estimate; then how_long; exit; fi
-
-for ((now = stage; now <= stop_stage; now++)); do
-    $dry_run || say "stage $now (${names[now]})"
-    run_stage
-done
-if ((${#failures[@]})); then
-    now=$stage # --force would do the others over
-    printf '%s\n' "" "some runs failed, the others are done:" "${failures[@]}" "To go on: $(go_on)" >&2
-    exit 1
+if stage 1 manifests; then  # corpora/ -> data/<corpus>/*.jsonl.gz
+    run_beside "$scene_corpus" $cpu_cmd "$scene_corpus.py" "$scene_dir" "data/$scene_corpus" \
+        ${scene_seconds:+--seconds "$scene_seconds"} \
+        ${scene_rate:+--sampling-rate "$scene_rate"} \
+        ${allow_partial:+--allow-partial "$allow_partial"} \
+        --nj "$nj" "${redo[@]}"
+    [[ -z $tagging_corpus ]] ||
+        run_beside "$tagging_corpus" $cpu_cmd "$tagging_corpus.py" "$tagging_dir" "data/$tagging_corpus" \
+            ${tagging_rate:+--sampling-rate "$tagging_rate"} \
+            ${allow_partial:+--allow-partial "$allow_partial"} \
+            --nj "$nj" "${redo[@]}"
+    wait_all
 fi
-$dry_run || say "done in $SECONDS s"
+
+if stage 2 pack; then       # data/ -> dump/audio/<corpus>_<split>/
+    for corpus in $scene_corpus $tagging_corpus; do
+        run_beside "$corpus" $cpu_cmd pack_audio.py --manifests "data/$corpus" --out "$audio" \
+            --sample-format "$sample_format" --nj "$nj" "${redo[@]}"
+    done
+    wait_all
+fi
+
+tagger_conf=conf/tagger_$tagger.yaml # if there is one for this name
+[[ -f $tagger_conf ]] || tagger_conf=conf/tagger.yaml
+tagger_opts=(--config "$tagger_conf" ${tagger_folds:+--folds "$tagger_folds"}
+    ${tagger_stages:+--stages "$tagger_stages"})
+
+if $estimate; then          # runs no stage
+    run estimate $gpu_cmd benchmark.py all --seconds 5 --trunk "conf/trunk_$trunk.yaml" --scene "conf/$training.yaml" \
+        "${tagger_opts[@]}" --systems "$all_systems" --seeds "$seeds" --systems-file "$systems_file" \
+        --data data --audio "$audio" --corpus "$scene_corpus" --tagging-corpus "${tagging_corpus:-none}" \
+        --device "$device" --audio-cache "$audio_cache" --compile "$compile" --nj "$nj" --scene-threads "$threads" \
+        --work.gpus "$((ngpu > 1 ? ngpu : 1))" --work.at_once "$njobs" --work.own_tagger "$([[ -z $tags_from ]] && echo true || echo false)" \
+        --work.protocol "$protocol" --work.final_fit "$final_fit" $($noisy || echo --work.noisy 0)
+    exit
+fi
+
+if stage 3 tagger; then     # dump/audio/ -> exp/tagger/<tagger>/
+    for program in ${tagging_corpus:+train_tagger make_pseudo_labels train_tagger_semi score_tagger}; do
+        run_per_gpu "$program" $gpu_cmd "$program.py" "${tagger_opts[@]}" --noisy "$noisy" --seed "$tagger_seed" \
+            --corpus "$tagging_corpus" --audio "$audio" --out "exp/tagger/$tagger" "${gpu[@]}"
+    done
+fi
+
+if stage 4 tags; then       # exp/tagger/<tagger>/, dump/audio/ -> dump/tags/<tagger>/*.npz
+    run tags $gpu_cmd extract_tags.py --tagger "${tags_from:-exp/tagger/$tagger}" --activation "$activation" \
+        --corpus "$scene_corpus" --audio "$audio" --out "$tags" "${gpu[@]}" \
+        ${event_labels:+--event-labels "$event_labels"}
+fi
+
+# What the programs that run scene networks share: clips and tags, the list of runs, where and how to compute.
+network=(--corpus "$scene_corpus" --audio "$audio" --tags "$tags" --code-segment "$code_segment"
+    --audio-cache "$audio_cache" --compile "$compile" --seeds "$seeds" --systems-file "$systems_file" "${gpu[@]}")
+
+if stage 5 scenes; then     # dump/audio/, dump/tags/ -> exp/<trunk>-<tagger>/scene/<system>/seed<k>/
+    train=($gpu_cmd train_scene.py "${network[@]}"
+        --trunk "conf/trunk_$trunk.yaml" --training "conf/$training.yaml" --nj "$((ngpu > 0 ? threads : 1))")
+    run_per_network scenes "${train[@]}" --systems "$systems" --protocol "${protocol/paper/ours}" --out "$exp"
+    if [[ -n $controls ]]; then
+        run_per_network controls "${train[@]}" --systems "$controls" --protocol "${protocol/paper/ours}" --out "$exp"
+    fi
+    if [[ $protocol == paper ]]; then
+        run_per_network paper "${train[@]}" --systems "$all_systems" --protocol paper --select-from "$exp" \
+            --out "$exp/paper"
+    fi
+    if [[ $final_fit == all ]]; then
+        run_per_network final "${train[@]}" --systems "$all_systems" --protocol final --select-from "$exp" \
+            --out "$exp/final"
+    fi
+fi
+
+if stage 6 codes; then      # exp/<trunk>-<tagger>/scene/, dump/audio/, dump/tags/ -> exp/<trunk>-<tagger>/codes/
+    extract=($gpu_cmd extract_codes.py "${network[@]}" --systems "$all_systems")
+    run_per_network codes "${extract[@]}" --out "$exp"
+    if [[ $final_fit == all ]]; then
+        run_per_network final "${extract[@]}" --select-from "$exp" --out "$exp/final"
+    fi
+fi
+
+if stage 7 svm; then        # exp/<trunk>-<tagger>/codes/ -> exp/<trunk>-<tagger>/svm/
+    score=($cpu_cmd score_svm.py --systems "$all_systems" --seeds "$seeds" --systems-file "$systems_file"
+        --nj "$nj" "${redo[@]}")
+    run svm "${score[@]}" --out "$exp"
+    if [[ $final_fit == all ]]; then
+        run final "${score[@]}" --select-from "$exp" --out "$exp/final"
+    fi
+fi
+
+if stage 8 report; then     # everything -> exp/report/RESULTS.md, RESULTS.html and pictures
+    run report $cpu_cmd report.py --recipe "$folder" --experiment "$exp" --tagger "exp/tagger/$tagger" --tags "$tags" \
+        --corpus "$scene_corpus" --tagging-corpus "${tagging_corpus:-none}" \
+        --systems-file "$systems_file" --note "$note"
+fi
+
+finish                      # lists what failed and how to resume

@@ -9,7 +9,7 @@ path_extra=requirements-test.txt
 bin=$(dirname "$PYTHON")
 "$PYTHON" -m ruff check .
 "$PYTHON" -m ruff format --check .
-"$bin/shellcheck" --external-sources run.sh driver.sh path.sh cmd.sh tests/run.sh .ci/run egs/*/*.sh local/*.sh
+"$bin/shellcheck" --external-sources run.sh path.sh cmd.sh utils/*.sh tests/run.sh .ci/run egs/*.sh egs/*/*.sh local/*.sh
 "$bin/lint-imports" --no-cache
 # A file's tests share what they prepare, so they stay in one process.
 "$PYTHON" -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile "$@"

@@ -16,11 +16,11 @@ from tests.helpers import ROOT
 
 ENVIRONMENT = {**os.environ, "TAGASC_PYTHON": sys.executable}
 ABLATION = "egs/tagger_ablation/ablation.sh ESC10_DIR"
-NOT_RECIPES = {
-    "tests/run.sh": "runs this very test",
-    ABLATION: "run below",
-    "steps/benchmark.py tagger --seconds 5 --batch 8": "test_benchmark.py",
-    "cp -r egs/template egs/cafes": "run below",
+TESTED_ELSEWHERE = {
+    ABLATION: "below",
+    "cp -r egs/template egs/cafes": "below",
+    "cp -r egs/mini egs/recorded": "the fixture",
+    "benchmark.py tagger --seconds 5 --batch 8": "steps/test_benchmark.py",
 }
 
 
@@ -32,7 +32,7 @@ def commands(page):
 
 PAGES = ["README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md"))]
 EVERY = [(page, command) for page in PAGES for command in commands(page)]
-RECIPES = [(page, command) for page, command in EVERY if command not in NOT_RECIPES]
+RECIPES = [(page, command) for page, command in EVERY if command not in TESTED_ELSEWHERE]
 
 
 @pytest.fixture(scope="module")
@@ -49,25 +49,32 @@ def copy(tmp_path_factory):
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / name, target / name)
     shutil.copytree(target / "egs/template", target / "egs/cafes")
+    shutil.copytree(target / "egs/mini", target / "egs/recorded")
     return target
 
 
-def test_what_is_tested_elsewhere_stands_in_a_page():
-    assert NOT_RECIPES.keys() <= {command for _, command in EVERY}
+def test_commands_tested_elsewhere_are_in_a_page():
+    assert TESTED_ELSEWHERE.keys() <= {command for _, command in EVERY}
 
 
 @pytest.mark.parametrize(("page", "command"), RECIPES)
 def test_a_pages_commands_are_understood(copy, page, command):
-    assert "./run.sh" in command, f"{page}: no test knows {command}"
+    assert re.match(r"(\./run|egs/rehearsal)\.sh", command), f"{page}: no test knows {command}"
     done = subprocess.run(
         ["bash", "-c", f"{command} --dry-run"], cwd=copy, env=ENVIRONMENT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
 
 
+def test_the_table_of_stages_in_the_readme_is_that_of_run_sh():
+    stages = re.findall(r"(?m)^if stage (\d \w+);[^#]*# (.*)$", (ROOT / "run.sh").read_text())
+    rows = re.findall(r"(?m)^\| (\d \w+) \| .* \| (.*) \|$", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert [(name, files.replace("→", "->").replace("\\", "")) for name, files in rows] == stages
+
+
 @pytest.mark.parametrize("folder", ["steps", "local"])
 def test_every_program_can_be_called_by_its_name(folder):
-    programs = [path for path in (ROOT / folder).glob("*.py") if "command.run(main" in path.read_text(encoding="utf-8")]
+    programs = [path for path in (ROOT / folder).rglob("*.py") if "cli.run(main" in path.read_text(encoding="utf-8")]
     assert len(programs) > 5
     assert [path.name for path in programs if not os.access(path, os.X_OK)] == []
 
@@ -78,7 +85,8 @@ def test_a_recipes_own_run_script_means_that_recipe(copy):
         cwd=copy, env=ENVIRONMENT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "egs/dcase2019/conf/tagger.yaml" in done.stdout
+    assert "--config conf/tagger.yaml" in done.stdout
+    assert "exp/tagger/resnet34" in done.stdout
 
 
 def make_corpora(folder):

@@ -1,4 +1,4 @@
-"""What run.sh does when a result is outdated, a step fails, or a run is killed: it tells how to go on, and goes on."""
+"""What run.sh does when a result is outdated, a program fails, or a run is killed: it says how to resume, and resumes."""
 
 import fcntl
 import os
@@ -43,17 +43,15 @@ def test_a_failure_says_where_and_how_to_go_on(finished, tmp_path):
     assert status == 1
     assert "stage 5 (scenes) failed with status 1" in said
     assert "tau2019_train.npz does not exist; stage 4 (tags) makes it" in said
-    assert f"The log: {recipe.folder}/exp/log/5.scenes.log" in said
+    assert f"Log: {recipe.folder}/exp/log/5.scenes.log" in said
     assert "Traceback" not in said
-    goes_on = next(line for line in said.splitlines() if line.startswith("To go on: ")).removeprefix("To go on: ")
-    assert "--seeds 1\\ 2" in goes_on
-    assert goes_on.endswith("--stage 5")
+    resume = next(line for line in said.splitlines() if line.startswith("To resume: ")).removeprefix("To resume: ")
+    assert "--seeds 1\\ 2" in resume
+    assert resume.endswith("--stage 5")
     shutil.copytree(finished.folder / "dump/tags", recipe.folder / "dump/tags")
     (recipe.folder / "exp/table1-tiny/codes/baseline/seed1/.123.train.npz").write_bytes(b"left by a killed run")
     environment = {**os.environ, "TAGASC_PYTHON": sys.executable}
-    done = subprocess.run(
-        ["bash", "-c", goes_on], capture_output=True, text=True, env=environment, cwd="/", check=False
-    )
+    done = subprocess.run(["bash", "-c", resume], capture_output=True, text=True, env=environment, cwd="/", check=False)
     assert done.returncode == 0, done.stderr
     experiment = recipe.folder / "exp/table1-tiny"
     assert len(list((experiment / "svm").glob("*/seed*/scores.json"))) == 5  # and tags alone
@@ -72,8 +70,8 @@ def test_a_step_that_dies_without_a_word_is_told_of(finished, tmp_path):
     environment = {**os.environ, "TAGASC_PYTHON": str(tmp_path / "python")}
     done = subprocess.run(recipe.command("--stage", 7), capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 137
-    assert "(it said nothing)" in done.stderr
-    assert "To go on: " in done.stderr
+    assert "(no output)" in done.stderr
+    assert "To resume: " in done.stderr
 
 
 def test_force_does_only_what_is_asked_over(finished, tmp_path):
@@ -99,7 +97,7 @@ def test_a_failed_run_is_told_of_in_its_own_log_alone(finished, tmp_path):
     assert (recipe.folder / "exp/table1-tiny/scene/shared_h4_l3@constant/seed1/model.safetensors").exists()
     assert "5.scenes." in said
     assert "5.controls." not in said  # that step did well
-    assert said.splitlines()[-1].startswith("To go on: ")  # without --force, see above
+    assert said.splitlines()[-1].startswith("To resume: ")  # without --force, see above
     assert "--stage 5" in said.splitlines()[-1]
 
 
@@ -146,7 +144,7 @@ def uninterrupted(finished, tmp_path_factory):
 
 
 @pytest.mark.parametrize(("how", "status"), [(signal.SIGKILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_killed_run_goes_on_to_the_same_weights(finished, uninterrupted, tmp_path, how, status):
+def test_a_killed_run_resume_to_the_same_weights(finished, uninterrupted, tmp_path, how, status):
     """Killed or interrupted in training, the same command then ends at an uninterrupted run's weights."""
     recipe = to_train_long(finished, tmp_path / "cut")
     run = recipe.folder / TRAINED
@@ -169,7 +167,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(finished, uninterrupted, tmp_p
     assert process.returncode == status
     assert not (run / "model.safetensors").exists()
     if how != signal.SIGKILL:
-        assert f"To go on: {ROOT}/run.sh" in said
+        assert f"To resume: {ROOT}/run.sh" in said
     code, said = recipe.run(*LONG)
     assert code == 0, said
     assert "going on after epoch" in said

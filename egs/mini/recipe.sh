@@ -1,50 +1,44 @@
 # shellcheck shell=bash disable=SC2034,SC2086,SC2154  # read by run.sh
-# mini: the whole chain on a corpus that the recipe makes itself, in minutes on two CPU cores.
-# Every variable is an option of ./run.sh.
+# mini: the whole chain on a synthetic corpus that stage 0 composes, in minutes on two CPU cores.
 
-summary="the whole chain on a synthetic corpus, in minutes on two CPU cores"
-note="Synthetic corpus: synthesised scenes, made by local/synthetic/compose.py. The figures say that the recipe works, nothing about real scenes." # stands over the results
+systems="baseline beforecode_l3 att_h2_l1 shared_h4_l3" # systems or tables of egs/systems.yaml, or all
+seeds=1                      # random seeds, one network per system and seed
+trunk=table1                 # scene network: conf/trunk_<trunk>.yaml
+training=scene               # its training: conf/<training>.yaml
+tagger=mini                  # name of the tagger; trained from conf/tagger_<tagger>.yaml or conf/tagger.yaml
+noisy=true                   # train the tagger's noisy head as well
 
-systems="baseline beforecode_l3 att_h2_l1 shared_h4_l3"
-seeds=1
-trunk=table1   # conf/trunk_<trunk>.yaml
-tagger=mini    # name of the tagger trained from conf/tagger.yaml; or FILE.npz, or hf:NAME_OR_DIR: docs/tagger.md
-noisy=true     # train the tagger's noisy head too
+scene_corpus=tau2019         # corpus of the scenes, prepared by local/<scene_corpus>.py
+scene_dir=corpora/TAU-urban-acoustic-scenes-2019-development # its folder
+scene_seconds=4              # length of a scene clip, s
+scene_rate=16000             # sampling rate of the scene clips, Hz
+event_labels=corpora/TAU-urban-acoustic-scenes-2019-development/event_labels.csv # table of the events in each scene clip
+tagging_corpus=fsdkaggle2019 # corpus of the tagger, prepared by local/<tagging_corpus>.py
+tagging_dir=corpora/FSDKaggle2019 # its folder
+tagging_rate=16000           # sampling rate of the tagging clips, Hz
+allow_partial=true           # accept corpora with fewer clips than published
 
-scene_corpus=tau2019         # local/<scene_corpus>.py makes its manifests
-scene_dir=$dir/corpora/TAU-urban-acoustic-scenes-2019-development # folder of the corpus
-scene_seconds=4              # length of a scene clip
-scene_rate=16000             # sampling rate of the scenes, Hz
+scale=mini                   # mini | published: numbers of clips, as below or as in the published corpora
 scene_train=48               # training clips of each scene
 scene_test=30                # test clips of each scene
 clips_per_location=3         # clips recorded at one location
-event_labels=$dir/corpora/TAU-urban-acoustic-scenes-2019-development/event_labels.csv # the clips' events, if known
-
-tagging_corpus=fsdkaggle2019 # local/<tagging_corpus>.py makes its manifests
-tagging_dir=$dir/corpora/FSDKaggle2019 # folder of the corpus
-tagging_rate=16000           # sampling rate of the tagging clips, Hz
 tagging_train=510            # curated clips, and as many noisy ones
-
-corpus_seed=2019             # of the synthetic corpora
+corpus_seed=2019             # random seed of the corpora
 events=                      # folder of recorded events, a subfolder per class; empty: synthesised
-backgrounds=                        # folder of recorded ambiences, with events
-group='^(.*?)(?:-[A-Z])?$'   # which event files may come from one recording: those alike in what this matches
+backgrounds=                 # folder of recorded ambiences; needed with events
+group='^(.*?)(?:-[A-Z])?$'   # event files that match alike are from one recording
 
-costs=("60 s, 0.4 GB" "5 s" "5 s, 0.3 GB" "50 s" "10 s" "3 min" "30 s" "10 s" "10 s")
+note="Synthetic corpus, composed by local/synthetic/compose.py. The figures show that the recipe works, nothing about real scenes." # heads the report
 
-compose_corpora() {
-    step soundscapes $cpu_cmd "$PYTHON" "$here/local/synthetic/compose.py" --out "$dir/corpora" --seed "$corpus_seed" --nj "$nj" \
-        --scenes.seconds "$scene_seconds" --scenes.sampling_rate "$scene_rate" --scenes.train "$scene_train" \
-        --scenes.test "$scene_test" --scenes.unused 3 --scenes.clips_per_location "$clips_per_location" \
-        --tagging.sampling_rate "$tagging_rate" --tagging.longest 5 --tagging.curated "$tagging_train" \
-        --tagging.noisy "$tagging_train" --tagging.test 204 \
-        ${events:+--events "$events"} ${backgrounds:+--backgrounds "$backgrounds"} --group "$group" "${again[@]}"
+download() {
+    local sizes=(--scenes.sampling_rate "$scene_rate" --scenes.train "$scene_train" --scenes.test "$scene_test"
+        --scenes.unused 3 --scenes.clips_per_location "$clips_per_location" --tagging.sampling_rate "$tagging_rate"
+        --tagging.longest 5 --tagging.curated "$tagging_train" --tagging.noisy "$tagging_train" --tagging.test 204)
+    if [[ $scale == published ]]; then # few different clips, each repeated
+        sizes=(--scenes.published true --scenes.sampling_rate "$scene_rate" --scenes.unique_clips 20
+            --tagging.sampling_rate "$tagging_rate" --tagging.curated 4970 --tagging.noisy 19815 --tagging.test 4481
+            --tagging.unique_clips 340)
+    fi
+    run compose $cpu_cmd compose.py --out corpora --seed "$corpus_seed" --nj "$nj" --scenes.seconds "$scene_seconds" \
+        "${sizes[@]}" ${events:+--events "$events" --backgrounds "$backgrounds" --group "$group"} "${redo[@]}"
 }
-download() { compose_corpora; }
-workload() { # for --estimate; about 15 % of the training clips are held out, and a tagging clip lasts about 1.8 s
-    echo --work.train $((10 * scene_train)) --work.validation $((15 * scene_train / 10)) --work.test $((10 * scene_test)) \
-        --work.unused 30 --work.seconds "$scene_seconds" --work.sampling_rate "$scene_rate" --work.curated "$tagging_train" \
-        --work.noisy "$tagging_train" --work.tagging_test 204 --work.tagging_rate "$tagging_rate" --work.tagging_seconds 1.8
-}
-scene_manifest_options() { echo --sampling-rate "$scene_rate" --seconds "$scene_seconds" --allow-partial; }
-tagging_manifest_options() { echo --sampling-rate "$tagging_rate" --allow-partial; }

@@ -1,32 +1,26 @@
 # shellcheck shell=bash disable=SC2034,SC2086,SC2154  # read by run.sh
 # template: your own scene corpus and your own tagging corpus, each a folder of clips and a table.
-# Copy this folder, change what follows, and read docs/adapting.md. Every variable is an option of ./run.sh.
+# Copy this folder, change what follows, and read docs/adapting.md.
 
-summary="copy this folder for a corpus of your own; docs/adapting.md"
-note="" # stands over the results
+systems="baseline beforecode_l3 att_h2_l1 shared_h4_l3" # systems or tables of egs/systems.yaml, or all
+seeds="1 2 3"                # random seeds, one network per system and seed
+trunk=table1                 # scene network: conf/trunk_<trunk>.yaml
+training=scene               # its training: conf/<training>.yaml
+tagger=own                   # name of the tagger; trained from conf/tagger_<tagger>.yaml or conf/tagger.yaml
+noisy=true                   # train the tagger's noisy head as well, on clips with unreliable labels
 
-systems="baseline beforecode_l3 att_h2_l1 shared_h4_l3"
-seeds="1 2 3"
-trunk=table1        # conf/trunk_<trunk>.yaml
-tagger=own          # name of the tagger trained from conf/tagger.yaml; or FILE.npz, or hf:NAME_OR_DIR: docs/tagger.md
-noisy=true          # train the tagger's noisy head too, on clips with unreliable labels
+scene_corpus=scene_csv       # corpus of the scenes, prepared by local/<scene_corpus>.py
+scene_dir=corpora/scenes     # folder with scenes.csv, or the table: file, scene, and, if known, location and split
+scene_seconds=               # length that clips are cut or padded to, s; empty: they all have one length
+event_labels=                # table of the events in each scene clip (filename, event), if known
+tagging_corpus=tagging_csv   # corpus of the tagger, prepared by local/<tagging_corpus>.py
+tagging_dir=corpora/sounds   # folder with sounds.csv, or the table: file, labels, and, if known, split
 
-scene_corpus=scene_csv      # local/<scene_corpus>.py makes its manifests
-scene_dir=$dir/scenes.csv # table of the clips: file, scene, and, if known, location and split
-scene_seconds=              # length that clips are cut or padded to; empty: they all have one length
-event_labels=               # table of the events that each scene clip holds (filename, event), if known
+note=                        # heads the report
 
-tagging_corpus=tagging_csv  # local/<tagging_corpus>.py makes its manifests
-tagging_dir=$dir/sounds.csv # table of the clips: file, labels, and, if known, split
-
-costs=("-" "?" "?" "?" "?" "?" "?" "?" "?")
-
-download() { # nothing to fetch: the corpora are yours
-    local table tables=("$scene_dir")
-    ! $own_tagger || tables+=("$tagging_dir")
-    for table in "${tables[@]}"; do
-        $dry_run || [[ -e $table ]] || die "$table does not exist; give --scene-dir and --tagging-dir"
+download() { # nothing: the corpora are yours
+    local folder
+    for folder in "$scene_dir" ${tagging_corpus:+"$tagging_dir"}; do
+        [[ -e $folder ]] || $dry_run || fail "$folder does not exist; give --scene-dir and --tagging-dir" 1
     done
 }
-scene_manifest_options() { echo ${scene_seconds:+--seconds "$scene_seconds"}; }
-tagging_manifest_options() { :; }

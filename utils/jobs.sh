@@ -1,0 +1,119 @@
+# shellcheck shell=bash disable=SC2030,SC2031,SC2034,SC2154  # variables of run.sh and of the recipe
+# How programs run, for sourcing by run.sh: environment, lock, logs, workers, signals, and how to resume.
+
+workers=() logs=() failures=() typed=''
+((${#given[@]} == 0)) || typed=$(printf ' %q' "${given[@]}")
+
+say() { $dry_run || echo "$(date '+%Y-%m-%d %H:%M:%S') $*" >&2; }
+
+stage() { # NUMBER NAME: is this stage to run?
+    ((stage <= $1 && $1 <= stop_stage)) && ! $estimate || return 1
+    now=$1 title="stage $1 ($2)" && say "$title"
+}
+
+resume() { # STAGE: print the command that resumes there: as given, but for --stage and --force
+    echo "$root/run.sh$(sed -E 's/ --stage[ =][0-9]+//g; s/ --force([ =](true|false))?//g' <<<"$typed") --stage $1"
+}
+
+run() { # NAME COMMAND...: one program, its output in exp/log/<stage>.<name>.log
+    local log=exp/log/$now.$1.log began=$SECONDS status=0 words=("${@:2}") n
+    if $dry_run; then printf '%q ' "${words[@]}" && echo && return; fi
+    { date '+# %Y-%m-%d %H:%M:%S' && printf '# ' && printf '%q ' "${words[@]}" && echo; } >"$log"
+    for n in "${!words[@]}"; do # the first program of ours, perhaps behind srun, runs in our Python
+        [[ ${words[n]} == *.py ]] || continue
+        words=("${words[@]:0:n}" "$PYTHON" "$(type -P "${words[n]}" || echo "${words[n]}")" "${words[@]:n+1}")
+        break
+    done
+    # In the background, since bash handles a signal only between commands or while it waits.
+    TAGASC_STAGE=$title "${words[@]}" >>"$log" 2>&1 &
+    wait $! || status=$?
+    echo "# $(date '+%Y-%m-%d %H:%M:%S') status $status after $((SECONDS - began)) s" >>"$log"
+    ((status != 0)) || return 0
+    if ((status == 3)); then note_failures "$log" && return; fi # some of its runs failed; later stages use the others
+    printf '\n%s failed with status %s. The end of its log:\n' "$title" "$status" >&2
+    { grep -v '^#' "$log" || echo "(no output)"; } | tail -n 8 | sed 's/^/    /' >&2
+    printf 'Log: %s\nTo resume: %s\n' "$PWD/$log" "$(resume "$now")" >&2
+    exit "$status"
+}
+
+run_beside() { # NAME COMMAND...: next to other programs, until wait_all
+    if ((nj == 1 && ngpu < 2)) || $dry_run; then run "$@" && return; fi
+    (
+        trap 'end_workers; exit 143' INT TERM
+        export TAGASC_SHARED_CONSOLE=true
+        failures=()
+        run "$@"
+        exit $((${#failures[@]} ? 3 : 0))
+    ) &
+    workers+=($!) logs+=("exp/log/$now.$1.log")
+}
+
+run_per_network() { # NAME COMMAND...: once per GPU, or CPU core; the processes share the program's list of runs
+    local n gpus
+    if ((njobs == 1)) || $dry_run; then run "$@" && return; fi
+    IFS=, read -ra gpus <<<"${CUDA_VISIBLE_DEVICES:-$(seq -s, 0 $((ngpu - 1)))}"
+    ((${#gpus[@]} >= ngpu)) || fail "--ngpu $ngpu, but CUDA_VISIBLE_DEVICES is $CUDA_VISIBLE_DEVICES"
+    for ((n = 0; n < njobs; n++)); do
+        CUDA_VISIBLE_DEVICES=${gpus[n]:-} OMP_NUM_THREADS=$threads TORCHINDUCTOR_COMPILE_THREADS=$threads \
+            TAGASC_PROCESSES=$njobs run_beside "$1.$n" "${@:2}"
+    done
+    wait_all
+}
+run_per_gpu() { if ((ngpu > 1)); then run_per_network "$@"; else run "$@"; fi; } # on the CPU once
+
+wait_all() {
+    local n status worst=0
+    for n in "${!workers[@]}"; do
+        wait "${workers[n]}" && status=0 || status=$?
+        if ((status == 3)); then note_failures "${logs[n]}"; else worst=$((worst | status)); fi
+    done
+    workers=() logs=()
+    ((worst == 0)) || exit "$worst"
+}
+
+note_failures() { failures+=("$(grep ' failed: ' "$1" && echo "    log: $PWD/$1")"); } # LOG
+end_workers() { jobs -p | xargs -r kill 2>/dev/null || true && wait; } # what is being written is completed or removed
+interrupted() { # STATUS
+    trap '' INT TERM
+    end_workers
+    printf '\ninterrupted in %s. To resume: %s\n' "$title" "$(resume "$now")" >&2
+    exit "$1"
+}
+
+finish() {
+    ((${#failures[@]})) || { say "done in $SECONDS s" && return; }
+    printf '%s\n' "" "some runs failed, the others are done:" "${failures[@]}" "To resume: $(resume "$stage")" >&2
+    exit 1
+}
+
+lock() { # one run at a time in a recipe's folder; processes that outlive this one keep the lock
+    local holder began
+    command -v flock >/dev/null || fail "flock is missing; install util-linux"
+    { exec 9>>.lock; } 2>/dev/null || fail "$PWD is not writable; copy the recipe's folder, and give --recipe PATH" 1
+    if ! flock --nonblock 9; then
+        read -r holder began <.lock || true
+        fail "process ${holder:-?} has been running this recipe for $((($(date +%s) - ${began:-0}) / 60)) minutes; wait for it or end it" 1
+    fi
+    echo "$$ $(date +%s)" >.lock
+}
+
+now=$stage title="stage $stage" networks=$nj
+trap 'interrupted 130' INT
+trap 'interrupted 143' TERM
+if [[ $ngpu == auto ]]; then # a cluster has GPUs where its jobs run
+    if [[ -n $gpu_cmd ]] || nvidia-smi -L 2>/dev/null | grep -q GPU; then ngpu=1; else ngpu=0; fi
+fi
+if ((ngpu > 0)); then device=cuda; else device=cpu; fi # never auto: training on the CPU by accident would take weeks
+if ! $dry_run; then
+    lock
+    # shellcheck source=path.sh
+    . "$root/path.sh"
+    mkdir -p exp/log
+    if [[ -z $gpu_cmd$cpu_cmd ]]; then exec 3>&2 && export TAGASC_CONSOLE_FD=3; fi # progress bars reach the terminal
+    export TAGASC_RUN="$$ $SECONDS $RANDOM"                                         # identifies this run to its processes
+    networks=$(TAGASC_CONSOLE_FD='' "$PYTHON" "$root/steps/check_names.py" --conf conf --systems "$systems" \
+        --controls "$controls" --seeds "$seeds" --trunk "$trunk" --training "$training" --tagger "${tagging_corpus:+$tagger}" --stop-stage "$stop_stage") || exit
+    echo "$(date '+%Y-%m-%d %H:%M') ./run.sh$typed" >>exp/log/commands
+fi
+njobs=$((ngpu > 0 ? ngpu : networks < nj ? networks : nj)) # networks that are trained at once
+threads=$((nj > njobs ? nj / njobs : 1)) # of each

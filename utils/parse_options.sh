@@ -1,0 +1,101 @@
+# shellcheck shell=bash disable=SC2030,SC2031,SC2034,SC2154  # variables of run.sh and of the recipe
+# Options, for sourcing by run.sh: reads the recipe, then "$@"; changes to the recipe's folder.
+#
+# Every variable at the head of run.sh and in recipe.sh is an option. Its comment is its text in --help. Where the comment
+# begins with "a | b", these are the values allowed.
+
+caller=$PWD given=("$@")
+declare -A position=() help=() allowed=()
+declare -A renamed=([data_on]=audio_cache [compiled]=compile [sample]=sample_format [code_windows]=code_segment
+    [scene_source]=scene_dir [tagging_source]=tagging_dir [events_table]=event_labels [beds]=backgrounds)
+
+fail() { echo "error: $1" >&2 && exit "${2:-2}"; } # MESSAGE [STATUS]
+absolute() { # PATH FOLDER: print a path given relative to the folder; links stay, hf:NAME and nothing too
+    if [[ -z $1 || $1 =~ ^[a-z]+: ]]; then echo "$1"; else (cd "$2" && realpath -ms "$1"); fi
+}
+
+declare_options() { # FILE: note position, help and allowed values of its variables, after those of a recipe it sources
+    local base line name text values='^([[:alnum:]_]+( \| [[:alnum:]_]+)+)(:|;|$)'
+    base=$(sed -nE 's/^\. "(.*recipe\.sh)".*/\1/p' "$1")
+    [[ -z $base ]] || declare_options "${base/#\$root/$root}"
+    while IFS= read -r line; do
+        name=${line%%=*} text=
+        [[ $line != *"# "* ]] || text=${line##*# }
+        [[ -n ${position[$name]:-} ]] || position[$name]=${#position[@]}
+        [[ -z $text ]] || help[$name]=$text
+        [[ ! $text =~ $values ]] || allowed[$name]=${BASH_REMATCH[1]}
+    done < <(sed -nE '/^root=/q; /^[a-z][a-z_]*=/p' "$1")
+}
+
+show_help() {
+    local name
+    echo "./run.sh [--recipe NAME] [--stage N] [--stop-stage M] [--OPTION VALUE]...   (reads -> writes, in egs/<recipe>/)"
+    sed -nE 's/^if stage ([0-9]+) ([a-z]+);[^#]*# (.*)/\1 \2\t\3/p' "$root/run.sh" | expand -t 13
+    for name in "${!position[@]}"; do echo "${position[$name]} $name"; done | sort -n | while read -r _ name; do
+        ((position[$name] != 0)) || printf '\nOptions, and [their values]:\n'
+        ((position[$name] != own)) || printf '\nOptions of the recipe %s:\n' "${folder##*/}"
+        printf '%s\n' "${help[$name]:-}${!name:+ [${!name}]}" | fold -s -w 94 |
+            sed -E "1s/^ */$(printf '  --%-21s' "${name//_/-}")/; 2,\$s/^/$(printf '%25s' '')/; s/ *\$//"
+    done
+}
+
+set_option() { # NAME VALUE
+    local option=--${1//_/-} value=$2
+    [[ -n ${position[$1]:-} || -z ${renamed[$1]:-} ]] || fail "option $option is now --${renamed[$1]//_/-}"
+    [[ -n ${position[$1]:-} ]] || fail "unknown option $option for the recipe ${folder##*/}; see ./run.sh --help"
+    [[ ! ${!1} =~ ^(true|false)$ || $value =~ ^(true|false)$ ]] || fail "option $option must be true or false, not '$value'"
+    [[ " stage stop_stage ngpu nj " != *" $1 "* || $value =~ ^[0-9]+$ || $1 == ngpu && $value == auto ]] ||
+        fail "option $option must be a whole number, not '$value'"
+    [[ ! $value =~ ^0[0-9]+$ ]] || value=$((10#$value)) # 08 is eight
+    [[ " ${allowed[$1]:-$value} " == *" $value "* ]] || fail "option $option must be one of ${allowed[$1]}, not '$value'"
+    [[ " $paths " != *" $1 "* ]] || value=$(absolute "$value" "$caller")
+    printf -v "$1" %s "$value"
+}
+
+for ((n = 0; n < $#; n++)); do # the recipe first, since it declares options
+    [[ ${given[n]} != --recipe=* ]] || recipe=${given[n]#*=}
+    [[ ${given[n]} != --recipe ]] || recipe=${given[n + 1]:-}
+done
+folder=$root/egs/$recipe
+[[ -f $folder/recipe.sh ]] || folder=$(absolute "$recipe" "$caller")
+[[ -f $folder/recipe.sh ]] || fail "there is no recipe '$recipe'; use one of: $(cd "$root/egs" && echo */)"
+cd "$folder" || exit
+declare_options "$root/run.sh"
+own=${#position[@]} # position of the recipe's first option
+declare_options recipe.sh
+paths="scene_dir tagging_dir event_labels tags_from events backgrounds"
+training=scene noisy=true note='' tagging_corpus='' event_labels='' events='' backgrounds='' # if the recipe has none
+scene_seconds='' scene_rate='' tagging_rate='' allow_partial=''
+# shellcheck source=egs/mini/recipe.sh
+. ./recipe.sh
+while (($#)); do
+    name=${1#--} name=${name%%=*}
+    case $1 in
+        --help | -h) show_help && exit ;;
+        --*_*) fail "unknown option $1; options have dashes, see ./run.sh --help" ;;
+        --*=*) set_option "${name//-/_}" "${1#*=}" ;;
+        --*)
+            name=${name//-/_}
+            if [[ ${!name:-} =~ ^(true|false)$ && ! ${2:-} =~ ^(true|false)$ ]]; then
+                set_option "$name" true # --force is --force true
+            else
+                (($# > 1)) || fail "option $1 needs a value"
+                set_option "$name" "$2"
+                shift
+            fi
+            ;;
+        *) fail "$1 is not an option; see ./run.sh --help" ;;
+    esac
+    shift
+done
+for name in $paths; do printf -v "$name" %s "$(absolute "${!name}" "$PWD")"; done
+((nj > 0)) || fail "option --nj must be at least 1"
+((stage <= stop_stage && stop_stage <= 8)) || fail "stages are 0 to 8, and --stage is at most --stop-stage"
+[[ $tagger != *:* && $tagger != *.npz ]] || fail "--tagger is the name of a tagger; use --tags-from $tagger"
+[[ $tags_from != *.npz || -e $tags_from ]] || $dry_run || fail "--tags-from $tags_from does not exist"
+[[ $controls != auto || " $systems " != *" all "* ]] || controls="@shuffled @constant @within @oracle"
+[[ $controls != auto ]] || controls=
+if [[ -n $tags_from ]]; then # its folders get a name of their own, unless --tagger gives one
+    tagging_corpus=
+    [[ " ${given[*]} " == *" --tagger"[\ =]* ]] || tagger=$(basename "$tags_from" .npz | tr -c '[:alnum:]._\n-' -)
+fi
