@@ -13,7 +13,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from local.manifests import ClipEntry, check_counts, check_unique, present, read_table, state_of, write
+from local.manifests import AudioFormat, ClipEntry, check_counts, check_unique, present, read_table, state_of, write
 from tagasc.utils import cli, provenance
 from tagasc.utils.errors import UserError
 from tagasc.utils.log import log
@@ -83,23 +83,25 @@ def main(
     if not corpus.is_dir():
         raise UserError(f"{corpus} is not a folder; fetch the corpus (stage 0) or say where it is")
     corpus = corpus.resolve()
-    release = _release(corpus)
+    release = release_of(corpus)
     vocabulary = _vocabulary(corpus / release.vocabulary, release)
-    splits = {}
-    for split in ("curated", "noisy", "test"):
-        entries = _entries(corpus, release, split, set(vocabulary), allow_partial)
-        if entries:
-            splits[split] = present(entries, allow_partial)
-    _check(corpus, release, vocabulary, splits, allow_partial)
+    splits = listed_clips(corpus, release, set(vocabulary), allow_partial)
+    splits = {split: present(entries, allow_partial) for split, entries in splits.items()}
+    check_counts(counts_of(vocabulary, splits), published(release), corpus, allow_partial)
     tables = [corpus / name for name in {*release.tables.values(), release.vocabulary}]
     settings = {"sampling_rate": sampling_rate, "longest": longest, "allow_partial": allow_partial}
     record = provenance.record("fsdkaggle2019", settings, state_of(tables, sum(splits.values(), [])))
     if provenance.is_current(str(out), provenance.read(out), record, force):
         return
-    write(out, "fsdkaggle2019", splits, record, sampling_rate, 1, (0.0, longest), nj)
+    write(out, "fsdkaggle2019", splits, record, AudioFormat(sampling_rate, 1, (0.0, longest)), nj)
 
 
-def _release(corpus: Path) -> Release:
+def release_of(corpus: Path) -> Release:
+    """Return the release whose layout a folder has.
+
+    Raises:
+        UserError: it has neither.
+    """
     for release in (ZENODO, KAGGLE):
         if (corpus / release.tables["curated"]).exists():
             return release
@@ -124,45 +126,55 @@ def _vocabulary(path: Path, release: Release) -> list[str]:
     return names
 
 
-def _entries(corpus: Path, release: Release, split: str, vocabulary: set[str], allow_partial: bool) -> list[ClipEntry]:
-    table = corpus / release.tables[split]
-    audio = corpus / release.audio[split]
-    if allow_partial and split != "curated" and not (table.exists() and audio.is_dir()):
-        log.warning("%s: no %s clips", corpus, split)
-        return []
-    unlabelled = release is KAGGLE and split == "test"
-    extra = ("usage",) if release is ZENODO and split == "test" else ()
-    entries = []
-    for row in read_table(table, ("fname",) if unlabelled else ("fname", "labels", *extra), ","):
-        labels = () if unlabelled else tuple(row["labels"].split(","))
-        unknown = [label for label in labels if label not in vocabulary]
-        if unknown:
-            raise UserError(
-                f"{table}: {row['fname']} has the label {unknown[0]!r}, which the vocabulary lacks; mend the table"
-            )
-        if len(set(labels)) != len(labels):
-            raise UserError(f"{table}: {row['fname']} has a label twice; mend the table")
-        if Path(row["fname"]).name != row["fname"]:
-            raise UserError(f"{table}: {row['fname']!r} is not a plain file name; mend the table")
-        custom = {"usage": row["usage"]} if extra else {}
-        entries.append(ClipEntry(Path(row["fname"]).stem, audio / row["fname"], labels, custom))
-    check_unique(entries, table)
-    return entries
+def listed_clips(
+    corpus: Path, release: Release, vocabulary: set[str], allow_partial: bool
+) -> dict[str, list[ClipEntry]]:
+    """Read the clips that the tables list, by split; whether the audio exists is not checked.
+
+    Raises:
+        UserError: a table is missing or contradicts the vocabulary.
+    """
+    splits = {}
+    for split in release.tables:
+        table, audio = corpus / release.tables[split], corpus / release.audio[split]
+        if allow_partial and split != "curated" and not (table.exists() and audio.is_dir()):
+            log.warning("%s: no %s clips", corpus, split)
+            continue
+        columns = ["fname"] if release is KAGGLE and split == "test" else ["fname", "labels"]
+        if release is ZENODO and split == "test":
+            columns.append("usage")
+        splits[split] = [_entry(table, audio, row, columns, vocabulary) for row in read_table(table, columns, ",")]
+        check_unique(splits[split], table)
+    return splits
 
 
-def _check(
-    corpus: Path, release: Release, vocabulary: list[str], splits: dict[str, list[ClipEntry]], allow_partial: bool
-) -> None:
-    found: Counter[str] = Counter({"classes": len(vocabulary)})
+def _entry(table: Path, audio: Path, row: dict[str, str], columns: list[str], vocabulary: set[str]) -> ClipEntry:
+    name = row["fname"]
+    labels = tuple(row["labels"].split(",")) if "labels" in columns else ()
+    unknown = [label for label in labels if label not in vocabulary]
+    if unknown:
+        raise UserError(f"{table}: {name} has the label {unknown[0]!r}, which the vocabulary lacks; mend the table")
+    if len(set(labels)) != len(labels):
+        raise UserError(f"{table}: {name} has a label twice; mend the table")
+    if Path(name).name != name:
+        raise UserError(f"{table}: {name!r} is not a plain file name; mend the table")
+    return ClipEntry(Path(name).stem, audio / name, labels, {"usage": row["usage"]} if "usage" in columns else {})
+
+
+def counts_of(vocabulary: list[str], splits: dict[str, list[ClipEntry]]) -> Counter[str]:
+    """Count classes, and the clips and labels of each split, under the names of ``PUBLISHED``."""
+    counts: Counter[str] = Counter({"classes": len(vocabulary)})
     for split, entries in splits.items():
-        found[split] = len(entries)
-        found[f"{split} labels"] = sum(len(entry.labels) for entry in entries)
-        found.update(entry.custom["usage"] for entry in entries if "usage" in entry.custom)
-    # Kaggle gave out test clips without labels, and not all of them to everyone.
-    published = {
-        k: v for k, v in PUBLISHED.items() if release is ZENODO or k not in ("test", "test labels", "Public", "Private")
-    }
-    check_counts(found, published, corpus, allow_partial)
+        counts[split] = len(entries)
+        counts[f"{split} labels"] = sum(len(entry.labels) for entry in entries)
+        counts.update(entry.custom["usage"] for entry in entries if "usage" in entry.custom)
+    return counts
+
+
+def published(release: Release) -> dict[str, int]:
+    """Return the published counts; Kaggle's test clips have no labels, and not everyone received all of them."""
+    left_out = ("test", "test labels", "Public", "Private") if release is KAGGLE else ()
+    return {name: count for name, count in PUBLISHED.items() if name not in left_out}
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,26 @@ class ClipEntry:
     path: Path
     labels: tuple[str, ...]
     custom: dict[str, str]
+
+
+@dataclass(frozen=True)
+class AudioFormat:
+    """The format that every file of a corpus must have.
+
+    Attributes:
+        sampling_rate: in Hz.
+        channels: number of channels.
+        seconds: shortest and longest duration, in seconds.
+    """
+
+    sampling_rate: int
+    channels: int
+    seconds: tuple[float, float] = (0.0, inf)
+
+
+def table_in(path: Path, name: str) -> Path:
+    """Return the table that ``path`` is, or the table ``name`` in the folder that it is."""
+    return path / name if path.is_dir() else path
 
 
 def read_table(path: Path, columns: Sequence[str], delimiter: str) -> list[dict[str, str]]:
@@ -188,9 +209,7 @@ def write(
     corpus: str,
     splits: dict[str, list[ClipEntry]],
     record: dict[str, Any],
-    sampling_rate: int,
-    channels: int,
-    seconds: tuple[float, float],
+    audio: AudioFormat,
     jobs: int,
     length: float | None = None,
 ) -> None:
@@ -201,9 +220,7 @@ def write(
         corpus: prefix of their names.
         splits: the clips of each split.
         record: from ``provenance.record``.
-        sampling_rate: that every file must have.
-        channels: that every file must have.
-        seconds: shortest and longest duration allowed.
+        audio: format that every file must have.
         jobs: number of processes.
         length: that clips are cut or padded to in stage 2, in seconds; None: each keeps its own.
 
@@ -217,10 +234,7 @@ def write(
     with atomic_folder(out) as folder, mapping(jobs) as run:
         for split, entries in splits.items():
             starts = range(0, len(entries), _PER_PART)
-            parts = [
-                (folder / str(at), entries[at : at + _PER_PART], length, sampling_rate, channels, seconds)
-                for at in starts
-            ]
+            parts = [(folder / str(start), entries[start : start + _PER_PART], audio, length) for start in starts]
             seconds_of = list(progress(run(_write_part, parts), f"headers {split}", total=len(parts)))
             for kind in KINDS:
                 _join([part / f"{kind}.jsonl.gz" for part, *_ in parts], folder / f"{corpus}_{kind}_{split}.jsonl.gz")
@@ -230,12 +244,12 @@ def write(
         provenance.write(folder, record)
 
 
-def _write_part(part: tuple) -> float:
+def _write_part(part: tuple[Path, list[ClipEntry], AudioFormat, float | None]) -> float:
     """Read the headers of some clips and write their manifests into a folder of their own; returns their seconds."""
     from lhotse import CutSet, RecordingSet, SupervisionSet, validate_recordings_and_supervisions
 
-    folder, entries, length, *expected = part
-    recordings = [_recording(entry, *expected) for entry in entries]
+    folder, entries, audio, length = part
+    recordings = [_recording(entry, audio) for entry in entries]
     cuts = [_cut(entry, recording, length) for entry, recording in zip(entries, recordings, strict=True)]
     supervisions = [cut.supervisions[0] for cut in cuts]
     sets = RecordingSet.from_items(recordings), SupervisionSet.from_items(supervisions), CutSet.from_items(cuts)
@@ -263,21 +277,17 @@ def _cut(entry: ClipEntry, recording: Any, length: float | None) -> Any:
     return cut
 
 
-def _recording(entry: ClipEntry, sampling_rate: int, channels: int, seconds: tuple[float, float]) -> Any:
+def _recording(entry: ClipEntry, audio: AudioFormat) -> Any:
     from lhotse import AudioSource, Recording
 
-    info = header(entry.path)
-    if info.samplerate != sampling_rate:
-        raise UserError(
-            f"{entry.path} has {info.samplerate} Hz, not {sampling_rate}; fetch it again or give --sampling-rate"
-        )
-    if info.channels != channels:
-        raise UserError(f"{entry.path} has {info.channels} channel(s), not {channels}; fetch it again")
+    info, rate, (shortest, longest) = header(entry.path), audio.sampling_rate, audio.seconds
+    if info.samplerate != rate:
+        raise UserError(f"{entry.path} has {info.samplerate} Hz, not {rate}; fetch it again or give --sampling-rate")
+    if info.channels != audio.channels:
+        raise UserError(f"{entry.path} has {info.channels} channel(s), not {audio.channels}; fetch it again")
     if info.frames == 0:
         raise UserError(f"{entry.path} holds no samples; fetch it again or leave it out")
-    if not seconds[0] <= info.duration <= seconds[1]:
-        raise UserError(
-            f"{entry.path} lasts {info.duration:.2f} s, not {seconds[0]:g} to {seconds[1]:g} s; fetch it again"
-        )
-    source = AudioSource("file", list(range(channels)), str(entry.path))
-    return Recording(entry.id, [source], sampling_rate, info.frames, info.frames / sampling_rate)
+    if not shortest <= info.duration <= longest:
+        raise UserError(f"{entry.path} lasts {info.duration:.2f} s, not {shortest:g} to {longest:g} s; fetch it again")
+    source = AudioSource("file", list(range(info.channels)), str(entry.path))
+    return Recording(entry.id, [source], rate, info.frames, info.frames / rate)

@@ -9,10 +9,12 @@ Splits are ``train``, ``validation``, ``test`` and ``unused``. Without the colum
 without validation clips, they are cut from the training clips by location.
 """
 
+from math import inf
 from pathlib import Path
 
 from local.manifests import (
     OWN,
+    AudioFormat,
     ClipEntry,
     check_unique,
     header,
@@ -21,6 +23,7 @@ from local.manifests import (
     read_table,
     split_by_location,
     state_of,
+    table_in,
     write,
 )
 from tagasc.utils import cli, provenance
@@ -42,7 +45,7 @@ def main(
     """Write manifests of a scene corpus that a table lists.
 
     Args:
-        table: CSV with the columns file, scene and, if known, location and split.
+        table: CSV with the columns file, scene and, if known, location and split; or a folder with scenes.csv.
         out: folder for the manifests.
         seconds: that the clips last, give or take a tenth; not given, any length.
         test_share: of all clips, where the table has no splits.
@@ -53,6 +56,7 @@ def main(
     """
     if not (0 < test_share < 1 and 0 < validation_share < 1):
         raise UserError("--test-share and --validation-share must lie between 0 and 1")
+    table = table_in(table, "scenes.csv")
     rows = read_table(table, ("file", "scene"), ",")
     entries = [_entry(table, row) for row in rows]
     check_unique(entries, table)
@@ -63,8 +67,9 @@ def main(
         return
     splits = _splits(table, rows, entries, test_share, validation_share, seed)
     first = header(entries[0].path)  # whose format all others must share
-    limits = (0.0, float("inf")) if seconds is None else (0.9 * seconds, 1.1 * seconds)
-    write(out, "scene_csv", splits, record, first.samplerate, first.channels, limits, nj, seconds)
+    limits = (0.0, inf) if seconds is None else (0.9 * seconds, 1.1 * seconds)
+    audio = AudioFormat(first.samplerate, first.channels, limits)
+    write(out, "scene_csv", splits, record, audio, nj, seconds)
 
 
 def _entry(table: Path, row: dict[str, str]) -> ClipEntry:
@@ -84,29 +89,31 @@ def _splits(
 ) -> dict[str, list[ClipEntry]]:
     splits: dict[str, list[ClipEntry]] = {name: [] for name in SPLITS}
     if "split" in rows[0]:
-        for row, entry in zip(rows, entries, strict=True):
-            if row["split"] not in splits:
-                raise UserError(
-                    f"{table}: {row['file']} is in the split {row['split']!r}, not one of {', '.join(SPLITS)}"
-                )
-            splits[row["split"]].append(entry)
-        places: dict[str, str] = {}
-        for name, clips in splits.items():
-            for entry in clips:
-                place = entry.custom["location"]
-                if places.setdefault(place, name) != name:
-                    raise UserError(
-                        f"{table}: location {place} is in both {places[place]} and {name}; keep it in one split"
-                    )
-        for needed in ("train", "test"):
-            if not splits[needed]:
-                raise UserError(f"{table} has no clip in the split {needed}; give some, or leave the column out")
+        splits = _listed_splits(table, rows, entries)
     else:
         splits["train"], splits["test"] = split_by_location(entries, test_share, seed)
     if not splits["validation"]:
         splits["train"], splits["validation"] = split_by_location(splits["train"], validation_share, seed)
     _check_scenes(table, splits)
     return {name: clips for name, clips in splits.items() if clips}
+
+
+def _listed_splits(table: Path, rows: list[dict[str, str]], entries: list[ClipEntry]) -> dict[str, list[ClipEntry]]:
+    """Return the splits of the table's column; no location is in two of them."""
+    splits: dict[str, list[ClipEntry]] = {name: [] for name in SPLITS}
+    split_of: dict[str, str] = {}
+    for row, entry in zip(rows, entries, strict=True):
+        split, location = row["split"], entry.custom["location"]
+        if split not in splits:
+            raise UserError(f"{table}: {row['file']} is in the split {split!r}, not one of {', '.join(SPLITS)}")
+        splits[split].append(entry)
+        first = split_of.setdefault(location, split)
+        if first != split:
+            raise UserError(f"{table}: location {location} is in both {first} and {split}; keep it in one split")
+    for split in ("train", "test"):
+        if not splits[split]:
+            raise UserError(f"{table} has no clip in the split {split}; give some, or leave the column out")
+    return splits
 
 
 def _check_scenes(table: Path, splits: dict[str, list[ClipEntry]]) -> None:

@@ -9,7 +9,19 @@ clips. Clips are mono.
 
 from pathlib import Path
 
-from local.manifests import OWN, ClipEntry, check_unique, header, listed_file, present, read_table, state_of, write
+from local.manifests import (
+    OWN,
+    AudioFormat,
+    ClipEntry,
+    check_unique,
+    header,
+    listed_file,
+    present,
+    read_table,
+    state_of,
+    table_in,
+    write,
+)
 from tagasc.utils import cli, provenance
 from tagasc.utils.errors import UserError
 
@@ -20,11 +32,12 @@ def main(table: Path, out: Path, nj: int = 4, force: bool = False) -> None:
     """Write manifests of a tagging corpus that a table lists.
 
     Args:
-        table: CSV with the columns file, labels and, if known, split.
+        table: CSV with the columns file, labels and, if known, split; or a folder with sounds.csv.
         out: folder for the manifests.
         nj: number of processes.
         force: write them again even if they are there.
     """
+    table = table_in(table, "sounds.csv")
     splits: dict[str, list[ClipEntry]] = {name: [] for name in SPLITS}
     for row in read_table(table, ("file", "labels"), ","):
         name = row.get("split", "curated")
@@ -46,7 +59,7 @@ def main(table: Path, out: Path, nj: int = 4, force: bool = False) -> None:
         return
     rate = header(splits["curated"][0].path).samplerate  # which all others must share
     kept = {name: clips for name, clips in splits.items() if clips}
-    write(out, "tagging_csv", kept, record, rate, 1, (0.0, float("inf")), nj)
+    write(out, "tagging_csv", kept, record, AudioFormat(rate, 1), nj)
 
 
 def _entry(table: Path, row: dict[str, str]) -> ClipEntry:

@@ -14,6 +14,7 @@ from collections import Counter
 from pathlib import Path
 
 from local.manifests import (
+    AudioFormat,
     ClipEntry,
     check_counts,
     check_unique,
@@ -63,11 +64,12 @@ def main(
     if not 0 < validation_share < 1:
         raise UserError(f"--validation_share {validation_share} must lie between 0 and 1")
     corpus = corpus.resolve()
-    splits = _official(corpus, allow_partial)
-    tables = [
-        corpus / "meta.csv",
-        *(corpus / "evaluation_setup" / f"fold1_{name}.csv" for name in ("train", "evaluate")),
-    ]
+    tables = [corpus / "meta.csv", *(corpus / f"evaluation_setup/fold1_{name}.csv" for name in ("train", "evaluate"))]
+    splits = official_fold(*tables)
+    available = {entry.id for entry in present(sum(splits.values(), []), allow_partial)}
+    splits = {split: [entry for entry in entries if entry.id in available] for split, entries in splits.items()}
+    counts = Counter(f"{split} {entry.labels[0]}" for split, entries in splits.items() for entry in entries)
+    check_counts(counts, PUBLISHED, corpus, allow_partial)
     settings = {
         "sampling_rate": sampling_rate,
         "seconds": seconds,
@@ -78,11 +80,12 @@ def main(
     record = provenance.record("tau2019", settings, state_of(tables, sum(splits.values(), [])))
     if provenance.is_current(str(out), provenance.read(out), record, force):
         return
-    kept, validation = split_by_location(splits["train"], validation_share, seed, city_of)
-    splits = {"train": kept, "validation": validation, "test": splits["test"], "unused": splits["unused"]}
+    train, validation = split_by_location(splits["train"], validation_share, seed, city_of)
+    splits = {"train": train, "validation": validation, "test": splits["test"], "unused": splits["unused"]}
     if not splits["unused"]:
         del splits["unused"]
-    write(out, "tau2019", splits, record, sampling_rate, 2, (0.9 * seconds, 1.1 * seconds), nj, seconds)
+    audio = AudioFormat(sampling_rate, 2, (0.9 * seconds, 1.1 * seconds))
+    write(out, "tau2019", splits, record, audio, nj, seconds)
 
 
 def city_of(location: str) -> str:
@@ -90,46 +93,52 @@ def city_of(location: str) -> str:
     return location.rsplit("-", 1)[0]
 
 
-def _official(corpus: Path, allow_partial: bool) -> dict[str, list[ClipEntry]]:
-    """The official fold: entries of train, test and unused."""
-    meta = corpus / "meta.csv"
-    entries = [_entry(corpus, row, meta) for row in read_table(meta, ("filename", "scene_label", "identifier"), "\t")]
+def official_fold(meta: Path, train: Path, test: Path) -> dict[str, list[ClipEntry]]:
+    """Read the official fold from its tables; whether the audio exists is not checked.
+
+    Args:
+        meta: table of all clips.
+        train: table of the training clips.
+        test: table of the test clips.
+
+    Returns:
+        The clips of train, test and unused.
+
+    Raises:
+        UserError: the tables contradict each other, or a location is in both train and test.
+    """
+    entries = [_entry(meta, row) for row in read_table(meta, ("filename", "scene_label", "identifier"), "\t")]
     check_unique(entries, meta)
     by_name = {f"audio/{entry.path.name}": entry for entry in entries}
-    fold = {}
-    for split, table in (("train", "fold1_train.csv"), ("test", "fold1_evaluate.csv")):
-        path = corpus / "evaluation_setup" / table
-        rows = read_table(path, ("filename", "scene_label"), "\t")
-        for row in rows:
-            entry = by_name.get(row["filename"])
-            if entry is None:
-                raise UserError(f"{path} lists {row['filename']}, which meta.csv does not; fetch the metadata again")
-            if entry.labels[0] != row["scene_label"]:
-                raise UserError(
-                    f"{path} calls {row['filename']} {row['scene_label']}, meta.csv {entry.labels[0]}; fetch both again"
-                )
-        fold[split] = [by_name[row["filename"]] for row in rows]
-        check_unique(fold[split], path)
-    train, test = ({entry.id for entry in fold[split]} for split in ("train", "test"))
-    shared = {e.custom["location"] for e in fold["train"]} & {e.custom["location"] for e in fold["test"]}
+    splits = {"train": _listed(train, by_name), "test": _listed(test, by_name)}
+    train_locations, test_locations = ({entry.custom["location"] for entry in part} for part in splits.values())
+    shared = train_locations & test_locations
     if shared:
         raise UserError(
-            f"{corpus}: location {min(shared)} is in both train and test of fold 1; fetch the metadata again"
+            f"{meta.parent}: location {min(shared)} is in both train and test of fold 1; fetch the metadata again"
         )
-    used = train | test
-    fold["unused"] = [entry for entry in entries if entry.id not in used]
-    fold = dict(zip(fold, _present(list(fold.values()), allow_partial), strict=True))
-    counts = Counter(f"{split} {entry.labels[0]}" for split, entries in fold.items() for entry in entries)
-    check_counts(counts, PUBLISHED, corpus, allow_partial)
-    return fold
+    used = {entry.id for part in splits.values() for entry in part}
+    return splits | {"unused": [entry for entry in entries if entry.id not in used]}
 
 
-def _present(parts: list[list[ClipEntry]], allow_partial: bool) -> list[list[ClipEntry]]:
-    there = {entry.id for entry in present(sum(parts, []), allow_partial)}
-    return [[entry for entry in part if entry.id in there] for part in parts]
+def _listed(table: Path, by_name: dict[str, ClipEntry]) -> list[ClipEntry]:
+    """Read the clips that one table of the fold lists."""
+    rows = read_table(table, ("filename", "scene_label"), "\t")
+    for row in rows:
+        entry = by_name.get(row["filename"])
+        if entry is None:
+            raise UserError(f"{table} lists {row['filename']}, which meta.csv does not; fetch the metadata again")
+        if entry.labels[0] != row["scene_label"]:
+            raise UserError(
+                f"{table} calls {row['filename']} {row['scene_label']}, meta.csv {entry.labels[0]}; fetch both again"
+            )
+    entries = [by_name[row["filename"]] for row in rows]
+    check_unique(entries, table)
+    return entries
 
 
-def _entry(corpus: Path, row: dict[str, str], table: Path) -> ClipEntry:
+def _entry(table: Path, row: dict[str, str]) -> ClipEntry:
+    corpus = table.parent
     path = corpus / row["filename"]
     if row["scene_label"] not in TAU2019:
         raise UserError(f"{table}: {row['filename']} has the unknown scene {row['scene_label']!r}; mend the table")

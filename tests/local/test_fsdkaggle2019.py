@@ -1,3 +1,5 @@
+"""The published tables of both releases of FSDKaggle2019, made up here, and small trees of audio."""
+
 import csv
 
 import numpy as np
@@ -5,20 +7,21 @@ import pytest
 import soundfile
 from lhotse import load_manifest
 
+from local.fsdkaggle2019 import KAGGLE, ZENODO, counts_of, listed_clips, published, release_of
+from local.manifests import check_counts
 from tests.helpers import run, succeed
 
 CLASSES = sorted(f"Class_{n:02d}" for n in range(80))
-COUNTS = {"train_curated": (4970, 5752), "train_noisy": (19815, 24000), "test": (4481, 6250)}
+USAGE = ("Public", "Private")
+COUNTS = {"curated": (4970, 5752), "noisy": (19815, 24000), "test": (4481, 6250)}
 
 
-def rows_of(part):
+def rows_of(split):
     """As many clips and labels as published."""
-    clips, labels = COUNTS[part]
-    rows = []
+    clips, labels = COUNTS[split]
     for number in range(clips):
-        held = 1 + (number < labels - clips) if labels < 2 * clips else 2
-        rows.append((f"{part[:8]}{number:05d}.wav", ",".join(CLASSES[(number + n) % 80] for n in range(held))))
-    return rows
+        held = 1 + (number < labels - clips)
+        yield f"{split}{number:05d}.wav", ",".join(CLASSES[(number + n) % 80] for n in range(held))
 
 
 def write(path, rows):
@@ -27,50 +30,31 @@ def write(path, rows):
         csv.writer(file, lineterminator="\n").writerows(rows)
 
 
-def link(folder, rows, sound):
-    folder.mkdir(parents=True)
-    for name, *_ in rows:
-        (folder / name).hardlink_to(sound)
+def write_zenodo(corpus, clips=None):
+    """Write the tables of Zenodo's release, with at most ``clips`` of each split."""
+    for split, table in ZENODO.tables.items():
+        usage = lambda n, split=split: (USAGE[n % 4 > 0 or n == 4480],) if split == "test" else ()
+        rows = [(*row, *usage(n), n, "CC0") for n, row in enumerate(list(rows_of(split))[:clips])]
+        write(corpus / table, [("fname", "labels", *(("usage",) if split == "test" else ()), "id", "license"), *rows])
+    write(corpus / ZENODO.vocabulary, list(enumerate(CLASSES)))
 
 
-@pytest.fixture(scope="module")
-def sound(tmp_path_factory):
-    path = tmp_path_factory.mktemp("sound") / "one.wav"
-    soundfile.write(path, np.zeros(441), 44100, subtype="PCM_16")
-    return path
+def write_kaggle(corpus, clips=None):
+    """Write the tables of Kaggle's release, whose test clips have no labels."""
+    for split in ("curated", "noisy"):
+        write(corpus / KAGGLE.tables[split], [("fname", "labels"), *list(rows_of(split))[:clips]])
+    test = [(name, *["0"] * 80) for name, _ in list(rows_of("test"))[:20]]
+    write(corpus / KAGGLE.vocabulary, [("fname", *CLASSES), *test])
 
 
-def write_zenodo(corpus, sound, clips=None):
-    """Zenodo's release, whole or with so many clips of each part."""
-    meta = corpus / "FSDKaggle2019.meta"
-    for part in COUNTS:
-        rows = rows_of(part)[:clips]
-        link(corpus / f"FSDKaggle2019.audio_{part}", rows, sound)
-        if part == "test":
-            body = [(*row, "Public" if n < 1120 else "Private", n, "CC0") for n, row in enumerate(rows)]
-            header = ("fname", "labels", "usage", "freesound_id", "license")
-        else:
-            body = [(*row, n, "CC0") for n, row in enumerate(rows)]
-            header = ("fname", "labels", "freesound_id", "license")
-        write(meta / f"{part}_post_competition.csv", [header, *body])
-    write(meta / "vocabulary.csv", list(enumerate(CLASSES)))
-
-
-def write_kaggle(corpus, sound, clips=None):
-    """Kaggle's release, which has no labels of its test clips."""
-    for part in ("train_curated", "train_noisy"):
-        rows = rows_of(part)[:clips]
-        link(corpus / part, rows, sound)
-        write(corpus / f"{part}.csv", [("fname", "labels"), *rows])
-    test = [(f"{n:08x}.wav", *["0"] * 80) for n in range(20)]
-    link(corpus / "test", test, sound)
-    write(corpus / "sample_submission.csv", [("fname", *CLASSES), *test])
-
-
-@pytest.fixture(scope="module")
-def zenodo(sound):
-    write_zenodo(sound.parent / "zenodo", sound)
-    return sound.parent / "zenodo"
+def write_audio(corpus, release, clips):
+    """Write one short sound, and links to it as the first clips of each split."""
+    sound = corpus.parent / "sound.wav"
+    soundfile.write(sound, np.zeros(441), 44100, subtype="PCM_16")
+    for split, folder in release.audio.items():
+        (corpus / folder).mkdir(parents=True)
+        for name, _ in list(rows_of(split))[:clips]:
+            (corpus / folder / name).hardlink_to(sound)
 
 
 def supervisions(out):
@@ -80,57 +64,53 @@ def supervisions(out):
     }
 
 
-def test_zenodo_release_with_the_published_counts(zenodo, tmp_path, without_headers):
-    said = succeed("local/fsdkaggle2019.py", zenodo, tmp_path / "out")
-    assert "not the published numbers" not in said
-    found = without_headers[tmp_path / "out"]
-    assert {split: len(clips) for split, clips in found.items()} == {"curated": 4970, "noisy": 19815, "test": 4481}
-    assert sum(len(clip.labels) for clip in found["curated"]) == 5752
-    assert sum(clip.custom["usage"] == "Public" for clip in found["test"]) == 1120
-
-
-def test_kaggle_release_with_the_published_counts(sound, tmp_path, without_headers):
-    write_kaggle(tmp_path / "kaggle", sound)
-    said = succeed("local/fsdkaggle2019.py", tmp_path / "kaggle", tmp_path / "out")
-    assert "not the published numbers" not in said
-    assert {s: len(c) for s, c in without_headers[tmp_path / "out"].items()} == {
+@pytest.mark.parametrize(
+    ("write_tables", "release", "test_clips"), [(write_zenodo, ZENODO, 4481), (write_kaggle, KAGGLE, 20)]
+)
+def test_each_release_has_the_published_counts(tmp_path, write_tables, release, test_clips):
+    write_tables(tmp_path)
+    assert release_of(tmp_path) is release
+    splits = listed_clips(tmp_path, release, set(CLASSES), allow_partial=False)
+    assert {split: len(clips) for split, clips in splits.items()} == {
         "curated": 4970,
         "noisy": 19815,
-        "test": 20,
+        "test": test_clips,
     }
+    counts = counts_of(CLASSES, splits)
+    check_counts(counts, published(release), tmp_path, allow_partial=False)
+    assert counts["curated labels"] == 5752
+    assert counts["Public"] == (1120 if release is ZENODO else 0)
 
 
-def test_manifests_of_zenodos_release(sound, tmp_path):
-    write_zenodo(tmp_path / "zenodo", sound, clips=1125)
-    succeed("local/fsdkaggle2019.py", tmp_path / "zenodo", tmp_path / "out", "--allow-partial", "--nj", 2)
-    found = supervisions(tmp_path / "out")
-    assert {split: len(clips) for split, clips in found.items()} == {"curated": 1125, "noisy": 1125, "test": 1125}
-    assert [clip.custom["usage"] for clip in found["test"]] == ["Public"] * 1120 + ["Private"] * 5
-    for split, part in (("curated", "train_curated"), ("noisy", "train_noisy"), ("test", "test")):
-        assert [(f"{c.id}.wav", ",".join(c.custom["labels"])) for c in found[split]] == rows_of(part)[:1125]
+def test_manifests_of_zenodos_release(tmp_path):
+    write_zenodo(tmp_path / "corpus", clips=60)
+    write_audio(tmp_path / "corpus", ZENODO, clips=60)
+    succeed("local/fsdkaggle2019.py", tmp_path / "corpus", tmp_path / "out", "--allow-partial", "--nj", 2)
+    clips = supervisions(tmp_path / "out")
+    assert [clip.custom["usage"] for clip in clips["test"]] == ["Public", "Private", "Private", "Private"] * 15
+    for split in clips:
+        assert [(f"{c.id}.wav", ",".join(c.custom["labels"])) for c in clips[split]] == list(rows_of(split))[:60]
 
 
-def test_manifests_of_kaggles_release(sound, tmp_path):
-    write_kaggle(tmp_path / "kaggle", sound, clips=20)
-    succeed("local/fsdkaggle2019.py", tmp_path / "kaggle", tmp_path / "out", "--allow-partial")
-    found = supervisions(tmp_path / "out")
-    assert len(found["test"]) == 20
-    assert found["test"][0].custom["labels"] == []
-    assert found["curated"][0].custom["labels"] == CLASSES[:2]
+def test_manifests_of_kaggles_release(tmp_path):
+    write_kaggle(tmp_path / "corpus", clips=20)
+    write_audio(tmp_path / "corpus", KAGGLE, clips=20)
+    succeed("local/fsdkaggle2019.py", tmp_path / "corpus", tmp_path / "out", "--allow-partial")
+    clips = supervisions(tmp_path / "out")
+    assert len(clips["test"]) == 20
+    assert clips["test"][0].custom["labels"] == []
+    assert clips["curated"][0].custom["labels"] == CLASSES[:2]
 
 
-def test_a_corpus_without_its_noisy_part_needs_leave(zenodo, tmp_path, without_headers):
-    noisy = zenodo / "FSDKaggle2019.audio_train_noisy"
-    aside = zenodo.parent / "aside"
-    noisy.rename(aside)
-    try:
-        outcome = run("local/fsdkaggle2019.py", zenodo, tmp_path / "out")
-        assert outcome.status == 1
-        assert "19815 of 19815 audio files are missing" in outcome.error
-        assert not without_headers
-        said = succeed("local/fsdkaggle2019.py", zenodo, tmp_path / "out", "--allow-partial")
-        assert "no noisy clips" in said
-        assert "not the published numbers" in said
-        assert set(without_headers[tmp_path / "out"]) == {"curated", "test"}
-    finally:
-        aside.rename(noisy)
+def test_a_corpus_without_noisy_clips_needs_allow_partial(tmp_path):
+    write_zenodo(tmp_path / "corpus", clips=3)
+    write_audio(tmp_path / "corpus", ZENODO, clips=3)
+    (tmp_path / "corpus" / ZENODO.audio["noisy"]).rename(tmp_path / "aside")
+    command = ("local/fsdkaggle2019.py", tmp_path / "corpus", tmp_path / "out")
+    assert "3 of 3 audio files are missing" in run(*command).error
+    assert not (tmp_path / "out").exists()
+    message = succeed(*command, "--allow-partial")
+    assert "no noisy clips" in message
+    assert "not the published numbers" in message
+    assert not list((tmp_path / "out").glob("*noisy*"))
+    assert list((tmp_path / "out").glob("*cuts_curated*"))

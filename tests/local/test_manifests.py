@@ -6,11 +6,11 @@ from hypothesis import strategies as st
 from lhotse import load_manifest
 
 from local import manifests
-from local.manifests import ClipEntry, listed_file, split_by_location, write
+from local.manifests import AudioFormat, ClipEntry, listed_file, split_by_location, write
 from local.tau2019 import city_of
 from tagasc.utils import provenance
 from tagasc.utils.errors import UserError
-from tests.helpers import succeed
+from tests.helpers import run, succeed
 
 
 @settings(deadline=None)
@@ -43,6 +43,7 @@ def entries(tmp_path):
 
 
 RECORD = provenance.record("test", {}, {})
+AUDIO = AudioFormat(8000, 2, (0.0, 1.0))
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
@@ -50,7 +51,7 @@ def test_manifests_made_in_parts_are_whole_and_in_order(tmp_path, entries, jobs,
     monkeypatch.setattr(manifests, "_PER_PART", 3)
     opened, info = [], soundfile.info
     monkeypatch.setattr(soundfile, "info", lambda path: opened.append(path) or info(path))
-    write(tmp_path / "out", "x", {"all": entries, "few": entries[:2]}, RECORD, 8000, 2, (0.0, 1.0), jobs)
+    write(tmp_path / "out", "x", {"all": entries, "few": entries[:2]}, RECORD, AUDIO, jobs)
     assert len(list((tmp_path / "out").iterdir())) == 2 * 3 + 1
     recordings, supervisions, cuts = (
         list(load_manifest(tmp_path / f"out/x_{kind}_all.jsonl.gz")) for kind in ("recordings", "supervisions", "cuts")
@@ -72,7 +73,7 @@ def test_manifests_made_in_parts_are_whole_and_in_order(tmp_path, entries, jobs,
 def test_one_wrong_file_and_nothing_is_written(tmp_path, entries, frames, rate, said):
     soundfile.write(entries[5].path, np.zeros((frames, 2)), rate)
     with pytest.raises(UserError, match=said):
-        write(tmp_path / "out", "x", {"all": entries}, RECORD, 8000, 2, (0.0, 1.0), 2)
+        write(tmp_path / "out", "x", {"all": entries}, RECORD, AUDIO, 2)
     assert not [path for path in tmp_path.iterdir() if path.is_dir()]
 
 
@@ -96,6 +97,22 @@ def test_clips_behind_links_are_taken_under_the_names_in_the_table(tmp_path, ent
     cuts = {c.supervisions[0].id: c for p in set(split) for c in load_manifest(tmp_path / f"out/{program}_cuts_{p}.jsonl.gz")}  # fmt: skip
     found = {name: cut.recording.sources[0].source for name, cut in cuts.items()}
     assert found == {name: str(tmp_path / f"mine/{name}.wav") for name in ("clips/3", "clips/1", "4", "clips/0")}
+
+
+@pytest.mark.parametrize(
+    ("program", "name", "rows"),
+    [
+        ("scene_csv", "scenes.csv", ["file,scene", *(f"{n}.wav,{'bus' if n % 2 else 'tram'}" for n in range(6))]),
+        ("tagging_csv", "sounds.csv", ["file,labels", "0.wav,drill", '1.wav,"drill,voice"']),
+    ],
+)
+def test_a_folder_stands_for_the_table_in_it(tmp_path, program, name, rows):
+    for number in range(6):
+        soundfile.write(tmp_path / f"{number}.wav", np.zeros(80), 8000)
+    assert f"{tmp_path / name} does not exist" in run(f"local/{program}.py", tmp_path, tmp_path / "out").error
+    (tmp_path / name).write_text("\n".join(rows) + "\n")
+    succeed(f"local/{program}.py", tmp_path, tmp_path / "out")
+    assert "up to date" in succeed(f"local/{program}.py", tmp_path / name, tmp_path / "out")
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../a.wav", "clips/../../a.wav", "/etc/passwd", "../mine2/a.wav"])
