@@ -1,1 +1,1 @@
-"""What a corpus is: one module a corpus, with its layout, labels and official splits."""
+"""Corpora: one module per corpus, with its layout, labels and official splits."""

@@ -1,6 +1,6 @@
-"""Numbers of clips that data sets were published with."""
+"""Published numbers of clips."""
 
-# Of each scene, the training and test clips of fold 1, and those in neither (https://zenodo.org/records/2589280).
+# Per scene: training and test clips of fold 1, and clips in neither (https://zenodo.org/records/2589280).
 TAU2019 = {
     "airport": (911, 421, 108),
     "bus": (928, 415, 97),

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Fetches a Zenodo record: downloads, checks, joins split archives, and unpacks them safely.
+"""Download a Zenodo record, check it, join split archives, and unpack them safely.
 
-Every step goes on where it was interrupted. Files and checksums come from the record itself. The corpus is unpacked
-beside its place and renamed into it when whole, so a folder of the final name is always complete.
+Every step resumes where it was interrupted. The record lists the files and their checksums. The corpus is unpacked into
+a temporary folder and renamed when complete, so a folder of the final name is always complete.
 """
 
 import errno
@@ -39,7 +39,7 @@ _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EACCES, errno
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """One file of a record."""
+    """One file of a record; its size is in bytes."""
 
     name: str
     size: int
@@ -60,20 +60,20 @@ def main(
     """Fetch a Zenodo record and unpack it into ``<out>/<name>``.
 
     Args:
-        record: the record's number.
+        record: number of the record.
         out: folder for the corpus; archives are kept in ``<out>/archives-<record>``.
         name: folder of the unpacked corpus.
-        url: of Zenodo.
-        delete_archives: delete the archives once the corpus is whole.
-        tries: how often a file is tried before giving up.
-        timeout: seconds without a byte after which a connection counts as lost.
-        wait: seconds before the second try; doubled for each further one.
+        url: address of Zenodo.
+        delete_archives: delete the archives when the corpus is complete.
+        tries: number of tries per file.
+        timeout: seconds without data after which a connection counts as lost.
+        wait: seconds before the second try, doubled before each further try.
     """
     if tries < 1 or not 0 < timeout < inf or not 0 <= wait < inf:
         raise UserError("--tries must be at least 1, --timeout positive, --wait not negative")
     corpus, archives = out / name, out / f"archives-{record}"
     if corpus.exists():
-        log.info("%s: already there", corpus)
+        log.info("%s exists, not downloaded again", corpus)
     else:
         socket.setdefaulttimeout(timeout)  # resumable_download takes no timeout
         retry = partial(_retry, tries=tries, wait=wait)
@@ -83,13 +83,17 @@ def main(
         for file in progress(files, "downloading", total=len(files)):
             _fetch(file, archives, retry)
         _unpack(_joined(archives, files), out / f".unpacking.{name}", corpus)
-        log.info("%s: whole", corpus)
+        log.info("%s: complete", corpus)
     if delete_archives:
         shutil.rmtree(archives, ignore_errors=True)
 
 
 def _record(url: str, retry: Callable) -> list[RemoteFile]:
-    """The files that a record lists."""
+    """Read the list of files of a record.
+
+    Raises:
+        UserError: the server's response is not a record, or a file's name or address is unsafe.
+    """
 
     def read() -> bytes:
         with urlopen(Request(url, headers=_HEADERS)) as response:
@@ -107,41 +111,45 @@ def _record(url: str, retry: Callable) -> list[RemoteFile]:
     for file in files:
         _check_url(file.url)
         if PurePosixPath(file.name).name != file.name or "\\" in file.name or file.name.startswith("."):
-            raise UserError(f"{url} lists a file with the unsafe name {file.name!r}; nothing was fetched")
+            raise UserError(f"{url} lists a file with the unsafe name {file.name!r}; check --record")
     return files
 
 
 def _check_url(url: str) -> None:
     if urlsplit(url).scheme not in ("http", "https"):
-        raise UserError(f"{url} is no web address; check --url")
+        raise UserError(f"{url} is not a web address; check --url")
 
 
 def _missing(archives: Path, file: RemoteFile) -> int:
-    """Bytes of a file still to be fetched."""
+    """Return the number of bytes still to download."""
     sizes = [path.stat().st_size for path in (archives / file.name, archives / f"{file.name}.part") if path.exists()]
     return max(file.size - max(sizes, default=0), 0)
 
 
 def _fetch(file: RemoteFile, archives: Path, retry: Callable) -> None:
-    """Download one file, going on where it stopped, and check it; a checked file is not touched again."""
+    """Download one file, resuming where it stopped, and check it; skip a file that was checked before.
+
+    Raises:
+        UserError: the checksum was wrong twice.
+    """
     target, part = archives / file.name, archives / f"{file.name}.part"
     if target.exists() and target.stat().st_size == file.size:
-        log.info("%s: already fetched", file.name)
+        log.info("%s: already downloaded", file.name)
         return
     for _ in range(2):
         retry(lambda: _download(file, part), file.url)
         with part.open("rb") as content:
             if hashlib.file_digest(content, "md5").hexdigest() == file.md5:
                 part.rename(target)
-                log.info("%s: fetched and checked, %.1f MB", file.name, file.size / 1e6)
+                log.info("%s: downloaded and checked, %.1f MB", file.name, file.size / 1e6)
                 return
         part.unlink()
         log.warning("%s: wrong checksum", file.name)
-    raise UserError(f"{file.url} came twice with a checksum other than the record's; try again later")
+    raise UserError(f"{file.url} has a wrong checksum after two downloads; try again later")
 
 
 def _download(file: RemoteFile, part: Path) -> None:
-    """Download what ``part`` lacks.
+    """Download the missing bytes of a partial file.
 
     ``resumable_download`` returns without an error if the connection closes early. If the server ignores the range, it
     appends the whole file. The size shows both.
@@ -154,58 +162,72 @@ def _download(file: RemoteFile, part: Path) -> None:
     if size > file.size:
         part.unlink()
     if size != file.size:
-        raise URLError(f"the connection ended after {size} of {file.size} bytes")
+        raise URLError(f"received {size} of {file.size} bytes")
 
 
 def _retry(action: Callable, url: str, tries: int, wait: float):
-    """Try a network action several times.
+    """Call a function that uses the network, again if the network fails.
+
+    Args:
+        action: function without arguments.
+        url: address, for messages.
+        tries: number of tries.
+        wait: seconds before the second try, doubled before each further try.
 
     Raises:
-        UserError: every try failed, or the server says that the file does not exist.
+        UserError: every try failed, or the server refused the address.
     """
-    for turn in range(1, tries + 1):
+    for attempt in range(1, tries + 1):
         try:
             return action()
         except HTTPError as error:
             reason = f"the server answered {error.code}"
             if error.code in (401, 403, 404, 410):
-                raise UserError(f"{url}: {reason}; check the record's number and --url") from None
+                raise UserError(f"{url}: {reason}; check --record and --url") from None
         except (OSError, HTTPException) as error:
             if getattr(error, "errno", None) in _DISK:
                 raise
             reason = str(getattr(error, "reason", None) or error) or type(error).__name__
-        if turn < tries:
-            log.warning("%s: %s; try %d of %d follows", url, reason, turn + 1, tries)
-            time.sleep(wait * 2 ** (turn - 1))
-    raise UserError(f"{url}: {reason}, {tries} times; run the same command again later, it goes on from here")
+        if attempt < tries:
+            log.warning("%s: %s; try %d of %d follows", url, reason, attempt + 1, tries)
+            time.sleep(wait * 2 ** (attempt - 1))
+    raise UserError(f"{url}: {reason}, {tries} times; run the same command again later to resume")
 
 
 def _joined(archives: Path, files: list[RemoteFile]) -> list[Path]:
-    """The archives to unpack; split ones (.z01, .z02, … .zip) are joined first."""
+    """Return the archives to unpack, after joining split ones (.z01, .z02, … .zip)."""
     names = {file.name for file in files}
     zips = [archives / name for name in sorted(names) if name.endswith(".zip")]
     return [_join(path) if path.with_suffix(".z01").name in names else path for path in zips]
 
 
 def _join(last: Path) -> Path:
-    """``zip -s 0`` of a split archive; Python's zipfile reads neither its parts nor their concatenation."""
+    """Join a split archive with ``zip -s 0``; Python's zipfile reads neither the parts nor their concatenation.
+
+    Raises:
+        UserError: the program zip is missing, or fails.
+    """
     joined = last.with_name(f"{last.stem}.joined.zip")
     if joined.exists():
         return joined
     if shutil.which("zip") is None:
-        raise UserError(f"{last} is a split archive and the program zip is missing; install zip and run this again")
+        raise UserError(f"{last} is a split archive and the program zip is missing; install zip and try again")
     _check_space(last.parent, sum(part.stat().st_size for part in last.parent.glob(f"{last.stem}.z*")))
     with atomic_file(joined) as temporary:
         command = ["zip", "-q", "-s", "0", str(last), "--out", str(temporary)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            reason = (done.stdout + done.stderr).strip().splitlines()[-1:] or ["no reason given"]
-            raise UserError(f"{last} could not be joined by zip ({reason[0]}); free some space or fetch it again")
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        if result.returncode != 0:
+            reason = (result.stdout + result.stderr).strip().splitlines()[-1:] or ["no reason given"]
+            raise UserError(f"{last} cannot be joined by zip ({reason[0]}); free disk space or download it again")
     return joined
 
 
 def _unpack(archives: list[Path], staging: Path, corpus: Path) -> None:
-    """Unpack archives beside the corpus's place, then rename; members already unpacked are left."""
+    """Unpack archives into a temporary folder, then rename it; skip members that are already unpacked.
+
+    Raises:
+        UserError: an archive is unsafe or damaged, or the disk is too small.
+    """
     missing = {path: [member for member in _members(path) if not _is_unpacked(staging, member)] for path in archives}
     staging.mkdir(parents=True, exist_ok=True)
     _check_space(staging, sum(member.file_size for members in missing.values() for member in members))
@@ -224,7 +246,7 @@ def _unpack(archives: list[Path], staging: Path, corpus: Path) -> None:
                         f"{path}: {member.filename} cannot be unpacked ({error}); delete the archive"
                     ) from None
     inner = staging / corpus.name
-    if [path.name for path in staging.iterdir()] == [corpus.name]:  # the archives bring the folder along
+    if [path.name for path in staging.iterdir()] == [corpus.name]:  # the archives contain the folder itself
         replace_folder(inner, corpus)
         staging.rmdir()
     else:
@@ -232,28 +254,28 @@ def _unpack(archives: list[Path], staging: Path, corpus: Path) -> None:
 
 
 def _members(archive: Path) -> list[zipfile.ZipInfo]:
-    """The files in an archive, after a look at their names and sizes.
+    """List the files in an archive, after checking their names, types and sizes.
 
     Raises:
-        UserError: a member would lie outside the target, is a link or the like, or unpacks to far more than its size.
+        UserError: a member leads outside the target folder or is not a regular file, or the archive is a bomb.
     """
     try:
         with zipfile.ZipFile(archive) as bundle:
             members = bundle.infolist()
     except (zipfile.BadZipFile, OSError) as error:
-        raise UserError(f"{archive} is not a readable archive ({error}); delete it and run this again") from None
+        raise UserError(f"{archive} is not a readable archive ({error}); delete it and try again") from None
     for member in members:
         path = PurePosixPath(member.filename)
         kind = stat.S_IFMT(member.external_attr >> 16)
-        odd = path.is_absolute() or ".." in path.parts or "\\" in member.filename or ":" in "".join(path.parts[:1])
-        if odd or not (path.parts or member.filename.endswith("/")):  # ./ is the target itself
-            raise UserError(f"{archive} holds {member.filename!r}, outside the target; do not use this archive")
+        outside = path.is_absolute() or ".." in path.parts or "\\" in member.filename or ":" in "".join(path.parts[:1])
+        if outside or not (path.parts or member.filename.endswith("/")):  # ./ is the target itself
+            raise UserError(f"{archive} holds {member.filename!r}, outside the target folder; do not use it")
         if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-            raise UserError(f"{archive} holds {member.filename!r}, which is no plain file; do not use this archive")
+            raise UserError(f"{archive} holds {member.filename!r}, which is not a regular file; do not use it")
     unpacked = sum(member.file_size for member in members)
     if unpacked > _HIGHEST_RATIO * max(archive.stat().st_size, 1 << 16):
         raise UserError(
-            f"{archive} would unpack to {unpacked / 1e9:.1f} GB, far beyond its size; do not use this archive"
+            f"{archive} would unpack to {unpacked / 1e9:.1f} GB, over {_HIGHEST_RATIO} times its size; do not use it"
         )
     return [member for member in members if not member.is_dir()]
 
@@ -266,7 +288,7 @@ def _is_unpacked(staging: Path, member: zipfile.ZipInfo) -> bool:
 def _check_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
-        raise UserError(f"{folder} needs {needed / 1e9:.1f} GB more and {free / 1e9:.1f} GB are free; free some space")
+        raise UserError(f"{folder} needs {needed / 1e9:.1f} GB more, {free / 1e9:.1f} GB are free; free disk space")
 
 
 if __name__ == "__main__":

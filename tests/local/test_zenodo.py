@@ -1,4 +1,4 @@
-"""Downloads from a server on the loopback that plays Zenodo's part, and misbehaves as told."""
+"""Downloads from a local server that stands in for Zenodo and shows faults on request."""
 
 import contextlib
 import errno
@@ -115,26 +115,26 @@ def refused(server, out, options=""):
     return outcome.error
 
 
-def assert_whole(out):
+def assert_complete(out):
     for name, content in (SOUNDS | META).items():
         assert (out / name).read_bytes() == content
     assert sorted(path.name for path in out.iterdir()) == ["Corpus", "archives-1"]
 
 
-def test_a_record_is_fetched_checked_and_unpacked_once(server, tmp_path):
+def test_a_record_is_downloaded_checked_and_unpacked_once(server, tmp_path):
     assert fetch(server, tmp_path).status == 0
-    assert_whole(tmp_path)
+    assert_complete(tmp_path)
     again = fetch(server, tmp_path, "--delete-archives")
-    assert "already there" in again.said
+    assert "not downloaded again" in again.said
     assert {name: server.sent[name] for name in server.files} == {n: len(c) for n, c in server.files.items()}
     assert not (tmp_path / "archives-1").exists()
 
 
 @pytest.mark.parametrize("cut", [0, 1, 100_000, 1_199_999])
-def test_a_lost_connection_is_resumed_where_it_broke(server, tmp_path, cut):
+def test_a_lost_connection_is_resumed(server, tmp_path, cut):
     server.cut_after["Corpus.audio.1.zip"] = cut
     assert fetch(server, tmp_path).status == 0
-    assert_whole(tmp_path)
+    assert_complete(tmp_path)
     assert server.sent["Corpus.audio.1.zip"] == len(server.files["Corpus.audio.1.zip"])
 
 
@@ -176,14 +176,14 @@ def test_network_errors_are_retried_and_a_full_disk_is_not(server, tmp_path, mon
         assert "follows" not in outcome.said
     else:
         assert f"{message}; try 2 of 5 follows" in " ".join(outcome.said.split())
-        assert_whole(tmp_path)
+        assert_complete(tmp_path)
 
 
-def test_without_range_support_the_file_is_fetched_again(server, tmp_path):
+def test_a_server_without_ranges_sends_the_file_again(server, tmp_path):
     server.ranges = False
     server.cut_after["Corpus.audio.1.zip"] = 100_000
     assert fetch(server, tmp_path).status == 0
-    assert_whole(tmp_path)
+    assert_complete(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["1", "Corpus.audio.2.zip"])
@@ -192,20 +192,20 @@ def test_server_errors_are_retried_a_limited_number_of_times(server, tmp_path, n
     message = refused(server, tmp_path, "--tries 3")
     assert "the server answered 503, 3 times; run the same command again later" in message
     assert fetch(server, tmp_path).status == 0
-    assert_whole(tmp_path)
+    assert_complete(tmp_path)
 
 
-def test_a_silent_server_is_asked_again(server, tmp_path):
+def test_a_silent_server_is_tried_again(server, tmp_path):
     server.delays["Corpus.audio.2.zip"] = 1
     assert "try 2 of 5 follows" in fetch(server, tmp_path).said
-    assert_whole(tmp_path)
+    assert_complete(tmp_path)
 
 
-def test_a_wrong_checksum_is_fetched_once_more_then_refused(server, tmp_path):
+def test_a_wrong_checksum_is_refused_after_a_second_download(server, tmp_path):
     server.wrong["Corpus.audio.1.zip"] = 3
-    assert "came twice with a checksum other than the record's" in refused(server, tmp_path)
+    assert "wrong checksum after two downloads" in refused(server, tmp_path)
     assert fetch(server, tmp_path).status == 0
-    assert_whole(tmp_path)
+    assert_complete(tmp_path)
 
 
 @pytest.mark.parametrize("option", ["tries 0", "timeout -1", "timeout 0", "timeout .nan", "wait -1", "wait .inf"])
@@ -215,22 +215,22 @@ def test_tries_and_times_out_of_range_are_refused(server, tmp_path, option):
 
 
 def test_unknown_records_and_unsafe_names_are_refused(server, tmp_path):
-    assert "the server answered 404; check the record's number" in refused(server, tmp_path, "--record 7")
+    assert "the server answered 404; check --record" in refused(server, tmp_path, "--record 7")
     assert "check --url" in refused(server, tmp_path, "--url file:///tmp")
     server.files["../evil.zip"] = b"x"
     assert "unsafe name" in refused(server, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
-def test_disk_space_is_checked_before_anything_is_fetched(server, tmp_path, monkeypatch):
+def test_disk_space_is_checked_before_the_download(server, tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(zenodo.shutil, "disk_usage", lambda _: usage._replace(free=1_000_000))
-    assert "0.0 GB more and 0.0 GB are free; free some space" in refused(server, tmp_path)
+    assert "0.0 GB more, 0.0 GB are free; free disk space" in refused(server, tmp_path)
     assert not any(name.endswith(".zip") for name in server.sent)
 
 
 def test_a_download_resumes_after_the_disk_was_full(server, tmp_path):
-    """The limit on file size stands for the disk: less than an archive needs."""
+    """A limit on the file size stands in for a full disk."""
     code = (
         "import resource, runpy, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (700_000, 700_000)); sys.argv = sys.argv[1:];"
@@ -239,13 +239,13 @@ def test_a_download_resumes_after_the_disk_was_full(server, tmp_path):
     settings = f"--record 1 --name Corpus --url {server.url} --out".split()
     command = [sys.executable, "-c", code, str(ROOT / "local/zenodo.py"), *settings, str(tmp_path)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    assert done.returncode == 1
-    assert "Traceback" not in done.stderr
-    assert "free some space and run the same command again" in done.stderr
+    result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    assert "free some space and run the same command again" in result.stderr
     assert not (tmp_path / "Corpus").exists()
     assert fetch(server, tmp_path).status == 0
-    assert_whole(tmp_path)
+    assert_complete(tmp_path)
     assert server.sent["Corpus.audio.1.zip"] < 2 * len(server.files["Corpus.audio.1.zip"])
 
 
@@ -257,9 +257,9 @@ OUTSIDE = ("../evil", "/tmp/evil", "Corpus/../../evil", "C:evil", "./C:evil", "a
 @pytest.mark.parametrize(
     ("members", "mode", "message"),
     [
-        *(({name: b"evil"}, zipfile.ZIP_STORED, "outside the target") for name in OUTSIDE),
-        ({LINK: b"/etc/passwd"}, zipfile.ZIP_STORED, "which is no plain file"),
-        ({"Corpus/zeros": bytes(20_000_000)}, zipfile.ZIP_DEFLATED, "far beyond its size"),
+        *(({name: b"evil"}, zipfile.ZIP_STORED, "outside the target folder") for name in OUTSIDE),
+        ({LINK: b"/etc/passwd"}, zipfile.ZIP_STORED, "which is not a regular file"),
+        ({"Corpus/zeros": bytes(20_000_000)}, zipfile.ZIP_DEFLATED, "over 100 times its size"),
     ],
     ids=[*OUTSIDE, "link", "bomb"],
 )
@@ -270,14 +270,14 @@ def test_unsafe_archives_are_refused(tmp_path, members, mode, message):
     assert [path.name for path in tmp_path.rglob("*")] == ["x.zip"]
 
 
-def test_a_member_that_is_the_target_itself_is_skipped(server, tmp_path):
+def test_a_member_that_is_the_target_folder_is_skipped(server, tmp_path):
     server.files["Corpus.meta.zip"] = archive({"./": b"", **META})
     assert fetch(server, tmp_path).status == 0
-    assert_whole(tmp_path)
+    assert_complete(tmp_path)
 
 
 @pytest.mark.parametrize("mode", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
-def test_a_damaged_archive_is_one_clear_line(server, tmp_path, mode):
+def test_a_damaged_archive_is_refused(server, tmp_path, mode):
     content = bytearray(archive({"Corpus/meta.csv": bytes(range(256)) * 100}, mode))
     content[60:64] = b"\xff" * 4
     server.files["Corpus.audio.1.zip"] = bytes(content)
@@ -285,8 +285,8 @@ def test_a_damaged_archive_is_one_clear_line(server, tmp_path, mode):
 
 
 @pytest.mark.skipif(shutil.which("zip") is None, reason="the program zip is not installed")
-def test_a_split_archive_is_joined_if_zip_is_installed(server, tmp_path, monkeypatch):
-    folder = tmp_path / "made"
+def test_a_split_archive_is_joined_by_zip(server, tmp_path, monkeypatch):
+    folder = tmp_path / "source"
     (folder / "Corpus/audio").mkdir(parents=True)
     for name, content in SOUNDS.items():
         (folder / name).write_bytes(content)
@@ -298,7 +298,7 @@ def test_a_split_archive_is_joined_if_zip_is_installed(server, tmp_path, monkeyp
         patch.setattr(zenodo.shutil, "which", lambda _: None)
         assert "the program zip is missing; install zip" in refused(server, tmp_path / "out")
     assert fetch(server, tmp_path / "out").status == 0
-    assert_whole(tmp_path / "out")
+    assert_complete(tmp_path / "out")
 
 
 def test_an_interrupted_unpacking_is_resumed(server, tmp_path, monkeypatch):
@@ -315,4 +315,4 @@ def test_an_interrupted_unpacking_is_resumed(server, tmp_path, monkeypatch):
     assert not (tmp_path / "Corpus").exists()
     assert fetch(server, tmp_path).status == 0
     assert len(calls) == 6 + len(SOUNDS) + 1 - 5
-    assert_whole(tmp_path)
+    assert_complete(tmp_path)
