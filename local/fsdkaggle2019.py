@@ -2,10 +2,10 @@
 """FSDKaggle2019 → Lhotse manifests.
 
 Sound events of 80 classes, 44.1 kHz, mono, 16 bit, https://zenodo.org/records/3612637: 4970 curated and 19,815 noisy
-training clips, 4481 test clips (1120 public, 3361 private). Each clip has a Creative Commons licence of its own, some
-non-commercial. Both releases are read: Zenodo's, and Kaggle's, whose test clips have no labels.
+training clips, 4481 test clips (1120 public, 3361 private). Every clip has a Creative Commons licence; some are
+non-commercial. Zenodo's and Kaggle's releases are both supported; Kaggle's test clips have no labels.
 
-Splits: ``curated``, ``noisy``, ``test``; a test clip's supervision says whether it is Public or Private.
+Splits: ``curated``, ``noisy``, ``test``. The field ``usage`` of a test clip is Public or Private.
 """
 
 import csv
@@ -33,7 +33,7 @@ PUBLISHED = {
 
 @dataclass(frozen=True)
 class Release:
-    """Where one release keeps its audio and its tables, by split."""
+    """Folders of audio and tables of labels of one release, by split."""
 
     audio: dict[str, str]
     tables: dict[str, str]
@@ -72,16 +72,16 @@ def main(
     """Write manifests of FSDKaggle2019.
 
     Args:
-        corpus: the unpacked folder, in the layout of Zenodo or of Kaggle.
+        corpus: folder of the unpacked corpus, in the layout of Zenodo or of Kaggle.
         out: folder for the manifests.
-        sampling_rate: that the clips have, in Hz.
-        longest: longest clip allowed, in seconds.
-        allow_partial: take a corpus that lacks clips or whole parts.
+        sampling_rate: sampling rate of the clips, in Hz.
+        longest: longest duration allowed, in seconds.
+        allow_partial: accept a corpus with missing clips or splits.
         nj: number of processes.
-        force: write them again even if they are there.
+        force: write up-to-date manifests again.
     """
     if not corpus.is_dir():
-        raise UserError(f"{corpus} is not a folder; fetch the corpus (stage 0) or say where it is")
+        raise UserError(f"{corpus} is not a folder; download the corpus (stage 0) or give its folder")
     corpus = corpus.resolve()
     release = release_of(corpus)
     vocabulary = _vocabulary(corpus / release.vocabulary, release)
@@ -97,32 +97,36 @@ def main(
 
 
 def release_of(corpus: Path) -> Release:
-    """Return the release whose layout a folder has.
+    """Return the release whose layout the folder has.
 
     Raises:
-        UserError: it has neither.
+        UserError: the folder has neither layout.
     """
     for release in (ZENODO, KAGGLE):
         if (corpus / release.tables["curated"]).exists():
             return release
     raise UserError(
         f"{corpus} has neither {ZENODO.tables['curated']} (Zenodo) nor {KAGGLE.tables['curated']} (Kaggle);"
-        " fetch the metadata"
+        " download the metadata"
     )
 
 
 def _vocabulary(path: Path, release: Release) -> list[str]:
-    """Class names in ASCII order; Zenodo's file has no header and lists index and name."""
+    """Read the class names, in ASCII order; Zenodo's file has no header and lists index and name.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.reader(file))
         names = rows[0][1:] if release is KAGGLE else [row[1] for row in rows]
     except FileNotFoundError:
-        raise UserError(f"{path} does not exist; fetch the corpus's metadata again") from None
+        raise UserError(f"{path} does not exist; download the corpus's metadata again") from None
     except (IndexError, UnicodeDecodeError, csv.Error):
-        raise UserError(f"{path} does not list the classes; fetch it again") from None
+        raise UserError(f"{path} does not list the classes; download it again") from None
     if names != sorted(names) or len(set(names)) != len(names):
-        raise UserError(f"{path}: the classes are not in ASCII order, each once; fetch it again")
+        raise UserError(f"{path}: the classes are not unique and in ASCII order; download it again")
     return names
 
 
@@ -153,11 +157,11 @@ def _entry(table: Path, audio: Path, row: dict[str, str], columns: list[str], vo
     labels = tuple(row["labels"].split(",")) if "labels" in columns else ()
     unknown = [label for label in labels if label not in vocabulary]
     if unknown:
-        raise UserError(f"{table}: {name} has the label {unknown[0]!r}, which the vocabulary lacks; mend the table")
+        raise UserError(f"{table}: {name} has the label {unknown[0]!r}, which the vocabulary lacks; fix the table")
     if len(set(labels)) != len(labels):
-        raise UserError(f"{table}: {name} has a label twice; mend the table")
+        raise UserError(f"{table}: {name} has a duplicate label; fix the table")
     if Path(name).name != name:
-        raise UserError(f"{table}: {name!r} is not a plain file name; mend the table")
+        raise UserError(f"{table}: {name!r} is not a plain file name; fix the table")
     return ClipEntry(Path(name).stem, audio / name, labels, {"usage": row["usage"]} if "usage" in columns else {})
 
 

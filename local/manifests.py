@@ -1,4 +1,4 @@
-"""What every corpus needs on its way to Lhotse manifests: reading tables, reading headers, validated writing."""
+"""Shared by all corpora: read tables, check clips, split by location, and write validated Lhotse manifests."""
 
 import csv
 import hashlib
@@ -22,18 +22,18 @@ from tagasc.utils.processes import mapping
 
 KINDS = ("recordings", "supervisions", "cuts")
 _PER_PART = 512  # clips
-OWN = "put them there, or take them out of the table"
-PARTIAL = "fetch what is missing, or give --allow-partial to use what is there"
+OWN = "add them, or remove them from the table"
+PARTIAL = "download the missing part, or give --allow-partial to use the rest"
 
 
 @dataclass(frozen=True)
 class ClipEntry:
-    """One clip of a corpus: its audio file, its labels, and what else is known of it.
+    """One clip of a corpus: its audio file, labels and further fields.
 
     Attributes:
         id: clip id, unique in the corpus.
         path: audio file.
-        labels: the scene, or the tags.
+        labels: one scene, or tags.
         custom: further fields of the supervision, for instance location or usage.
     """
 
@@ -59,133 +59,150 @@ class AudioFormat:
 
 
 def table_in(path: Path, name: str) -> Path:
-    """Return the table that ``path`` is, or the table ``name`` in the folder that it is."""
+    """Return ``path``, or the table ``name`` in it if it is a folder."""
     return path / name if path.is_dir() else path
 
 
 def read_table(path: Path, columns: Sequence[str], delimiter: str) -> list[dict[str, str]]:
-    """Read a CSV with a header line that has at least ``columns``.
+    """Read a CSV whose header line has at least ``columns``.
 
     Raises:
-        UserError: absent, not text, other columns, a short line, or no line at all.
+        UserError: the table is missing, not text or empty, or lacks a column or a field.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, delimiter=delimiter)
             rows = list(reader)
-            found = reader.fieldnames or []
+            header_line = reader.fieldnames or []
     except FileNotFoundError:
-        raise UserError(f"{path} does not exist; check the path, or fetch the corpus's metadata again") from None
+        raise UserError(f"{path} does not exist; check the path, or download the corpus's metadata again") from None
     except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} is not a text table ({error}); save it as UTF-8 text, or fetch it again") from None
+        raise UserError(f"{path} is not a text table ({error}); save it as UTF-8 text, or download it again") from None
     name = {"\t": "tabs", ",": "commas"}[delimiter]
-    if not set(columns) <= set(found):
-        raise UserError(f"{path} has the columns {found}, not {list(columns)}; they must be separated by {name}")
+    if not set(columns) <= set(header_line):
+        raise UserError(f"{path} has the columns {header_line}, not {list(columns)}; they must be separated by {name}")
     for number, row in enumerate(rows, 2):
         if None in row or any(row[column] is None for column in columns):
-            raise UserError(f"{path}, line {number}: not as many fields as columns; mend the line")
+            raise UserError(f"{path}, line {number}: not as many fields as columns; fix the line")
     if not rows:
-        raise UserError(f"{path} has no line but its header; add some, or fetch it again")
+        raise UserError(f"{path} has no line but its header; add lines, or download it again")
     return rows
 
 
 def listed_file(table: Path, name: str) -> tuple[str, Path]:
-    """A file as a table names it, relative to the table's folder: its clip's id, and its path.
+    """Return the clip id and the path of a file that a table lists, relative to the table's folder.
 
-    Links in the name are not followed, since audio is often kept behind them.
+    Symbolic links are not resolved, because audio is often kept behind them.
 
     Raises:
-        UserError: the name leads out of the table's folder, or is none.
+        UserError: the name is empty, or leads out of the table's folder.
     """
     folder = table.parent.resolve()
     path = Path(os.path.normpath(folder / name))
     if folder not in path.parents:
-        raise UserError(f"{table}: {name!r} does not lie in the table's folder; mend the line")
+        raise UserError(f"{table}: {name!r} is not in the table's folder; fix the line")
     return str(path.relative_to(folder).with_suffix("")), path
 
 
 def check_unique(entries: Iterable[ClipEntry], table: Path) -> None:
-    """Raises UserError if two entries have one id."""
+    """Check that no two entries have the same id.
+
+    Raises:
+        UserError: names two that do.
+    """
     seen: dict[str, Path] = {}
     for entry in entries:
         other = seen.get(entry.id)
         if other == entry.path:
             raise UserError(f"{table} lists {entry.path.name} twice; delete one of the lines")
         if other is not None:
-            raise UserError(f"{table}: {other.name} and {entry.path.name} both make clip {entry.id}; rename one")
+            raise UserError(f"{table}: {other.name} and {entry.path.name} both have the clip id {entry.id}; rename one")
         seen[entry.id] = entry.path
 
 
 def present(entries: list[ClipEntry], allow_partial: bool, remedy: str = PARTIAL) -> list[ClipEntry]:
-    """The entries whose audio is there; lacking ones are an error unless ``allow_partial``, and ``remedy`` mends it."""
+    """Return the entries whose audio file exists.
+
+    Raises:
+        UserError: files are missing and ``allow_partial`` is false; ``remedy`` says what to do.
+    """
     folders = {path.parent for path in (entry.path for entry in entries)}
-    there = {file for folder in folders if folder.is_dir() for file in folder.iterdir()}
-    missing = [entry for entry in entries if entry.path not in there]
+    files = {file for folder in folders if folder.is_dir() for file in folder.iterdir()}
+    missing = [entry for entry in entries if entry.path not in files]
     if missing and not allow_partial:
         raise UserError(f"{len(missing)} of {len(entries)} audio files are missing, first {missing[0].path}; {remedy}")
     if missing:
         log.warning(
             "%d of %d audio files are missing and left out, first %s", len(missing), len(entries), missing[0].path
         )
-    return [entry for entry in entries if entry.path in there]
+    return [entry for entry in entries if entry.path in files]
 
 
-def check_counts(found: dict[str, int], published: dict[str, int], corpus: Path, allow_partial: bool) -> None:
-    """Compare numbers of clips with the published ones; a difference is an error unless ``allow_partial``."""
-    wrong = [
-        f"{name} {found.get(name, 0)} of {count}" for name, count in published.items() if found.get(name, 0) != count
-    ]
-    if not wrong:
+def check_counts(counts: dict[str, int], published: dict[str, int], corpus: Path, allow_partial: bool) -> None:
+    """Compare numbers of clips with the published ones.
+
+    Raises:
+        UserError: they differ and ``allow_partial`` is false.
+    """
+    different = [f"{name} {counts.get(name, 0)} of {n}" for name, n in published.items() if counts.get(name, 0) != n]
+    if not different:
         return
-    shown = ", ".join(wrong[:4]) + (f" and {len(wrong) - 4} more" if len(wrong) > 4 else "")
+    listing = ", ".join(different[:4]) + (f" and {len(different) - 4} more" if len(different) > 4 else "")
     if not allow_partial:
-        raise UserError(f"{corpus} is not the published corpus ({shown}); {PARTIAL}")
-    log.warning("%s: not the published numbers, as --allow-partial allows: %s", corpus.name, shown)
+        raise UserError(f"{corpus} is not the published corpus ({listing}); {PARTIAL}")
+    log.warning("%s: not the published numbers, as --allow-partial allows: %s", corpus.name, listing)
 
 
 def split_by_location(
     entries: list[ClipEntry], share: float, seed: int, region_of: Callable[[str], str] = str
 ) -> tuple[list[ClipEntry], list[ClipEntry]]:
-    """Hold out about ``share`` of the clips of a scene corpus, by whole locations; returns the rest and the held-out.
+    """Hold out about ``share`` of the clips of a scene corpus, by whole locations.
 
-    Each scene gives about its share, and the regions that ``region_of`` a location names (cities) take turns, so that
-    the held-out clips are spread over both. The same seed gives the same split, whatever the order of the entries.
+    Every scene gives about its share. Among the locations, the region with the fewest held-out locations comes first,
+    so that the held-out clips are spread over regions. The split depends on the seed, not on the order of the entries.
+
+    Args:
+        entries: clips with the field location.
+        share: share of the clips to hold out.
+        seed: seed of the split.
+        region_of: function that returns the region (city) of a location.
+
+    Returns:
+        The remaining clips and the held-out clips.
 
     Raises:
-        UserError: a scene has one location only, so that none can be held out.
+        UserError: a scene has only one location, so none can be held out.
     """
     by_scene: dict[str, dict[str, list[ClipEntry]]] = defaultdict(lambda: defaultdict(list))
     for entry in sorted(entries, key=lambda entry: entry.id):
         by_scene[entry.labels[0]][entry.custom["location"]].append(entry)
     chosen: set[str] = set()
-    turns: Counter[str] = Counter()
+    per_region: Counter[str] = Counter()
     shuffle = random.Random(seed)
     for scene, locations in sorted(by_scene.items()):
         if len(locations) < 2:
-            raise UserError(
-                f"scene {scene} has clips of one location only; none can be held out for validation or test"
-            )
-        wanted = share * sum(map(len, locations.values()))
-        taken = sum(len(clips) for name, clips in locations.items() if name in chosen)
-        waiting = sorted(set(locations) - chosen)
-        shuffle.shuffle(waiting)
-        while len(waiting) > 1:
-            name = min(waiting, key=lambda name: turns[region_of(name)])
-            waiting.remove(name)
-            after = taken + len(locations[name])
-            if taken and abs(after - wanted) > abs(taken - wanted):
+            raise UserError(f"scene {scene} has clips of one location only; validation and test need two or more")
+        target = share * sum(map(len, locations.values()))
+        count = sum(len(clips) for name, clips in locations.items() if name in chosen)
+        candidates = sorted(set(locations) - chosen)
+        shuffle.shuffle(candidates)
+        while len(candidates) > 1:
+            name = min(candidates, key=lambda name: per_region[region_of(name)])
+            candidates.remove(name)
+            new_count = count + len(locations[name])
+            if count and abs(new_count - target) > abs(count - target):
                 continue
             chosen.add(name)
-            turns[region_of(name)] += 1
-            taken = after
-            if taken >= wanted:
+            per_region[region_of(name)] += 1
+            count = new_count
+            if count >= target:
                 break
     held_out = [entry for entry in entries if entry.custom["location"] in chosen]
     return [entry for entry in entries if entry.custom["location"] not in chosen], held_out
 
 
 def state_of(tables: Sequence[Path], entries: Iterable[ClipEntry]) -> dict[str, Path | str]:
-    """What manifests depend on, for ``provenance.record``: the tables, and the audio files' names and sizes."""
+    """Return the inputs of manifests for ``provenance.record``: the tables, and a hash of audio names and sizes."""
     listing = hashlib.sha256()
     for entry in entries:
         listing.update(f"{entry.path} {entry.path.stat().st_size}\n".encode())
@@ -193,15 +210,15 @@ def state_of(tables: Sequence[Path], entries: Iterable[ClipEntry]) -> dict[str, 
 
 
 def header(path: Path) -> Any:
-    """What ``soundfile.info`` says of an audio file.
+    """Return ``soundfile.info`` of an audio file.
 
     Raises:
-        UserError: it is no audio.
+        UserError: the file is not audio.
     """
     try:
         return soundfile.info(path)
     except (soundfile.LibsndfileError, OSError) as error:
-        raise UserError(f"{path} cannot be read as audio ({error}); fetch it again or replace it") from None
+        raise UserError(f"{path} cannot be read as audio ({error}); download it again or replace it") from None
 
 
 def write(
@@ -213,39 +230,39 @@ def write(
     jobs: int,
     length: float | None = None,
 ) -> None:
-    """Read every file's header once, and write validated Lhotse manifests for each split, all or none.
+    """Read every file's header once, and write validated Lhotse manifests of all splits, atomically.
 
     Args:
         out: folder of the manifests.
-        corpus: prefix of their names.
-        splits: the clips of each split.
-        record: from ``provenance.record``.
+        corpus: name of the corpus, which starts the file names.
+        splits: clips of each split.
+        record: provenance, from ``provenance.record``.
         audio: format that every file must have.
         jobs: number of processes.
-        length: that clips are cut or padded to in stage 2, in seconds; None: each keeps its own.
+        length: nominal length, to which stage 2 cuts or pads the clips, in seconds; None keeps each clip's own.
 
     Raises:
-        UserError: a file is unreadable, or of another rate, number of channels or duration.
+        UserError: a split is empty, or a file is unreadable or has another format.
     """
     empty = [split for split, entries in splits.items() if not entries]
     if empty:
-        raise UserError(f"{corpus} has no clip for the split {empty[0]}; fetch more of it")
-    import_module("lhotse")  # here, since it takes long; and before the processes fork, which all need it
+        raise UserError(f"{corpus} has no clip for the split {empty[0]}; download more of it")
+    import_module("lhotse")  # slow, so only if needed; before the fork, so only once
     with atomic_folder(out) as folder, mapping(jobs) as run:
         for split, entries in splits.items():
             starts = range(0, len(entries), _PER_PART)
             parts = [(folder / str(start), entries[start : start + _PER_PART], audio, length) for start in starts]
-            seconds_of = list(progress(run(_write_part, parts), f"headers {split}", total=len(parts)))
+            durations = list(progress(run(_write_part, parts), f"headers {split}", total=len(parts)))
             for kind in KINDS:
                 _join([part / f"{kind}.jsonl.gz" for part, *_ in parts], folder / f"{corpus}_{kind}_{split}.jsonl.gz")
             for part, *_ in parts:
                 part.rmdir()
-            log.info("%s %s: %d clips, %.2f hours", corpus, split, len(entries), sum(seconds_of) / 3600)
+            log.info("%s %s: %d clips, %.2f hours", corpus, split, len(entries), sum(durations) / 3600)
         provenance.write(folder, record)
 
 
 def _write_part(part: tuple[Path, list[ClipEntry], AudioFormat, float | None]) -> float:
-    """Read the headers of some clips and write their manifests into a folder of their own; returns their seconds."""
+    """Write the manifests of some clips into a folder; return their total duration in seconds."""
     from lhotse import CutSet, RecordingSet, SupervisionSet, validate_recordings_and_supervisions
 
     folder, entries, audio, length = part
@@ -260,9 +277,9 @@ def _write_part(part: tuple[Path, list[ClipEntry], AudioFormat, float | None]) -
     return sum(recording.duration for recording in recordings)
 
 
-def _join(parts: Sequence[Path], whole: Path) -> None:
-    """Make one file of several; gzipped files after one another are a gzipped file."""
-    with whole.open("wb") as file:
+def _join(parts: Sequence[Path], target: Path) -> None:
+    """Concatenate gzipped files, which gives a gzipped file, and delete them."""
+    with target.open("wb") as file:
         for part in parts:
             file.write(part.read_bytes())
             part.unlink()
@@ -282,12 +299,12 @@ def _recording(entry: ClipEntry, audio: AudioFormat) -> Any:
 
     info, rate, (shortest, longest) = header(entry.path), audio.sampling_rate, audio.seconds
     if info.samplerate != rate:
-        raise UserError(f"{entry.path} has {info.samplerate} Hz, not {rate}; fetch it again or give --sampling-rate")
+        raise UserError(f"{entry.path} has {info.samplerate} Hz, not {rate}; download it again or give --sampling-rate")
     if info.channels != audio.channels:
-        raise UserError(f"{entry.path} has {info.channels} channel(s), not {audio.channels}; fetch it again")
+        raise UserError(f"{entry.path} has {info.channels} channel(s), not {audio.channels}; download it again")
     if info.frames == 0:
-        raise UserError(f"{entry.path} holds no samples; fetch it again or leave it out")
+        raise UserError(f"{entry.path} has no samples; download it again or leave it out")
     if not shortest <= info.duration <= longest:
-        raise UserError(f"{entry.path} lasts {info.duration:.2f} s, not {shortest:g} to {longest:g} s; fetch it again")
+        raise UserError(f"{entry.path} lasts {info.duration:.2f} s, not {shortest:g} to {longest:g}; download it again")
     source = AudioSource("file", list(range(info.channels)), str(entry.path))
     return Recording(entry.id, [source], rate, info.frames, info.frames / rate)

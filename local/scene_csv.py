@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Any scene corpus → Lhotse manifests: a folder of clips and a table of them.
+"""Your own scene corpus, a folder of clips and a table of them → Lhotse manifests.
 
-The table is a CSV with the columns ``file`` (relative to the table's folder) and ``scene``, and, where they are known,
-``location`` and ``split``. Clips that were cut from one recording, or recorded at one place, must share a location:
-they are then never on both sides of a split. Without the column, each clip counts as a location of its own.
+The table is a CSV with the columns ``file`` (relative to the table's folder) and ``scene``. The columns ``location``
+and ``split`` are optional. Clips cut from the same recording, or recorded at the same place, must share a location,
+because all clips of a location stay in one split. Without the column, every clip is a separate location.
 
-Splits are ``train``, ``validation``, ``test`` and ``unused``. Without the column, test clips are held out by location;
-without validation clips, they are cut from the training clips by location.
+Splits are ``train``, ``validation``, ``test`` and ``unused``. Without the column, test clips are held out by location.
+Without validation clips, these are held out from the training clips by location.
 """
 
 from math import inf
@@ -42,20 +42,20 @@ def main(
     nj: int = 4,
     force: bool = False,
 ) -> None:
-    """Write manifests of a scene corpus that a table lists.
+    """Write manifests of your own scene corpus.
 
     Args:
         table: CSV with the columns file, scene and, if known, location and split; or a folder with scenes.csv.
         out: folder for the manifests.
-        seconds: that the clips last, give or take a tenth; not given, any length.
-        test_share: of all clips, where the table has no splits.
-        validation_share: of the training clips, where the table has no validation clips.
-        seed: of both.
+        seconds: duration of a clip, in seconds, within 10 %; any duration if not given.
+        test_share: share of all clips, if the table has no splits.
+        validation_share: share of the training clips, if the table has no validation clips.
+        seed: seed of both splits.
         nj: number of processes.
-        force: write them again even if they are there.
+        force: write up-to-date manifests again.
     """
     if not (0 < test_share < 1 and 0 < validation_share < 1):
-        raise UserError("--test-share and --validation-share must lie between 0 and 1")
+        raise UserError("--test-share and --validation-share must be between 0 and 1")
     table = table_in(table, "scenes.csv")
     rows = read_table(table, ("file", "scene"), ",")
     entries = [_entry(table, row) for row in rows]
@@ -66,7 +66,7 @@ def main(
     if provenance.is_current(str(out), provenance.read(out), record, force):
         return
     splits = _splits(table, rows, entries, test_share, validation_share, seed)
-    first = header(entries[0].path)  # whose format all others must share
+    first = header(entries[0].path)  # all clips must have its format
     limits = (0.0, inf) if seconds is None else (0.9 * seconds, 1.1 * seconds)
     audio = AudioFormat(first.samplerate, first.channels, limits)
     write(out, "scene_csv", splits, record, audio, nj, seconds)
@@ -75,7 +75,7 @@ def main(
 def _entry(table: Path, row: dict[str, str]) -> ClipEntry:
     name, path = listed_file(table, row["file"])
     if not row["scene"]:
-        raise UserError(f"{table}: {row['file']} has no scene; mend the line")
+        raise UserError(f"{table}: {row['file']} has no scene; fix the line")
     return ClipEntry(name, path, (row["scene"],), {"location": row.get("location") or name})
 
 
@@ -99,34 +99,42 @@ def _splits(
 
 
 def _listed_splits(table: Path, rows: list[dict[str, str]], entries: list[ClipEntry]) -> dict[str, list[ClipEntry]]:
-    """Return the splits of the table's column; no location is in two of them."""
+    """Return the splits that the table lists.
+
+    Raises:
+        UserError: a split is unknown, a location is in two splits, or train or test is empty.
+    """
     splits: dict[str, list[ClipEntry]] = {name: [] for name in SPLITS}
     split_of: dict[str, str] = {}
     for row, entry in zip(rows, entries, strict=True):
         split, location = row["split"], entry.custom["location"]
         if split not in splits:
-            raise UserError(f"{table}: {row['file']} is in the split {split!r}, not one of {', '.join(SPLITS)}")
+            raise UserError(f"{table}: {row['file']} is in the split {split!r}; it must be one of {', '.join(SPLITS)}")
         splits[split].append(entry)
         first = split_of.setdefault(location, split)
         if first != split:
             raise UserError(f"{table}: location {location} is in both {first} and {split}; keep it in one split")
     for split in ("train", "test"):
         if not splits[split]:
-            raise UserError(f"{table} has no clip in the split {split}; give some, or leave the column out")
+            raise UserError(f"{table} has no clip in the split {split}; add some, or remove the column")
     return splits
 
 
 def _check_scenes(table: Path, splits: dict[str, list[ClipEntry]]) -> None:
-    """Raises UserError: fewer than two scenes to tell apart, or one that nothing is trained on."""
+    """Check that there are two training scenes or more, and that they cover all splits.
+
+    Raises:
+        UserError: names the scene.
+    """
     trained = {entry.labels[0] for entry in splits["train"]}
     if len(trained) < 2:
-        raise UserError(f"{table} has training clips of one scene only, {min(trained)}; give clips of two or more")
+        raise UserError(f"{table} has training clips of one scene only, {min(trained)}; add clips of another")
     for name, clips in splits.items():
         for entry in clips:
             if entry.labels[0] not in trained:
                 raise UserError(
-                    f"{table}: {entry.path.name} in the split {name} is of the scene {entry.labels[0]}, which no clip"
-                    " of train is; put some there, or leave the scene out"
+                    f"{table}: {entry.path.name} in the split {name} has the scene {entry.labels[0]}, which has no"
+                    " training clip; add some, or leave the scene out"
                 )
 
 

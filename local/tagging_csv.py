@@ -1,10 +1,9 @@
 #!/usr/bin/env python3
-"""Any tagging corpus → Lhotse manifests: a folder of clips and a table of them.
+"""Your own tagging corpus, a folder of clips and a table of them → Lhotse manifests.
 
-The table is a CSV with the columns ``file`` (relative to the table's folder) and ``labels`` (one or more, separated by
-commas, so quoted where there are several), and, where it is known, ``split``: ``curated`` (labels to trust), ``noisy``
-(labels not to trust) or ``test``. Without the column all clips are curated. The classes are the labels of the curated
-clips. Clips are mono.
+The table is a CSV with the columns ``file`` (relative to the table's folder) and ``labels`` (separated by commas, and
+quoted if there are several). The column ``split`` is optional: ``curated`` (reliable labels), ``noisy`` (unreliable
+labels) or ``test``. Without it, all clips are curated. The classes are the labels of the curated clips. Clips are mono.
 """
 
 from pathlib import Path
@@ -29,35 +28,37 @@ SPLITS = ("curated", "noisy", "test")
 
 
 def main(table: Path, out: Path, nj: int = 4, force: bool = False) -> None:
-    """Write manifests of a tagging corpus that a table lists.
+    """Write manifests of your own tagging corpus.
 
     Args:
         table: CSV with the columns file, labels and, if known, split; or a folder with sounds.csv.
         out: folder for the manifests.
         nj: number of processes.
-        force: write them again even if they are there.
+        force: write up-to-date manifests again.
     """
     table = table_in(table, "sounds.csv")
     splits: dict[str, list[ClipEntry]] = {name: [] for name in SPLITS}
     for row in read_table(table, ("file", "labels"), ","):
         name = row.get("split", "curated")
         if name not in splits:
-            raise UserError(f"{table}: {row['file']} is in the split {name!r}, not one of {', '.join(SPLITS)}")
+            raise UserError(f"{table}: {row['file']} is in the split {name!r}; it must be one of {', '.join(SPLITS)}")
         splits[name].append(_entry(table, row))
     entries = [entry for clips in splits.values() for entry in clips]
     check_unique(entries, table)
     present(entries, False, OWN)
     if not splits["curated"]:
-        raise UserError(f"{table} has no curated clip; the tagger cannot be trained without")
+        raise UserError(f"{table} has no curated clip, which the tagger needs for training; add some")
     known = {label for entry in splits["curated"] for label in entry.labels}
     for entry in entries:
-        strange = sorted(set(entry.labels) - known)
-        if strange:
-            raise UserError(f"{table}: {entry.path.name} is labelled {strange[0]}, which no curated clip is; mend it")
+        unknown = sorted(set(entry.labels) - known)
+        if unknown:
+            raise UserError(
+                f"{table}: {entry.path.name} has the label {unknown[0]}, which no curated clip has; fix the line"
+            )
     record = provenance.record("tagging_csv", {}, state_of([table], entries))
     if provenance.is_current(str(out), provenance.read(out), record, force):
         return
-    rate = header(splits["curated"][0].path).samplerate  # which all others must share
+    rate = header(splits["curated"][0].path).samplerate  # all clips must have this rate
     kept = {name: clips for name, clips in splits.items() if clips}
     write(out, "tagging_csv", kept, record, AudioFormat(rate, 1), nj)
 
@@ -66,7 +67,7 @@ def _entry(table: Path, row: dict[str, str]) -> ClipEntry:
     name, path = listed_file(table, row["file"])
     labels = tuple(label.strip() for label in row["labels"].split(","))
     if not all(labels) or len(set(labels)) != len(labels):
-        raise UserError(f"{table}: {row['file']} has no label, an empty one, or one twice; mend the line")
+        raise UserError(f"{table}: {row['file']} has no label, an empty label or a duplicate label; fix the line")
     return ClipEntry(name, path, labels, {})
 
 

@@ -2,11 +2,11 @@
 """TAU Urban Acoustic Scenes 2019, development set → Lhotse manifests.
 
 14,400 ten-second clips (48 kHz, stereo, 24 bit, 35.6 GB) of ten scenes in ten cities, https://zenodo.org/records/2589280;
-licence: non-commercial, for experiments. Fold 1 has 9185 training clips and 4185 test clips at other locations; 1030
-clips, all from Milan, are in neither. The paper's printed figures come partly from the test clips, partly from test
-and unused ones together, so both are kept.
+licence: non-commercial, for experiments. Fold 1 has 9185 training clips and 4185 test clips at other locations. The
+other 1030 clips, all from Milan, are unused. Some of the paper's figures use the test clips, others the test and unused
+clips together, so both are kept.
 
-Splits: ``train`` and ``validation`` (cut from the fold's training clips by whole recording locations), ``test``,
+Splits: ``train`` and ``validation`` (held out from the fold's training clips by recording location), ``test``,
 ``unused``.
 """
 
@@ -49,20 +49,20 @@ def main(
     """Write manifests of TAU Urban Acoustic Scenes 2019, development set.
 
     Args:
-        corpus: the unpacked folder, with meta.csv, audio and evaluation_setup.
+        corpus: folder of the unpacked corpus, with meta.csv, audio and evaluation_setup.
         out: folder for the manifests.
-        sampling_rate: that the clips have, in Hz.
-        seconds: that the clips last, give or take a tenth.
-        validation_share: of the training clips.
-        seed: of the validation split.
-        allow_partial: take a corpus that lacks clips.
+        sampling_rate: sampling rate of the clips, in Hz.
+        seconds: duration of a clip, in seconds, within 10 %.
+        validation_share: share of the training clips held out for validation.
+        seed: seed of the validation split.
+        allow_partial: accept a corpus with missing clips.
         nj: number of processes.
-        force: write them again even if they are there.
+        force: write up-to-date manifests again.
     """
     if not corpus.is_dir():
-        raise UserError(f"{corpus} is not a folder; fetch the corpus (stage 0) or say where it is")
+        raise UserError(f"{corpus} is not a folder; download the corpus (stage 0) or give its folder")
     if not 0 < validation_share < 1:
-        raise UserError(f"--validation_share {validation_share} must lie between 0 and 1")
+        raise UserError(f"--validation-share {validation_share} must be between 0 and 1")
     corpus = corpus.resolve()
     tables = [corpus / "meta.csv", *(corpus / f"evaluation_setup/fold1_{name}.csv" for name in ("train", "evaluate"))]
     splits = official_fold(*tables)
@@ -89,7 +89,7 @@ def main(
 
 
 def city_of(location: str) -> str:
-    """The city of an identifier ``<city>-<location>``."""
+    """Return the city of an identifier ``<city>-<location>``."""
     return location.rsplit("-", 1)[0]
 
 
@@ -115,7 +115,7 @@ def official_fold(meta: Path, train: Path, test: Path) -> dict[str, list[ClipEnt
     shared = train_locations & test_locations
     if shared:
         raise UserError(
-            f"{meta.parent}: location {min(shared)} is in both train and test of fold 1; fetch the metadata again"
+            f"{meta.parent}: location {min(shared)} is in both train and test of fold 1; download the metadata again"
         )
     used = {entry.id for part in splits.values() for entry in part}
     return splits | {"unused": [entry for entry in entries if entry.id not in used]}
@@ -127,10 +127,10 @@ def _listed(table: Path, by_name: dict[str, ClipEntry]) -> list[ClipEntry]:
     for row in rows:
         entry = by_name.get(row["filename"])
         if entry is None:
-            raise UserError(f"{table} lists {row['filename']}, which meta.csv does not; fetch the metadata again")
+            raise UserError(f"{table} lists {row['filename']}, which meta.csv does not; download the metadata again")
         if entry.labels[0] != row["scene_label"]:
             raise UserError(
-                f"{table} calls {row['filename']} {row['scene_label']}, meta.csv {entry.labels[0]}; fetch both again"
+                f"{table} calls {row['filename']} {row['scene_label']}, meta.csv {entry.labels[0]}; download both again"
             )
     entries = [by_name[row["filename"]] for row in rows]
     check_unique(entries, table)
@@ -141,9 +141,9 @@ def _entry(table: Path, row: dict[str, str]) -> ClipEntry:
     corpus = table.parent
     path = corpus / row["filename"]
     if row["scene_label"] not in TAU2019:
-        raise UserError(f"{table}: {row['filename']} has the unknown scene {row['scene_label']!r}; mend the table")
+        raise UserError(f"{table}: {row['filename']} has the unknown scene {row['scene_label']!r}; fix the table")
     if path.parent != corpus / "audio" or not row["filename"].startswith("audio/"):
-        raise UserError(f"{table}: {row['filename']!r} does not lie in audio/; mend the table")
+        raise UserError(f"{table}: {row['filename']!r} is not in audio/; fix the table")
     return ClipEntry(path.stem, path, (row["scene_label"],), {"location": row["identifier"]})
 
 

@@ -124,12 +124,12 @@ def case(said):
     return register
 
 
-@case("is not a folder; fetch the corpus")
+@case("is not a folder; download the corpus")
 def no_corpus(b):
     return b.tau2019(b.tmp / "nowhere")
 
 
-@case("meta.csv does not exist; check the path, or fetch the corpus's metadata again")
+@case("meta.csv does not exist; check the path, or download the corpus's metadata again")
 def no_metadata(b):
     (b.copy("scenes") / "meta.csv").unlink()
     return b.tau2019()
@@ -176,7 +176,7 @@ def fold_lists_unknown_clip(b):
     return b.tau2019()
 
 
-@case("does not lie in audio/")
+@case("is not in audio/")
 def path_out_of_the_corpus(b):
     edit(b.copy("scenes") / "meta.csv", "audio/airport", "audio/../../airport")
     return b.tau2019()
@@ -243,7 +243,7 @@ def unknown_tag(b):
     return b.fsd()
 
 
-@case("has a label twice")
+@case("has a duplicate label")
 def doubled_tag(b):
     edit(b.copy("tagging") / "FSDKaggle2019.meta/train_curated_post_competition.csv", ",Bark,", ',"Bark,Bark",')
     return b.fsd()
@@ -647,7 +647,7 @@ def csv_with_other_columns(b):
     return "local/scene_csv.py", table_of(b, ["path,scene", f"{clips(b)[0]},bus"]), b.out
 
 
-@case("has no scene; mend the line")
+@case("has no scene; fix the line")
 def csv_without_scene(b):
     return "local/scene_csv.py", table_of(b, ["file,scene", f"{clips(b)[0]},"]), b.out
 
@@ -664,22 +664,22 @@ def csv_that_is_not_text(b):
     return "local/scene_csv.py", table, b.out
 
 
-@case("has no line but its header; add some")
+@case("has no line but its header; add lines")
 def csv_without_lines(b):
     return "local/scene_csv.py", table_of(b, ["file,scene"]), b.out
 
 
-@case("audio/lost.wav; put them there, or take them out of the table")
+@case("audio/lost.wav; add them, or remove them from the table")
 def csv_lists_what_is_not_there(b):
     return "local/scene_csv.py", table_of(b, ["file,scene", "audio/lost.wav,bus"]), b.out
 
 
-@case("does not lie in the table's folder")
+@case("is not in the table's folder")
 def csv_path_out_of_the_corpus(b):
     return "local/scene_csv.py", table_of(b, ["file,scene", "../../etc/passwd,bus"]), b.out
 
 
-@case("is in the split 'dev', not one of")
+@case("is in the split 'dev'; it must be one of")
 def csv_with_unknown_split(b):
     return "local/scene_csv.py", table_of(b, ["file,scene,split", f"{clips(b)[0]},bus,dev"]), b.out
 
@@ -695,7 +695,7 @@ def csv_with_one_location(b):
     return "local/scene_csv.py", table_of(b, ["file,scene,location", *(f"{clip},bus,home" for clip in clips(b))]), b.out
 
 
-@case("is of the scene zoo, which no clip of train is; put some there")
+@case("has the scene zoo, which has no training clip; add some")
 def csv_with_a_scene_for_testing_alone(b):
     scenes = ["bus", "bus", "park", "park", "bus", "zoo"]
     splits = ["train"] * 4 + ["test"] * 2
@@ -708,7 +708,7 @@ def csv_with_one_scene(b):
     return "local/scene_csv.py", table_of(b, ["file,scene", *(f"{clip},bus" for clip in clips(b))]), b.out
 
 
-@case("which no curated clip is")
+@case("which no curated clip has")
 def tagging_csv_with_a_strange_label(b):
     one, two, *_ = clips(b)
     return "local/tagging_csv.py", table_of(b, ["file,labels,split", f"{one},dog,curated", f"{two},cat,noisy"]), b.out

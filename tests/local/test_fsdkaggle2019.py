@@ -1,4 +1,4 @@
-"""The published tables of both releases of FSDKaggle2019, made up here, and small trees of audio."""
+"""FSDKaggle2019: synthetic tables of both releases with the published counts, and small corpora."""
 
 import csv
 
@@ -17,7 +17,7 @@ COUNTS = {"curated": (4970, 5752), "noisy": (19815, 24000), "test": (4481, 6250)
 
 
 def rows_of(split):
-    """As many clips and labels as published."""
+    """Yield as many clips and labels as published."""
     clips, labels = COUNTS[split]
     for number in range(clips):
         held = 1 + (number < labels - clips)

@@ -15,11 +15,11 @@ from tests.helpers import run, succeed
 
 @settings(deadline=None)
 @given(st.integers(0, 1000), st.lists(st.integers(1, 9), min_size=2, max_size=12))
-def test_no_location_is_split_and_order_does_not_matter(seed, sizes):
+def test_no_location_is_split_and_the_order_does_not_matter(seed, sizes):
     entries = [
-        ClipEntry(f"{scene}-{place}-{n}", None, (scene,), {"location": f"city{place % 3}-{scene}{place}"})
+        ClipEntry(f"{scene}-{number}-{n}", None, (scene,), {"location": f"city{number % 3}-{scene}{number}"})
         for scene in ("bus", "tram")
-        for place, size in enumerate(sizes)
+        for number, size in enumerate(sizes)
         for n in range(size)
     ]
     train, validation = split_by_location(entries, 0.15, seed, city_of)
@@ -33,13 +33,13 @@ def test_no_location_is_split_and_order_does_not_matter(seed, sizes):
 
 @pytest.fixture
 def entries(tmp_path):
-    """Seven clips of growing length, in an order that is not that of their names."""
-    made = []
+    """Seven clips of growing length, not sorted by name."""
+    entries = []
     for number in (3, 1, 4, 0, 5, 2, 6):
         path = tmp_path / f"{number}.wav"
         soundfile.write(path, np.zeros((80 + number, 2)), 8000)
-        made.append(ClipEntry(path.stem, path, ("bus",), {"location": "a"}))
-    return made
+        entries.append(ClipEntry(path.stem, path, ("bus",), {"location": "a"}))
+    return entries
 
 
 RECORD = provenance.record("test", {}, {})
@@ -47,7 +47,7 @@ AUDIO = AudioFormat(8000, 2, (0.0, 1.0))
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_manifests_made_in_parts_are_whole_and_in_order(tmp_path, entries, jobs, monkeypatch):
+def test_manifests_written_in_parts_are_complete_and_in_order(tmp_path, entries, jobs, monkeypatch):
     monkeypatch.setattr(manifests, "_PER_PART", 3)
     opened, info = [], soundfile.info
     monkeypatch.setattr(soundfile, "info", lambda path: opened.append(path) or info(path))
@@ -56,8 +56,8 @@ def test_manifests_made_in_parts_are_whole_and_in_order(tmp_path, entries, jobs,
     recordings, supervisions, cuts = (
         list(load_manifest(tmp_path / f"out/x_{kind}_all.jsonl.gz")) for kind in ("recordings", "supervisions", "cuts")
     )
-    for found in (recordings, supervisions, cuts):
-        assert [item.id for item in found] == [entry.id for entry in entries]
+    for items in (recordings, supervisions, cuts):
+        assert [item.id for item in items] == [entry.id for entry in entries]
     for entry, recording, supervision, cut in zip(entries, recordings, supervisions, cuts, strict=True):
         assert recording.num_samples == cut.num_samples == 80 + int(entry.id)
         assert cut.recording == recording
@@ -68,11 +68,11 @@ def test_manifests_made_in_parts_are_whole_and_in_order(tmp_path, entries, jobs,
 
 
 @pytest.mark.parametrize(
-    ("frames", "rate", "said"), [(80, 16000, r"2\.wav has 16000 Hz, not 8000"), (0, 8000, r"2\.wav holds no samples")]
+    ("frames", "rate", "message"), [(80, 16000, r"2\.wav has 16000 Hz, not 8000"), (0, 8000, r"2\.wav has no samples")]
 )
-def test_one_wrong_file_and_nothing_is_written(tmp_path, entries, frames, rate, said):
+def test_nothing_is_written_if_a_file_has_the_wrong_format(tmp_path, entries, frames, rate, message):
     soundfile.write(entries[5].path, np.zeros((frames, 2)), rate)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         write(tmp_path / "out", "x", {"all": entries}, RECORD, AUDIO, 2)
     assert not [path for path in tmp_path.iterdir() if path.is_dir()]
 
@@ -81,22 +81,22 @@ def test_one_wrong_file_and_nothing_is_written(tmp_path, entries, frames, rate, 
     ("program", "header", "split"),
     [("scene_csv", "file,scene,split", ("train", "train", "validation", "test")), ("tagging_csv", "file,labels,split", ("curated",) * 4)],
 )  # fmt: skip
-def test_clips_behind_links_are_taken_under_the_names_in_the_table(tmp_path, entries, program, header, split):
-    """A folder that is a link, and a file that is one; both lead out of the table's folder."""
+def test_symbolic_links_are_not_resolved(tmp_path, entries, program, header, split):
+    """A folder and a file are links that lead out of the table's folder."""
     (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "mine").mkdir()
+    (tmp_path / "corpus").mkdir()
     for entry in entries[:4]:
         soundfile.write(tmp_path / f"elsewhere/{entry.id}.wav", np.zeros(80), 8000)
-    (tmp_path / "mine/clips").symlink_to(tmp_path / "elsewhere")
-    (tmp_path / "mine/4.wav").symlink_to("../elsewhere/4.wav")
+    (tmp_path / "corpus/clips").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "corpus/4.wav").symlink_to("../elsewhere/4.wav")
     names = ("clips/3.wav", "clips/../clips/1.wav", "4.wav", "clips/0.wav")
     labels = ("bus", "tram", "bus", "bus")
     rows = [header, *(f"{name},{label},{part}" for name, label, part in zip(names, labels, split, strict=True))]
-    (tmp_path / "mine/table.csv").write_text("\n".join(rows) + "\n")
-    succeed(f"local/{program}.py", tmp_path / "mine/table.csv", tmp_path / "out")
+    (tmp_path / "corpus/table.csv").write_text("\n".join(rows) + "\n")
+    succeed(f"local/{program}.py", tmp_path / "corpus/table.csv", tmp_path / "out")
     cuts = {c.supervisions[0].id: c for p in set(split) for c in load_manifest(tmp_path / f"out/{program}_cuts_{p}.jsonl.gz")}  # fmt: skip
-    found = {name: cut.recording.sources[0].source for name, cut in cuts.items()}
-    assert found == {name: str(tmp_path / f"mine/{name}.wav") for name in ("clips/3", "clips/1", "4", "clips/0")}
+    sources = {name: cut.recording.sources[0].source for name, cut in cuts.items()}
+    assert sources == {name: str(tmp_path / f"corpus/{name}.wav") for name in ("clips/3", "clips/1", "4", "clips/0")}
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_clips_behind_links_are_taken_under_the_names_in_the_table(tmp_path, ent
         ("tagging_csv", "sounds.csv", ["file,labels", "0.wav,drill", '1.wav,"drill,voice"']),
     ],
 )
-def test_a_folder_stands_for_the_table_in_it(tmp_path, program, name, rows):
+def test_the_folder_of_the_table_is_accepted(tmp_path, program, name, rows):
     for number in range(6):
         soundfile.write(tmp_path / f"{number}.wav", np.zeros(80), 8000)
     assert f"{tmp_path / name} does not exist" in run(f"local/{program}.py", tmp_path, tmp_path / "out").error
@@ -115,7 +115,7 @@ def test_a_folder_stands_for_the_table_in_it(tmp_path, program, name, rows):
     assert "up to date" in succeed(f"local/{program}.py", tmp_path / name, tmp_path / "out")
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "../a.wav", "clips/../../a.wav", "/etc/passwd", "../mine2/a.wav"])
-def test_a_name_that_leads_out_of_the_tables_folder_is_refused(tmp_path, name):
-    with pytest.raises(UserError, match="does not lie in the table's folder; mend the line"):
-        listed_file(tmp_path / "mine/table.csv", name)
+@pytest.mark.parametrize("name", ["", ".", "..", "../a.wav", "clips/../../a.wav", "/etc/passwd", "../corpus2/a.wav"])
+def test_a_file_outside_the_tables_folder_is_refused(tmp_path, name):
+    with pytest.raises(UserError, match="is not in the table's folder; fix the line"):
+        listed_file(tmp_path / "corpus/table.csv", name)

@@ -1,4 +1,4 @@
-"""The published tables of TAU Urban Acoustic Scenes 2019, made up here, and small trees of audio."""
+"""TAU Urban Acoustic Scenes 2019: synthetic tables with the published counts, and small corpora."""
 
 import csv
 from collections import Counter
