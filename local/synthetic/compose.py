@@ -1,17 +1,16 @@
 #!/usr/bin/env python3
-"""Makes a synthetic scene corpus and a synthetic tagging corpus in the layouts of TAU 2019 and FSDKaggle2019 (Zenodo).
+"""Compose synthetic scene and tagging corpora in the layouts of TAU 2019 and FSDKaggle2019 (Zenodo).
 
-A scene is a steady background and events that come at the scene's own rates. A location is an acoustic
-character: level, tone, reverberation, a habit of its own for each event; a city shifts the habits of all its
-locations. Clips of one location share it, so only location-disjoint splits are honest, as with real recordings. Both
-corpora take their events from disjoint recordings, and so do their training and test parts. Scene clips are labelled
-by scene; ``event_labels.csv`` beside them tells which events each holds.
+A scene is a steady background and events at the scene's rates. A location is an acoustic character: level, tone,
+reverberation, and a factor on each event's rate. A city shifts these factors in all its locations. Clips of a location
+share its character, so splits must be by location, as with real recordings. The two corpora use disjoint recordings of
+events, and so do their training and test parts. ``event_labels.csv`` lists the events of each scene clip.
 
-The sounds are synthesised (``sounds.py``), or cut from real recordings with ``--events`` and ``--backgrounds``; then
-the names of the scenes are only names, and their rates are drawn from the seed. Everything comes from one seed: the
-same options give the same files, whatever the number of processes.
+The sounds are synthesised (``sounds.py``), or cut from recordings with ``--events`` and ``--backgrounds``. With
+recordings, the scenes keep only their names, and the rates are drawn from the seed. The same seed and options give the
+same files for any number of processes.
 
-What is made here is synthetic, and its licence is that of what it was made from; synthesised sounds are free (CC0).
+The corpora inherit the licence of their sounds; synthesised sounds are free (CC0).
 """
 
 import hashlib
@@ -38,7 +37,7 @@ from tagasc.utils.files import atomic_folder, write_json
 from tagasc.utils.log import log, progress
 from tagasc.utils.processes import mapping
 
-_LONGEST_MARGIN = 0.3  # seconds before the event of a tagging clip
+_LONGEST_MARGIN = 0.3  # seconds of silence before an event of a tagging clip
 
 
 @dataclass(frozen=True)
@@ -46,16 +45,15 @@ class SceneSize:
     """Size of the scene corpus.
 
     Args:
-        seconds: length of a clip.
-        sampling_rate: in Hz.
-        train: training clips of each scene.
-        test: test clips of each scene.
-        unused: clips of each scene that the official fold leaves out.
-        clips_per_location: clips recorded at one location.
-        published: take the published numbers of clips of each scene (14,400 in all) in place of the three above.
-        unique_clips: of each scene's training, test and unused clips so many differ; the others are these again under
-            other names, for a corpus that is large, yet soon made and, where the file system has hard links, small on
-            disk. 0: all differ.
+        seconds: duration of a clip, seconds.
+        sampling_rate: sampling rate, Hz.
+        train: training clips per scene.
+        test: test clips per scene.
+        unused: clips per scene outside the official fold.
+        clips_per_location: clips per location.
+        published: use the published numbers of clips (14,400 in all) instead of train, test and unused.
+        unique_clips: number of distinct clips per scene and part; the others repeat them as hard links, which makes a
+            large corpus quickly and on little disk. 0: all clips are distinct.
     """
 
     seconds: float = 10.0
@@ -74,10 +72,10 @@ class SceneSize:
         ):
             raise SettingError("seconds, sampling_rate and numbers of clips must be positive")
         if not 1 <= self.seconds * self.sampling_rate < inf:
-            raise SettingError(f"seconds: {self.seconds:g} must be finite, and one sample or more")
+            raise SettingError(f"seconds: {self.seconds:g} must be finite and give at least one sample")
 
     def of(self, scene: str) -> tuple[int, int, int]:
-        """Training, test and unused clips of a scene."""
+        """Return the numbers of training, test and unused clips of a scene."""
         return TAU2019[scene] if self.published else (self.train, self.test, self.unused)
 
 
@@ -86,15 +84,15 @@ class TaggingSize:
     """Size of the tagging corpus.
 
     Args:
-        sampling_rate: in Hz.
-        curated: clips with right labels, for training.
-        noisy: clips with unreliable labels.
-        test: test clips; a quarter is public.
-        longest: longest clip in seconds.
-        second_event: probability that a clip holds a second class.
-        wrong: probability that a noisy clip's label is another class's.
-        missing: probability that a label of a noisy clip with two classes is not given.
-        unique_clips: of each part's clips so many differ; the others are these again under other names. 0: all differ.
+        sampling_rate: sampling rate, Hz.
+        curated: training clips with correct labels.
+        noisy: training clips with unreliable labels.
+        test: test clips; a quarter of them is public.
+        longest: longest duration of a clip, seconds.
+        second_event: probability of a second class in a clip.
+        wrong: probability that a noisy clip has the label of another class.
+        missing: probability that the second label of a noisy clip is missing.
+        unique_clips: number of distinct clips per part; the others repeat them. 0: all clips are distinct.
     """
 
     sampling_rate: int = 44100
@@ -111,9 +109,9 @@ class TaggingSize:
         if min(self.sampling_rate, self.curated, self.noisy, self.test) <= 0 or self.unique_clips < 0:
             raise SettingError("sampling_rate and numbers of clips must be positive")
         if not _LONGEST_MARGIN <= self.longest < inf:
-            raise SettingError(f"longest: {self.longest:g} must be finite, and {_LONGEST_MARGIN} s or more")
+            raise SettingError(f"longest: {self.longest:g} must be finite and at least {_LONGEST_MARGIN} s")
         if not all(0 <= share <= 1 for share in (self.second_event, self.wrong, self.missing)):
-            raise SettingError("second_event, wrong and missing are probabilities, in 0..1")
+            raise SettingError("second_event, wrong and missing must be probabilities, in 0..1")
 
 
 SCENE_CORPUS = "TAU-urban-acoustic-scenes-2019-development"
@@ -132,21 +130,21 @@ def main(
     nj: int = 1,
     force: bool = False,
 ) -> None:
-    """Make a synthetic scene corpus and a synthetic tagging corpus.
+    """Compose a synthetic scene corpus and a synthetic tagging corpus.
 
     Args:
         out: folder for both corpora.
         scenes: size of the scene corpus.
         tagging: size of the tagging corpus.
-        seed: fixes every sample of both.
-        events: folder of real events, a subfolder per class; synthesised if not given.
-        backgrounds: folder of long real ambiences; needed with events.
-        group: pattern whose match in an event's file name tells which files may come from one recording.
+        seed: seed of both corpora.
+        events: folder of recorded events, a subfolder per class; synthesised if not given.
+        backgrounds: folder of long recorded ambiences, required with events.
+        group: pattern whose match in an event's file name is its group; files of a group may share a recording.
         nj: number of processes.
-        force: make them again even if they are there; never in place of what this program did not make.
+        force: compose existing corpora again; folders that this program did not write are never replaced.
     """
     if (events is None) != (backgrounds is None):
-        raise UserError("--events and --backgrounds go together; give both or neither")
+        raise UserError("--events and --backgrounds need each other; give both or neither")
     for folder in (events, backgrounds):
         if folder is not None and not folder.is_dir():
             raise UserError(f"{folder} is not a folder; give a folder of recordings")
@@ -155,59 +153,57 @@ def main(
     try:
         re.compile(group)
     except re.error as error:
-        raise UserError(f"--group {group!r} is no pattern ({error}); see Python's re") from None
+        raise UserError(f"--group {group!r} is not a regular expression ({error}); fix it") from None
     given = {"scenes": scenes, "tagging": tagging, "seed": seed, "group": group}
     options = cli.to_json({**given, "events": _listing(events), "backgrounds": _listing(backgrounds)})
     for corpus, make in ((SCENE_CORPUS, _make_scenes), (TAGGING_CORPUS, _make_tagging)):
         target = out / corpus
-        if _is_there(target, options, force):
+        if _is_current(target, options, force):
             log.info("%s: up to date", target)
             continue
         size = scenes if corpus == SCENE_CORPUS else tagging
         with atomic_folder(target) as folder:
             make(folder, size, _sources(events, backgrounds, size.sampling_rate, seed, group), seed, nj)
             write_json(folder / "soundscapes.json", options)
-        log.info("%s: made", target)
+        log.info("%s: composed", target)
 
 
 def _listing(folder: Path | None) -> str | None:
-    """Stands for a folder of recordings: a hash of its files' names and sizes."""
+    """Return a hash of the file names and sizes in a folder of recordings."""
     if folder is None:
         return None
     files = sorted(f"{p.relative_to(folder)} {p.stat().st_size}" for p in folder.rglob("*") if p.is_file())
     return hashlib.sha256("\n".join(files).encode()).hexdigest()
 
 
-def _is_there(corpus: Path, options: dict, force: bool) -> bool:
-    """Whether a corpus need not be made.
+def _is_current(corpus: Path, options: dict, force: bool) -> bool:
+    """Tell whether a corpus exists with these options.
 
     Raises:
-        UserError: what is there was made by something else, or, without ``force``, with other options.
+        UserError: the folder was not written by this program or, without ``force``, has other options.
     """
     if not corpus.exists():
         return False
     try:
-        made = json.loads((corpus / "soundscapes.json").read_text(encoding="utf-8"))
+        composed = json.loads((corpus / "soundscapes.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        raise UserError(
-            f"{corpus} was not made by this program; choose another place for the synthetic corpora"
-        ) from None
+        raise UserError(f"{corpus} was not composed by this program; choose another folder as --out") from None
     if force:
         return False
-    if _with_defaults(made, options) != options:
-        raise UserError(f"{corpus} was made with other options; --force makes it anew")
-    former = corpus / "soundscapes_events.csv"  # its name in earlier versions
+    if _with_defaults(composed, options) != options:
+        raise UserError(f"{corpus} was composed with other options; --force composes it again")
+    former = corpus / "soundscapes_events.csv"  # the name in earlier versions
     if former.exists():
         former.rename(corpus / "event_labels.csv")
     return True
 
 
-def _with_defaults(made: dict, options: dict) -> dict:
-    """The options of a corpus made before; those that the program did not have yet have their defaults."""
+def _with_defaults(composed: dict, options: dict) -> dict:
+    """Return the options of an existing corpus; options that are newer than the corpus have their defaults."""
     parameters = signature(main).parameters
     defaults = cli.to_json({name: parameters[name].default for name in options})
-    return made | {
-        name: value | made.get(name, {}) if isinstance(value, dict) else made.get(name, value)
+    return composed | {
+        name: value | composed.get(name, {}) if isinstance(value, dict) else composed.get(name, value)
         for name, value in defaults.items()
     }
 
@@ -217,8 +213,8 @@ def _sources(events: Path | None, backgrounds: Path | None, rate: int, seed: int
         return Sources(SynthesisedEvents(rate, seed))
     ambiences = RecordedBackgrounds(backgrounds, rate)
     recorded = RecordedEvents(events, rate, seed, group, ambiences.names)
-    for name, why in recorded.dropped.items():
-        log.info("events: %s is left out: %s", name, why)
+    for name, reason in recorded.dropped.items():
+        log.info("events: %s is left out: %s", name, reason)
     log.info("events: %d classes: %s", len(recorded.classes), ", ".join(recorded.classes))
     return Sources(recorded, ambiences)
 
@@ -229,12 +225,12 @@ def _make_scenes(folder: Path, size: SceneSize, sources: Sources, seed: int, nj:
     rates = rates_of(sources.events, seed)
 
     def make(plan: ClipPlan) -> list[tuple]:
-        wave, heard = render(plan, rates[plan.scene], size.seconds, size.sampling_rate, sources, seed)
+        wave, events = render(plan, rates[plan.scene], size.seconds, size.sampling_rate, sources, seed)
         soundfile.write(folder / "audio" / plan.name, wave, size.sampling_rate, subtype="PCM_24")
-        return heard
+        return events
 
     first = _first_of([(plan.scene, plan.part) for plan in plans], size.unique_clips)
-    made = _made_once(make, plans, first, nj, "scenes")
+    events_of = _render_unique(make, plans, first, nj, "scenes")
     _link([folder / "audio" / plan.name for plan in plans], first)
     meta = [(f"audio/{plan.name}", plan.scene, plan.location.name, "a") for plan in plans]
     part = lambda name: [row[:2] for plan, row in zip(plans, meta, strict=True) if plan.part == name]
@@ -245,7 +241,7 @@ def _make_scenes(folder: Path, size: SceneSize, sources: Sources, seed: int, nj:
         "evaluation_setup/fold1_test": [("filename",), *(row[:1] for row in part("test"))],
         "event_labels": [
             ("filename", "event", "onset", "duration", "level_db"),
-            *((row[0], *event) for row, events in zip(meta, made, strict=True) for event in events),
+            *((row[0], *event) for row, events in zip(meta, events_of, strict=True) for event in events),
         ],
     }
     for name, rows in tables.items():
@@ -253,37 +249,37 @@ def _make_scenes(folder: Path, size: SceneSize, sources: Sources, seed: int, nj:
 
 
 def _plan(size: SceneSize, sources: Sources, seed: int) -> list[ClipPlan]:
-    """Every clip with its location; a location belongs to one scene and one part."""
-    plans, number, taken = [], 0, [0] * len(sources.backgrounds.files if sources.backgrounds else SCENES)
-    for which, scene in enumerate(SCENES):
+    """Plan every clip with its location; a location belongs to one scene and one part."""
+    plans, number, stretches = [], 0, [0] * len(sources.backgrounds.files if sources.backgrounds else SCENES)
+    for scene_number, scene in enumerate(SCENES):
         for part, count in zip(("train", "test", "unused"), size.of(scene), strict=True):
             for first in range(0, count, size.clips_per_location):
                 location = location_of(scene, part, number, seed)
-                background = which % len(taken)
+                background = scene_number % len(stretches)
                 segments = range(min(size.clips_per_location, count - first))
-                stretch = (background, taken[background])
+                stretch = (background, stretches[background])
                 plans += [ClipPlan(len(plans) + s, scene, location, s, part, stretch) for s in segments]
                 number += 1
-                taken[background] += 1
-    sources.stretches = taken
+                stretches[background] += 1
+    sources.stretches = stretches
     return plans
 
 
 def _make_tagging(folder: Path, size: TaggingSize, sources: Sources, seed: int, nj: int) -> None:
     parts = {"train_curated": size.curated, "train_noisy": size.noisy, "test": size.test}
-    for which, (part, count) in enumerate(parts.items()):
+    for part_number, (part, count) in enumerate(parts.items()):
         audio = folder / f"FSDKaggle2019.audio_{part}"
         audio.mkdir()
         files = [audio / f"{hashlib.sha256(f'{seed} {part} {n}'.encode()).hexdigest()[:8]}.wav" for n in range(count)]
 
-        def make(number: int, part: str = part, which: int = which, files: list[Path] = files) -> list[str]:
-            random = np.random.default_rng([seed, 8, which, number])
-            wave, labels = _tagging_clip(part, number, size, sources, random)
-            soundfile.write(files[number], wave, size.sampling_rate, subtype="PCM_16")
+        def make(clip: int, part: str = part, part_number: int = part_number, files: list[Path] = files) -> list[str]:
+            random = np.random.default_rng([seed, 8, part_number, clip])
+            wave, labels = _tagging_clip(part, clip, size, sources, random)
+            soundfile.write(files[clip], wave, size.sampling_rate, subtype="PCM_16")
             return labels
 
         first = _first_of([part] * count, size.unique_clips)
-        labels = _made_once(make, range(count), first, nj, f"tagging {part}")
+        labels = _render_unique(make, range(count), first, nj, f"tagging {part}")
         _link(files, first)
         rows = sorted(zip([file.name for file in files], labels, strict=True))
         usage = lambda n: "Private" if n % 4 else "Public"
@@ -296,7 +292,7 @@ def _tagging_clip(
     part: str, number: int, size: TaggingSize, sources: Sources, random: np.random.Generator
 ) -> tuple[np.ndarray, list[str]]:
     names, rate = sources.events.classes, size.sampling_rate
-    # Classes come round in turn, so each has about the same number of clips.
+    # The classes alternate, so that they have about the same number of clips.
     held = [names[number % len(names)]]
     if random.uniform() < size.second_event and len(names) > 1:
         held.append(str(random.choice([name for name in names if name != held[0]])))
@@ -308,7 +304,7 @@ def _tagging_clip(
     for wave, margin in zip(waves, margins, strict=True):
         end = min(margin + len(wave), len(clip))
         clip[margin:end] += wave[: end - margin]
-    # Noisy clips come from video sound tracks: more background under them.
+    # Noisy clips stand for video sound tracks, which have more background.
     background = random.uniform(-30, -12) if part == "train_noisy" else random.uniform(-60, -30)
     clip += band_noise(random, len(clip), rate, 60, 4000, -4) * np.sqrt(np.mean(clip**2)) * 10 ** (background / 20)
     clip *= random.uniform(0.2, 0.9) / (np.abs(clip).max() + 1e-9)
@@ -321,25 +317,33 @@ def _tagging_clip(
 
 
 def _first_of(kinds: Iterable[Hashable], unique_clips: int) -> list[int]:
-    """For each clip, the number of the one whose sound it has: its own, or in turn one of its kind's first ones."""
-    seen: dict[Hashable, list[int]] = defaultdict(list)
-    found = []
-    for number, kind in enumerate(kinds):
-        of_kind = seen[kind]
-        of_kind.append(number)
-        found.append(of_kind[(len(of_kind) - 1) % unique_clips] if unique_clips else number)
-    return found
+    """Return, for each clip, the index of the clip whose sound it has: itself, or one of the first of its kind."""
+    by_kind: dict[Hashable, list[int]] = defaultdict(list)
+    first = []
+    for index, kind in enumerate(kinds):
+        indices = by_kind[kind]
+        indices.append(index)
+        first.append(indices[(len(indices) - 1) % unique_clips] if unique_clips else index)
+    return first
 
 
-def _made_once(make: Callable, clips: Sequence, first: list[int], nj: int, what: str) -> list:
-    """Call ``make`` for those clips that are the first of their sound; returns, for every clip, what that gave."""
+def _render_unique(make: Callable, clips: Sequence, first: list[int], nj: int, title: str) -> list:
+    """Call ``make`` for the first clip of each sound; return its result for every clip.
+
+    Args:
+        make: function of a clip.
+        clips: all clips.
+        first: for each clip, the index of the clip whose sound it has.
+        nj: number of processes.
+        title: title of the progress bar.
+    """
     global _work
     _work = make  # a closure, which cannot be pickled: the forked processes inherit it
-    numbers = sorted(set(first))
+    indices = sorted(set(first))
     with mapping(nj) as run:
-        results = list(progress(run(_call, [clips[n] for n in numbers]), what, total=len(numbers)))
-    made = dict(zip(numbers, results, strict=True))
-    return [made[n] for n in first]
+        results = list(progress(run(_call, [clips[index] for index in indices]), title, total=len(indices)))
+    by_index = dict(zip(indices, results, strict=True))
+    return [by_index[index] for index in first]
 
 
 _work: Callable | None = None
@@ -350,13 +354,13 @@ def _call(clip: object) -> object:
 
 
 def _link(files: Sequence[Path], first: list[int]) -> None:
-    """Give a file that repeats an earlier one's sound its name: a hard link, or a copy where there can be none."""
-    for file, of in zip(files, first, strict=True):
-        if file != files[of]:
+    """Create the files that repeat the sound of another: as hard links, or as copies if links fail."""
+    for file, index in zip(files, first, strict=True):
+        if file != files[index]:
             try:
-                file.hardlink_to(files[of])
-            except OSError:  # no hard links on this file system, or no more of one file
-                shutil.copyfile(files[of], file)
+                file.hardlink_to(files[index])
+            except OSError:  # the file system has no hard links, or the file has too many
+                shutil.copyfile(files[index], file)
 
 
 if __name__ == "__main__":

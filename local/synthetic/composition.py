@@ -1,6 +1,6 @@
-"""Composes scene clips out of a background and events: scenes, locations, and how one clip is rendered.
+"""Compose scene clips of a background and events: scenes, locations, and the rendering of a clip.
 
-It knows nothing of corpora on disk; ``compose.py`` lays those out, ``sounds.py`` gives the sounds.
+This module writes no files: ``compose.py`` writes the corpora, ``sounds.py`` provides the sounds.
 """
 
 import zlib
@@ -16,23 +16,23 @@ from tagasc.utils.cli import from_values
 
 CITIES = ("barcelona", "helsinki", "lisbon", "london", "lyon", "milan", "paris", "prague", "stockholm", "vienna")
 
-_SELF_NOISE = -75.0  # of the microphones, dB full scale
+_SELF_NOISE = -75.0  # noise of the microphones, dB full scale
 
-UNSEEN_CITY = "milan"  # no training clip is from there, as in TAU's fold 1
+UNSEEN_CITY = "milan"  # has no training clip, as in TAU's fold 1
 
 
 @dataclass(frozen=True)
 class Scene:
-    """How a scene sounds.
+    """The sound of a scene.
 
     Args:
-        level: of the background, dB full scale.
+        level: background level, dB full scale.
         reverberation: range of the reverberation time, seconds.
-        noise: bands of the background: lowest and highest frequency in Hz, tilt in dB an octave, gain in dB.
-        sway: how the background's level moves: turns a second, depth in dB.
-        babble: gain in dB of distant voices in the background, or None.
-        hum: fundamental range in Hz and gain in dB of an engine or ventilation, or None.
-        rates: events a minute.
+        noise: bands of the background: lowest and highest frequency in Hz, tilt in dB per octave, gain in dB.
+        sway: variation of the background level: cycles per second, depth in dB.
+        babble: gain of distant voices in the background, dB; None for no voices.
+        hum: fundamental range in Hz and gain in dB of an engine or ventilation; None for no hum.
+        rates: events per minute, by name.
     """
 
     level: float
@@ -54,16 +54,16 @@ SCENES = _read_scenes(Path(__file__).with_name("scenes.yaml"))
 
 @dataclass(frozen=True)
 class Location:
-    """A place's acoustic character.
+    """The acoustic character of a location.
 
     Attributes:
         name: ``<city>-<number>``.
-        level: dB, added to the scene's.
-        tone: tilt in dB an octave; a resonance's centre in Hz, width in octaves, height in dB.
-        reverberation: time to fall by 60 dB, in seconds.
-        wet: level of the reverberation beside the direct sound.
-        manner: seed of what the scene's locations in this city have in common.
-        seed: seed of the location's own.
+        level: level added to the scene's, dB.
+        tone: tilt in dB per octave; resonance centre in Hz, width in octaves, height in dB.
+        reverberation: time to decay by 60 dB, seconds.
+        wet: gain of the reverberation, relative to the direct sound.
+        manner: seed shared by the scene's locations in this city.
+        seed: seed of this location.
     """
 
     name: str
@@ -75,15 +75,24 @@ class Location:
     seed: tuple[int, ...]
 
     def habit(self, event: str) -> float:
-        """How much more often than in the scene at large an event comes here: the city's way times the location's."""
+        """Return the factor on an event's rate in this location: the city's factor times the location's."""
         key = zlib.crc32(event.encode())
-        city, own = (np.random.default_rng([*seed, key]).normal() for seed in (self.manner, self.seed))
-        return float(np.exp(0.3 * city + 0.4 * own))
+        city, location = (np.random.default_rng([*seed, key]).normal() for seed in (self.manner, self.seed))
+        return float(np.exp(0.3 * city + 0.4 * location))
 
 
 @dataclass(frozen=True)
 class ClipPlan:
-    """One scene clip to render."""
+    """One scene clip to render.
+
+    Attributes:
+        number: index of the clip in the corpus, part of its seed.
+        scene: name of the scene.
+        location: where the clip is recorded.
+        segment: index of the clip in its location.
+        part: train, test or unused.
+        background: indices of the recorded background and of the location's stretch in it.
+    """
 
     number: int
     scene: str
@@ -100,7 +109,13 @@ class ClipPlan:
 
 @dataclass
 class Sources:
-    """Where sounds come from."""
+    """Sources of the sounds.
+
+    Attributes:
+        events: synthesised or recorded events.
+        backgrounds: recorded backgrounds; None to synthesise them.
+        stretches: number of locations per recorded background.
+    """
 
     events: SynthesisedEvents | RecordedEvents
     backgrounds: RecordedBackgrounds | None = None
@@ -108,7 +123,7 @@ class Sources:
 
 
 def location_of(scene: str, part: str, number: int, seed: int) -> Location:
-    """The location of a number: drawn from the seed, in a city that its part of the corpus has."""
+    """Draw a location from its number and the seed, in a city of its part of the corpus."""
     random = np.random.default_rng([seed, 3, number])
     seen = [city for city in CITIES if city != UNSEEN_CITY]
     cities = {"train": seen, "test": CITIES, "unused": (UNSEEN_CITY,)}[part]
@@ -126,31 +141,44 @@ def location_of(scene: str, part: str, number: int, seed: int) -> Location:
 
 
 def rates_of(events: SynthesisedEvents | RecordedEvents, seed: int) -> dict[str, dict[str, float]]:
-    """Events a minute in each scene: designed for synthesised events, drawn from the seed for recorded ones."""
+    """Return events per minute, by scene and event; for recorded events, draw them from the seed."""
     if isinstance(events, SynthesisedEvents):
         return {name: scene.rates for name, scene in SCENES.items()}
     random = np.random.default_rng([seed, 6])
     rates = {}
     for name in SCENES:
-        own = random.choice(events.classes, min(3, len(events.classes)), replace=False)
-        rates[name] = {event: 1.0 for event in events.classes} | {str(e): float(random.uniform(6, 16)) for e in own}
+        frequent = random.choice(events.classes, min(3, len(events.classes)), replace=False)
+        rates[name] = dict.fromkeys(events.classes, 1.0) | {str(e): float(random.uniform(6, 16)) for e in frequent}
     return rates
 
 
 def render(
     plan: ClipPlan, rates: dict[str, float], seconds: float, rate: int, sources: Sources, seed: int
 ) -> tuple[np.ndarray, list]:
-    """One clip: stereo samples, and its events as (name, onset, duration, level relative to the background)."""
+    """Render one clip.
+
+    Args:
+        plan: the clip.
+        rates: events per minute, by name.
+        seconds: duration, seconds.
+        rate: sampling rate, Hz.
+        sources: sources of the sounds.
+        seed: seed of the corpus.
+
+    Returns:
+        Samples (frames, 2) in -1..1, and the events as (name, onset in s, duration in s, level in dB relative to the
+        background), as text.
+    """
     random = np.random.default_rng([seed, 7, plan.number])
-    place, samples = plan.location, round(seconds * rate)
+    location, samples = plan.location, round(seconds * rate)
     if sources.backgrounds is None:
-        background = _synthesised_background(SCENES[plan.scene], samples, rate, random, place)
+        background = _synthesised_background(SCENES[plan.scene], samples, rate, random, location)
     else:
         background = sources.backgrounds.draw(*plan.background, sources.stretches[plan.background[0]], samples, random)
     pool = "scene_train" if plan.part == "train" else "scene_test"
-    dry, send, heard = np.zeros((samples, 2)), np.zeros(samples), []
+    dry, send, events = np.zeros((samples, 2)), np.zeros(samples), []
     for name, per_minute in sorted(rates.items()):
-        for _ in range(random.poisson(per_minute * place.habit(name) * seconds / 60)):
+        for _ in range(random.poisson(per_minute * location.habit(name) * seconds / 60)):
             wave = sources.events.draw(name, pool, random)
             onset = int(random.uniform(0, 0.9) * samples)
             wave = wave[: samples - onset]
@@ -158,28 +186,28 @@ def render(
             wave = wave * 10 ** (level / 20) / (np.sqrt(np.mean(wave**2)) + 1e-9)
             dry[onset : onset + len(wave)] += np.outer(wave, (np.cos(side), np.sin(side)))
             send[onset : onset + len(wave)] += wave
-            heard.append((name, f"{onset / rate:.3f}", f"{len(wave) / rate:.3f}", f"{level:.1f}"))
-    echo = _reverberation(place, rate)
-    wet = np.stack([fftconvolve(send, echo[:, side])[:samples] for side in (0, 1)], axis=1)
-    mixed = _toned(background + dry + place.wet * wet, rate, place.tone)
-    # The level is that of the background as toned, so that a location's tone does not change its loudness.
-    loud = 10 ** ((SCENES[plan.scene].level + place.level) / 20)
-    loud /= np.sqrt(np.mean(_toned(background, rate, place.tone) ** 2))
+            events.append((name, f"{onset / rate:.3f}", f"{len(wave) / rate:.3f}", f"{level:.1f}"))
+    impulse = _reverberation(location, rate)
+    wet = np.stack([fftconvolve(send, impulse[:, side])[:samples] for side in (0, 1)], axis=1)
+    mixed = _toned(background + dry + location.wet * wet, rate, location.tone)
+    # The level is relative to the toned background, so that a location's tone does not change its loudness.
+    gain = 10 ** ((SCENES[plan.scene].level + location.level) / 20)
+    gain /= np.sqrt(np.mean(_toned(background, rate, location.tone) ** 2))
     microphone = random.normal(size=mixed.shape) * 10 ** (_SELF_NOISE / 20)
-    return (mixed * loud + microphone).clip(-1, 1), heard
+    return (mixed * gain + microphone).clip(-1, 1), events
 
 
 def _synthesised_background(
-    scene: Scene, samples: int, rate: int, random: np.random.Generator, place: Location
+    scene: Scene, samples: int, rate: int, random: np.random.Generator, location: Location
 ) -> np.ndarray:
-    """Stereo background, RMS 1: noise bands, hum and distant voices; its two sides are partly alike."""
-    own = np.random.default_rng(place.seed)
+    """Synthesise a stereo background of noise bands, hum and voices, RMS 1; the channels are correlated."""
+    character = np.random.default_rng(location.seed)
     sides = []
     common = random.integers(2**62)
     for side in range(2):
         parts = []
         for low, high, tilt, gain in scene.noise:
-            shift = np.exp(0.15 * own.normal())
+            shift = np.exp(0.15 * character.normal())
             shared = band_noise(np.random.default_rng(common), samples, rate, low * shift, high * shift, tilt)
             alone = band_noise(random, samples, rate, low * shift, high * shift, tilt)
             parts.append((shared + 0.7 * alone) * 10 ** (gain / 20))
@@ -188,22 +216,22 @@ def _synthesised_background(
             voices *= (1 + 0.5 * slow(random, samples, rate, 4)).clip(0)
             parts.append(voices * 10 ** (scene.babble / 20))
         if scene.hum is not None:
-            pitch = np.random.default_rng(place.seed).uniform(*scene.hum[:2])
+            pitch = np.random.default_rng(location.seed).uniform(*scene.hum[:2])
             pitch = pitch * (1 + 0.01 * slow(random, samples, rate, 1))
             phase = 2 * np.pi * np.cumsum(pitch) / rate
             hum = sum(np.sin(n * phase + side) / n for n in range(1, 9))
             parts.append(hum * 10 ** (scene.hum[2] / 20))
         sides.append(np.sum(parts, axis=0))
-    turns, depth = scene.sway
-    background = np.stack(sides, axis=1) * 10 ** (depth * 0.5 * slow(random, samples, rate, turns) / 20)[:, None]
+    cycles, depth = scene.sway
+    background = np.stack(sides, axis=1) * 10 ** (depth * 0.5 * slow(random, samples, rate, cycles) / 20)[:, None]
     return background / np.sqrt(np.mean(background**2))
 
 
-def _reverberation(place: Location, rate: int) -> np.ndarray:
-    """A location's late reverberation: stereo noise falling by 60 dB in its reverberation time, energy 1."""
-    random = np.random.default_rng([*place.seed, 1])
-    t = np.arange(max(int(place.reverberation * rate), 8)) / rate
-    tail = random.normal(size=(len(t), 2)) * np.exp(-6.9 * t / place.reverberation)[:, None]
+def _reverberation(location: Location, rate: int) -> np.ndarray:
+    """Return a location's late reverberation: stereo noise that decays by 60 dB in its time, energy 1."""
+    random = np.random.default_rng([*location.seed, 1])
+    t = np.arange(max(int(location.reverberation * rate), 8)) / rate
+    tail = random.normal(size=(len(t), 2)) * np.exp(-6.9 * t / location.reverberation)[:, None]
     return tail / np.sqrt((tail**2).sum(axis=0))
 
 

@@ -8,7 +8,7 @@ _SOURCE = {"train_curated": "freesound_id", "train_noisy": "flickr_video_URL", "
 
 
 def write_table(path: Path, rows: Iterable[Sequence], delimiter: str = ",") -> None:
-    """Write a CSV; its folder is created if it does not exist."""
+    """Write a CSV; create its folder if needed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, delimiter=delimiter, lineterminator="\n").writerows(rows)

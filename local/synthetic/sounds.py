@@ -1,8 +1,8 @@
 """Sound events and backgrounds (ambiences) for ``compose.py``: synthesised, or cut from recordings.
 
-A synthesised event is a recording that does not exist until it is asked for: class, number and seed fix it to the
-sample. Each synthesiser follows how such a sound comes about (a struck bell's inharmonic partials, a voice's pulses
-through formants, steps as pairs of thuds), no more closely than it takes to tell the classes apart by ear.
+Synthesised events are generated on demand: class, number and seed determine every sample. Each synthesiser models the
+physics of its sound (a struck bell's inharmonic partials, a voice's pulses through formants, steps as pairs of thuds)
+just closely enough to distinguish the classes by ear.
 """
 
 import re
@@ -23,15 +23,15 @@ Random = np.random.Generator
 
 POOLS = ("tagging_train", "tagging_test", "scene_train", "scene_test")
 
-_PER_POOL = dict(zip(POOLS, (48, 16, 32, 16), strict=True))  # synthesised recordings of a class in each pool
+_PER_POOL = dict(zip(POOLS, (48, 16, 32, 16), strict=True))  # synthesised recordings per class and pool
 
-_SHORTEST_STRETCH = 0.25  # seconds of a recorded background that one location has
+_SHORTEST_STRETCH = 0.25  # seconds of a recorded background per location
 
-_SHARES = (2, 1, 1, 1)  # of the groups of real recordings
+_SHARES = (2, 1, 1, 1)  # proportions of the groups of recordings
 
 
 def band_noise(random: Random, samples: int, rate: int, low: float, high: float, tilt: float = 0.0) -> Wave:
-    """Noise between two frequencies with soft edges, ``tilt`` dB an octave, RMS 1."""
+    """Return noise between two frequencies in Hz, with soft edges, ``tilt`` dB per octave and RMS 1."""
     frequency = np.maximum(np.fft.rfftfreq(samples, 1 / rate), 1.0)
     gain = 1 / (1 + (low / frequency) ** 8) / (1 + (frequency / high) ** 8) * (frequency / 1000) ** (tilt / 6.02)
     phase = random.uniform(0, 2 * np.pi, len(frequency))
@@ -40,7 +40,7 @@ def band_noise(random: Random, samples: int, rate: int, low: float, high: float,
 
 
 def slow(random: Random, samples: int, rate: int, hertz: float) -> Wave:
-    """A smooth random curve of about ``hertz`` turns a second, mean 0, standard deviation about 1."""
+    """Return a smooth random curve with about ``hertz`` cycles per second, mean 0, standard deviation about 1."""
     knots = max(int(samples / rate * hertz * 2) + 3, 4)
     return np.interp(np.linspace(0, knots - 1, samples), np.arange(knots), random.normal(size=knots))
 
@@ -50,12 +50,12 @@ def _time(rate: int, seconds: float) -> Wave:
 
 
 def _swell(samples: int, attack: float = 0.1, release: float = 0.2) -> Wave:
-    place = np.linspace(0, 1, samples)
-    return np.minimum(np.minimum(place / attack, (1 - place) / release), 1).clip(0)
+    position = np.linspace(0, 1, samples)
+    return np.minimum(np.minimum(position / attack, (1 - position) / release), 1).clip(0)
 
 
 def _harmonics(track: Wave, rate: int, gain: Callable[[Wave], Wave], count: int) -> Wave:
-    """Sum of harmonics of a gliding fundamental; ``gain`` maps frequencies in Hz to amplitudes."""
+    """Sum the harmonics of a gliding fundamental; ``gain`` maps frequencies in Hz to amplitudes."""
     phase = 2 * np.pi * np.cumsum(track) / rate
     total = np.zeros_like(phase)
     for number in range(1, count + 1):
@@ -65,7 +65,7 @@ def _harmonics(track: Wave, rate: int, gain: Callable[[Wave], Wave], count: int)
 
 
 def _struck(random: Random, rate: int, base: float, ratios: tuple, decay: float, seconds: float) -> Wave:
-    """A struck body: decaying partials at ``ratios`` of ``base``, higher ones faster."""
+    """Synthesise a struck body: partials at ``ratios`` of ``base``, of which higher ones decay faster."""
     t = _time(rate, seconds)
     parts = [(base * r * random.uniform(0.99, 1.01), random.uniform(0.3, 1) / np.sqrt(r)) for r in ratios]
     ring = [
@@ -77,19 +77,19 @@ def _struck(random: Random, rate: int, base: float, ratios: tuple, decay: float,
 
 
 def _sequence(random: Random, rate: int, make: Callable[[], Wave], count: int, gap: tuple[float, float]) -> Wave:
-    """Sounds one after another, ``gap`` seconds from onset to onset."""
-    pieces, at = [], 0
+    """Place sounds in sequence, ``gap`` seconds from onset to onset."""
+    pieces, onset = [], 0
     for _ in range(count):
-        pieces.append((at, make() * random.uniform(0.6, 1)))
-        at += int(rate * random.uniform(*gap))
-    whole = np.zeros(max(start + len(piece) for start, piece in pieces))
+        pieces.append((onset, make() * random.uniform(0.6, 1)))
+        onset += int(rate * random.uniform(*gap))
+    result = np.zeros(max(start + len(piece) for start, piece in pieces))
     for start, piece in pieces:
-        whole[start : start + len(piece)] += piece
-    return whole
+        result[start : start + len(piece)] += piece
+    return result
 
 
 def _voice(random: Random, rate: int, low: float, high: float, size: float) -> Wave:
-    """Syllables of a voice: a pulse train with three formants that move from vowel to vowel; ``size`` scales them."""
+    """Synthesise syllables: a pulse train with three formants, drawn per vowel and scaled by ``size``."""
     pitch = random.uniform(low, high)
 
     def syllable() -> Wave:
@@ -116,36 +116,36 @@ def _engine(random: Random, rate: int, low: float, high: float, seconds: float, 
 def _bark(random: Random, rate: int) -> Wave:
     pitch = random.uniform(250, 700)
 
-    def one() -> Wave:
+    def bark() -> Wave:
         t = _time(rate, random.uniform(0.1, 0.22))
         track = pitch * (1 + 0.5 * np.sin(np.pi * np.linspace(0, 1, len(t))))
         tone = _harmonics(track, rate, lambda f: 1 / (1 + ((f - 1200) / 700) ** 2), 12)
         return (tone + band_noise(random, len(t), rate, 400, 3000) * 0.5) * _swell(len(t), 0.08, 0.5)
 
-    return _sequence(random, rate, one, random.integers(1, 5), (0.3, 0.6))
+    return _sequence(random, rate, bark, random.integers(1, 5), (0.3, 0.6))
 
 
 def _chirp(random: Random, rate: int) -> Wave:
     base, bend, turns = random.uniform(2500, 5500), random.uniform(-0.4, 0.4), random.uniform(0, 25)
 
-    def one() -> Wave:
+    def chirp() -> Wave:
         t = _time(rate, random.uniform(0.05, 0.18))
         track = base * (1 + bend * np.linspace(-1, 1, len(t)) + 0.08 * np.sin(2 * np.pi * turns * t))
         return np.sin(2 * np.pi * np.cumsum(track.clip(0, 0.45 * rate)) / rate) * _swell(len(t), 0.2, 0.4)
 
-    return _sequence(random, rate, one, random.integers(3, 11), (0.09, 0.25))
+    return _sequence(random, rate, chirp, random.integers(3, 11), (0.09, 0.25))
 
 
 def _steps(random: Random, rate: int) -> Wave:
     pace, hard = random.uniform(0.42, 0.62), random.uniform(0.1, 0.8)
 
-    def one() -> Wave:
+    def step() -> Wave:
         t = _time(rate, 0.12)
         thud = np.sin(2 * np.pi * random.uniform(70, 120) * t) * np.exp(-t / 0.02)
         click = band_noise(random, len(t), rate, 900, 5000) * np.exp(-t / 0.012)
         return thud + hard * click
 
-    return _sequence(random, rate, one, random.integers(3, 7), (pace * 0.95, pace * 1.05))
+    return _sequence(random, rate, step, random.integers(3, 7), (pace * 0.95, pace * 1.05))
 
 
 def _passing(random: Random, rate: int) -> Wave:
@@ -178,7 +178,7 @@ def _slam(random: Random, rate: int) -> Wave:
 def _accordion(random: Random, rate: int) -> Wave:
     scale = random.uniform(220, 330) * 2 ** (np.array([0, 2, 4, 5, 7, 9, 11, 12]) / 12)
 
-    def one() -> Wave:
+    def chord() -> Wave:
         t = _time(rate, random.uniform(0.25, 0.7))
         notes = random.choice(scale, 2, replace=False)
         reeds = [
@@ -186,7 +186,7 @@ def _accordion(random: Random, rate: int) -> Wave:
         ]
         return np.sum(reeds, axis=0) * _swell(len(t), 0.15, 0.15)
 
-    return _sequence(random, rate, one, random.integers(3, 7), (0.25, 0.5))
+    return _sequence(random, rate, chord, random.integers(3, 7), (0.25, 0.5))
 
 
 def _trickle(random: Random, rate: int) -> Wave:
@@ -234,11 +234,11 @@ SYNTHESISERS: dict[str, Callable[[Random, int], Wave]] = {
 
 
 class SynthesisedEvents:
-    """Events out of the synthesisers; each pool has recordings of its own.
+    """Synthesised events; the pools share no recording.
 
     Attributes:
         classes: names of the events, in ASCII order.
-        dropped: classes left out, with the reason; none here.
+        dropped: reason by class that is left out; empty.
     """
 
     def __init__(self, rate: int, seed: int) -> None:
@@ -247,28 +247,32 @@ class SynthesisedEvents:
         self.dropped: dict[str, str] = {}
 
     def draw(self, name: str, pool: str, random: Random) -> Wave:
-        """One recording of a class out of a pool, mono, peak 1."""
+        """Draw a recording of a class from a pool: mono, peak 1."""
         number = int(random.integers(_PER_POOL[pool]))
-        own = np.random.default_rng([self.seed, 1, self.classes.index(name), POOLS.index(pool), number])
-        return _peak(SYNTHESISERS[name](own, self.rate))
+        recording = np.random.default_rng([self.seed, 1, self.classes.index(name), POOLS.index(pool), number])
+        return _peak(SYNTHESISERS[name](recording, self.rate))
 
 
 class RecordedEvents:
-    """Events out of real recordings: a folder with a subfolder per class.
+    """Events cut from recordings, in a folder with a subfolder per class.
 
-    Files that share a group (what ``group`` matches in the file's name) may come from one recording, so a group lies
-    in one pool only, for all classes alike. A class that a pool has no file of is dropped.
+    Files of the same group (the match of ``group`` in the file name) may come from the same recording. So every group
+    is in one pool only, across all classes. A class with no file in some pool is dropped.
     """
 
     def __init__(self, folder: Path, rate: int, seed: int, group: str, backgrounds: list[str]) -> None:
-        """Raises UserError: no class has a file in every pool."""
+        """Assign the files to the pools.
+
+        Raises:
+            UserError: no class has a file in every pool.
+        """
         self.rate = rate
         files = {child.name: sorted(audio_files(child)) for child in sorted(folder.iterdir()) if child.is_dir()}
-        groups = {file: group_of(file, group) for found in files.values() for file in found}
+        groups = {file: group_of(file, group) for class_files in files.values() for file in class_files}
         pools = _deal(sorted(set(groups.values())), seed)
         self.files, self.dropped = {}, {}
-        for name, found in files.items():
-            by_pool = {pool: [file for file in found if groups[file] in pools[pool]] for pool in POOLS}
+        for name, class_files in files.items():
+            by_pool = {pool: [file for file in class_files if groups[file] in pools[pool]] for pool in POOLS}
             empty = [pool for pool in POOLS if not by_pool[pool]]
             if name.lower() in backgrounds:
                 self.dropped[name] = "is a background"
@@ -279,20 +283,24 @@ class RecordedEvents:
         self.classes = sorted(self.files)
         if not self.classes:
             raise UserError(
-                f"{folder}: no class has recordings for all of {', '.join(POOLS)}; give more, or another --group"
+                f"{folder}: no class has recordings for all of {', '.join(POOLS)}; add recordings, or change --group"
             )
 
     def draw(self, name: str, pool: str, random: Random) -> Wave:
-        """One recording of a class out of a pool, mono, silence at its ends cut off, peak 1."""
+        """Draw a recording of a class from a pool: mono, trimmed of silence, peak 1."""
         files = self.files[name][pool]
         return _load_event(files[int(random.integers(len(files)))], self.rate)
 
 
 class RecordedBackgrounds:
-    """Beds out of long recordings; each location has a stretch of one file for itself."""
+    """Backgrounds cut from long recordings; every location has a separate stretch of a file."""
 
     def __init__(self, folder: Path, rate: int) -> None:
-        """Raises UserError: the folder holds no audio."""
+        """List the files.
+
+        Raises:
+            UserError: the folder has no audio.
+        """
         self.rate = rate
         self.files = sorted(audio_files(folder))
         if not self.files:
@@ -300,41 +308,56 @@ class RecordedBackgrounds:
 
     @property
     def names(self) -> list[str]:
-        """What each background is, from the file's name."""
+        """Names of the backgrounds, from the file names."""
         return [file.stem.lower() for file in self.files]
 
     def draw(self, background: int, stretch: int, stretches: int, samples: int, random: Random) -> Wave:
-        """``samples`` of stereo out of one stretch of a background, pieces of it joined by crossfades, RMS 1."""
+        """Draw ``samples`` frames from a stretch: stereo, of pieces joined by crossfades, RMS 1.
+
+        Args:
+            background: index of the file.
+            stretch: index of the location's stretch.
+            stretches: number of stretches of the file.
+            samples: number of frames.
+            random: random generator.
+
+        Raises:
+            UserError: the stretch is silent or too short.
+        """
         file = self.files[background % len(self.files)]
-        whole = load_stereo(file, self.rate)
-        length = len(whole) // stretches
-        own = whole[stretch * length : (stretch + 1) * length]
-        if length < _SHORTEST_STRETCH * self.rate or not np.abs(own).max() > 0:
+        recording = load_stereo(file, self.rate)
+        length = len(recording) // stretches
+        source = recording[stretch * length : (stretch + 1) * length]
+        if length < _SHORTEST_STRETCH * self.rate or not np.abs(source).max() > 0:
             raise UserError(
                 f"{file}: its part {stretch + 1} of {stretches} is silent or shorter than"
-                f" {_SHORTEST_STRETCH} s; give longer backgrounds, or more clips a location"
+                f" {_SHORTEST_STRETCH} s; give longer backgrounds, or more clips per location"
             )
-        fade = min(self.rate // 8, len(own) // 4)
-        result = np.zeros((samples + len(own), 2))
-        at = 0
-        while at < samples:
-            piece = own[int(random.integers(max(len(own) // 4, 1))) :].copy()
+        fade = min(self.rate // 8, len(source) // 4)
+        result = np.zeros((samples + len(source), 2))
+        start = 0
+        while start < samples:
+            piece = source[int(random.integers(max(len(source) // 4, 1))) :].copy()
             if fade:
                 ramp = np.sin(np.linspace(0, np.pi / 2, fade))[:, None]
                 piece[:fade] *= ramp
                 piece[-fade:] *= ramp[::-1]
-            result[at : at + len(piece)] += piece
-            at += max(len(piece) - fade, 1)
+            result[start : start + len(piece)] += piece
+            start += max(len(piece) - fade, 1)
         return result[:samples] / (np.sqrt(np.mean(result[:samples] ** 2)) + 1e-12)
 
 
 def audio_files(folder: Path) -> list[Path]:
-    """The sound files that lie in a folder."""
+    """List the sound files in a folder."""
     return [file for file in folder.iterdir() if file.suffix.lower() in (".wav", ".flac", ".ogg", ".mp3")]
 
 
 def group_of(file: Path, pattern: str) -> str:
-    """Which files may come from one recording: those alike in what ``pattern`` matches in their names."""
+    """Return the group of a file, from its name; files of a group may come from the same recording.
+
+    Raises:
+        UserError: the name does not match the pattern.
+    """
     match = re.match(pattern, file.stem)
     if match is None:
         raise UserError(f"{file}: its name does not match --group {pattern!r}; give a pattern that every file matches")
@@ -344,8 +367,8 @@ def group_of(file: Path, pattern: str) -> str:
 def _deal(groups: list[str], seed: int) -> dict[str, set[str]]:
     """Deal groups of recordings to the pools in proportion 2:1:1:1."""
     shuffled = np.random.default_rng([seed, 2]).permutation(groups).tolist()
-    hand = [pool for pool, share in zip(POOLS, _SHARES, strict=True) for _ in range(share)]
-    return {pool: {g for n, g in enumerate(shuffled) if hand[n % len(hand)] == pool} for pool in POOLS}
+    deck = [pool for pool, share in zip(POOLS, _SHARES, strict=True) for _ in range(share)]
+    return {pool: {g for n, g in enumerate(shuffled) if deck[n % len(deck)] == pool} for pool in POOLS}
 
 
 def _peak(wave: Wave) -> Wave:
@@ -355,19 +378,23 @@ def _peak(wave: Wave) -> Wave:
 @lru_cache(maxsize=1024)
 def _load_event(file: Path, rate: int) -> Wave:
     mono = load_stereo(file, rate).mean(axis=1)
-    loud = np.flatnonzero(np.abs(mono) > 0.003 * np.abs(mono).max())
-    if not len(loud):
-        raise UserError(f"{file} is silent; take it out of the events")
-    return _peak(mono[loud[0] : loud[-1] + 1])
+    audible = np.flatnonzero(np.abs(mono) > 0.003 * np.abs(mono).max())
+    if not len(audible):
+        raise UserError(f"{file} is silent; remove it from the events")
+    return _peak(mono[audible[0] : audible[-1] + 1])
 
 
 @lru_cache(maxsize=16)
 def load_stereo(file: Path, rate: int) -> Wave:
-    """Read a sound file, resampled: float64 (samples, 2)."""
+    """Read and resample a sound file: float64 (frames, 2).
+
+    Raises:
+        UserError: the file is not audio.
+    """
     try:
-        wave, own = soundfile.read(file, dtype="float64", always_2d=True)
+        wave, file_rate = soundfile.read(file, dtype="float64", always_2d=True)
     except soundfile.LibsndfileError as error:
-        raise UserError(f"{file} cannot be read as audio ({error}); take it out") from None
-    common = gcd(own, rate)
-    wave = resample_poly(wave, rate // common, own // common, axis=0) if own != rate else wave
+        raise UserError(f"{file} cannot be read as audio ({error}); remove or replace it") from None
+    common = gcd(file_rate, rate)
+    wave = resample_poly(wave, rate // common, file_rate // common, axis=0) if file_rate != rate else wave
     return wave[:, :2] if wave.shape[1] > 1 else np.repeat(wave, 2, axis=1)

@@ -4,13 +4,14 @@ import hashlib
 import json
 import os
 from collections import Counter
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
-from local.synthetic.compose import SceneSize, _link, _plan
+from local.synthetic.compose import SceneSize, TaggingSize, _link, _plan, _tagging_clip
 from local.synthetic.composition import CITIES, SCENES, UNSEEN_CITY, Sources
 from local.synthetic.sounds import POOLS, SYNTHESISERS, RecordedBackgrounds, RecordedEvents, SynthesisedEvents
 from local.tau2019 import PUBLISHED
@@ -28,12 +29,12 @@ def digests(folder):
     }
 
 
-def test_the_layout_is_tau_2019(scene_corpus):
+def test_the_scene_corpus_has_the_layout_of_tau_2019(scene_corpus):
     meta = table(scene_corpus / "meta.csv")
     assert list(meta[0]) == ["filename", "scene_label", "identifier", "source_label"]
     for row in meta:
-        scene, city, place, _, device = row["filename"].removeprefix("audio/").removesuffix(".wav").split("-")
-        assert (scene, f"{city}-{place}", device) == (row["scene_label"], row["identifier"], row["source_label"])
+        scene, city, location, _, device = row["filename"].removeprefix("audio/").removesuffix(".wav").split("-")
+        assert (scene, f"{city}-{location}", device) == (row["scene_label"], row["identifier"], row["source_label"])
         assert city in CITIES
     info = soundfile.info(scene_corpus / meta[0]["filename"])
     assert (info.subtype, info.channels, info.samplerate) == ("PCM_24", 2, RATE)
@@ -43,11 +44,11 @@ def test_the_layout_is_tau_2019(scene_corpus):
         r["filename"] for r in test
     ]
     assert not any(UNSEEN_CITY in row["filename"] for row in train)
-    place_of = {row["filename"]: row["identifier"] for row in meta}
-    assert not {place_of[row["filename"]] for row in train} & {place_of[row["filename"]] for row in test}
+    location_of = {row["filename"]: row["identifier"] for row in meta}
+    assert not {location_of[row["filename"]] for row in train} & {location_of[row["filename"]] for row in test}
 
 
-def test_the_layout_is_fsdkaggle2019(tagging_corpus):
+def test_the_tagging_corpus_has_the_layout_of_fsdkaggle2019(tagging_corpus):
     for part, columns in (
         ("train_curated", ["fname", "labels", "freesound_id", "license"]),
         ("train_noisy", ["fname", "labels", "flickr_video_URL", "license"]),
@@ -63,65 +64,72 @@ def test_the_layout_is_fsdkaggle2019(tagging_corpus):
     assert vocabulary == [f"{number},{name}" for number, name in enumerate(sorted(SYNTHESISERS))]
 
 
-def test_the_same_seed_gives_the_same_files_whatever_the_processes(tmp_path):
-    options = ["--scenes.seconds", 0.5, "--scenes.sampling_rate", 8000, "--scenes.train", 2, "--scenes.test", 1, "--scenes.unused", 0,
-               "--tagging.sampling_rate", 8000, "--tagging.curated", 17, "--tagging.noisy", 17, "--tagging.test", 17]  # fmt: skip
-    for name, more in {"a": (), "b": ("--nj", 2), "c": ("--seed", 7)}.items():
-        succeed("local/synthetic/compose.py", "--out", tmp_path / name, *options, *more)
-    one, two, other = (digests(tmp_path / name) for name in "abc")
-    assert one == two
-    wavs = {name for name in one if name.endswith(".wav")}
-    assert len(wavs) == 30 + 51
-    assert not [name for name in wavs & other.keys() if one[name] == other[name]]
-    assert "up to date" in succeed("local/synthetic/compose.py", "--out", tmp_path / "a", *options)
-    outcome = run("local/synthetic/compose.py", "--out", tmp_path / "a", *options, "--scenes.train", 3)
-    assert "was made with other options; --force makes it anew" in outcome.error
+SIZE = f"""--scenes.seconds 0.1 --scenes.sampling_rate {RATE // 2} --scenes.train 1 --scenes.test 1 --scenes.unused 0
+    --tagging.sampling_rate {RATE // 2} --tagging.longest 0.3 --tagging.curated 17 --tagging.noisy 17 --tagging.test 17"""
+PROGRAM = "local/synthetic/compose.py"
+SCENE_CORPUS = "TAU-urban-acoustic-scenes-2019-development"
+GROUP = r"^(\d+)-"
 
 
-SMALL = ["--scenes.seconds", 0.1, "--scenes.sampling_rate", 8000, "--scenes.train", 1, "--scenes.test", 1, "--scenes.unused", 0,
-         "--tagging.sampling_rate", 8000, "--tagging.longest", 0.3, "--tagging.curated", 17, "--tagging.noisy", 17, "--tagging.test", 17]  # fmt: skip
+def options(out, more="", size=SIZE):
+    """Options of the program for a small corpus; the last of equal ones counts."""
+    return "--out", out, *size.split(), *more.split()
 
 
-def test_options_that_came_later_had_their_defaults(tmp_path):
-    """A corpus made before the options ``unique_clips`` and ``group`` is that of their defaults, and of no other value."""
-    succeed("local/synthetic/compose.py", "--out", tmp_path, *SMALL)
+def compose(out, more=""):
+    return succeed(PROGRAM, *options(out, more))
+
+
+def test_the_seed_determines_the_files_with_any_number_of_processes(tmp_path):
+    for name, more in {"a": "--nj 1", "b": "--nj 2", "c": "--seed 7"}.items():
+        compose(tmp_path / name, f"--scenes.train 2 {more}")
+    first, second, other = (digests(tmp_path / name) for name in "abc")
+    assert first == second
+    clips = {name for name in first if name.endswith(".wav")}
+    assert len(clips) == 30 + 51
+    assert not [name for name in clips & other.keys() if first[name] == other[name]]
+    assert "up to date" in compose(tmp_path / "a", "--scenes.train 2")
+    outcome = run(PROGRAM, *options(tmp_path / "a", "--scenes.train 3"))
+    assert "was composed with other options; --force composes it again" in outcome.error
+
+
+def test_a_corpus_of_an_earlier_version_is_current(tmp_path):
+    """Options that are newer than the corpus count as their defaults; the table of events gets its present name."""
+    compose(tmp_path)
     for record in tmp_path.glob("*/soundscapes.json"):
-        options = json.loads(record.read_text())
-        del options["scenes"]["unique_clips"], options["tagging"]["unique_clips"], options["group"]
-        record.write_text(json.dumps(options))
-    labels = tmp_path / "TAU-urban-acoustic-scenes-2019-development/event_labels.csv"
+        composed = json.loads(record.read_text())
+        del composed["scenes"]["unique_clips"], composed["tagging"]["unique_clips"], composed["group"]
+        record.write_text(json.dumps(composed))
+    labels = tmp_path / SCENE_CORPUS / "event_labels.csv"
     labels.rename(labels.with_name("soundscapes_events.csv"))
-    assert succeed("local/synthetic/compose.py", "--out", tmp_path, *SMALL).count("up to date") == 2
+    assert compose(tmp_path).count("up to date") == 2
     assert labels.exists()
-    outcome = run("local/synthetic/compose.py", "--out", tmp_path, *SMALL, "--scenes.unique_clips", 1)
-    assert "was made with other options" in outcome.error
+    outcome = run(PROGRAM, *options(tmp_path, "--scenes.unique_clips 1"))
+    assert "was composed with other options" in outcome.error
 
 
-@pytest.mark.parametrize("force", [(), ("--force",)], ids=["", "force"])
-def test_what_it_did_not_make_is_left_alone(tmp_path, force):
-    published = tmp_path / "TAU-urban-acoustic-scenes-2019-development"
-    published.mkdir()
-    (published / "meta.csv").write_text("36 GB")
-    outcome = run("local/synthetic/compose.py", "--out", tmp_path, *SMALL, *force)
-    assert "was not made by this program" in outcome.error
-    assert (published / "meta.csv").read_text() == "36 GB"
+@pytest.mark.parametrize("force", ["", "--force"])
+def test_other_folders_are_never_replaced(tmp_path, force):
+    (tmp_path / SCENE_CORPUS).mkdir()
+    (tmp_path / SCENE_CORPUS / "meta.csv").write_text("36 GB")
+    assert "was not composed by this program" in run(PROGRAM, *options(tmp_path, force)).error
+    assert (tmp_path / SCENE_CORPUS / "meta.csv").read_text() == "36 GB"
 
 
-def test_force_makes_its_own_anew(tmp_path):
-    succeed("local/synthetic/compose.py", "--out", tmp_path, *SMALL)
-    assert "up to date" not in succeed("local/synthetic/compose.py", "--out", tmp_path, *SMALL, "--seed", 1, "--force")
+def test_force_composes_a_corpus_again(tmp_path):
+    compose(tmp_path)
+    assert "up to date" not in compose(tmp_path, "--seed 1 --force")
 
 
-def test_a_large_corpus_of_few_sounds(tmp_path):
-    """Clips past the distinct ones are links to one of the same scene and part, with its events or labels."""
-    out = tmp_path / "out"
-    succeed("local/synthetic/compose.py", "--out", out, "--scenes.seconds", 0.5, "--scenes.sampling_rate", 8000, "--scenes.train", 5,
-            "--scenes.test", 3, "--scenes.unused", 1, "--scenes.unique_clips", 2, "--tagging.sampling_rate", 8000,
-            "--tagging.curated", 40, "--tagging.noisy", 3, "--tagging.test", 4, "--tagging.unique_clips", 17)  # fmt: skip
-    scenes, tagging = (out / name for name in ("TAU-urban-acoustic-scenes-2019-development", "FSDKaggle2019"))
-    train = [
-        row["filename"] for row in table(scenes / "evaluation_setup/fold1_train.csv") if row["scene_label"] == "park"
-    ]
+def test_repeated_clips_are_links_with_the_same_labels(tmp_path):
+    compose(
+        tmp_path,
+        "--scenes.train 5 --scenes.test 3 --scenes.unused 1 --scenes.unique_clips 2 --scenes.seconds 0.5"
+        " --tagging.curated 40 --tagging.noisy 3 --tagging.test 4 --tagging.unique_clips 17",
+    )
+    scenes, tagging = tmp_path / SCENE_CORPUS, tmp_path / "FSDKaggle2019"
+    rows = table(scenes / "evaluation_setup/fold1_train.csv")
+    train = [row["filename"] for row in rows if row["scene_label"] == "park"]
     assert [(scenes / name).samefile(scenes / train[n % 2]) for n, name in enumerate(train)] == [True] * 5
     assert len({path.stat().st_ino for path in (scenes / "audio").iterdir()}) == 10 * (2 + 2 + 1)
     events = {name: [] for name in train}
@@ -137,10 +145,10 @@ def test_a_large_corpus_of_few_sounds(tmp_path):
     assert all(len(set(same)) == 1 for same in labels.values())
 
 
-@pytest.mark.parametrize("why", [errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK])
-def test_without_hard_links_sounds_are_copied(tmp_path, monkeypatch, why):
+@pytest.mark.parametrize("error", [errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK])
+def test_clips_are_copied_if_links_fail(tmp_path, monkeypatch, error):
     def refuse(*_):
-        raise OSError(why, os.strerror(why))
+        raise OSError(error, os.strerror(error))
 
     monkeypatch.setattr(Path, "hardlink_to", refuse)
     files = [tmp_path / name for name in "abc"]
@@ -151,40 +159,39 @@ def test_without_hard_links_sounds_are_copied(tmp_path, monkeypatch, why):
 
 def test_the_full_size_has_the_published_counts():
     size = SceneSize(published=True)
-    found = Counter()
+    counts = Counter()
     for scene in SCENES:
-        found.update(
+        counts.update(
             {f"{part} {scene}": count for part, count in zip(("train", "test", "unused"), size.of(scene), strict=True)}
         )
-    assert found == PUBLISHED
+    assert counts == PUBLISHED
 
 
 def test_a_location_belongs_to_one_scene_and_part():
     plans = _plan(SceneSize(train=9, test=6, unused=3), Sources(SynthesisedEvents(8000, 0)), 0)
-    of = {}
+    owner = {}
     for plan in plans:
-        assert of.setdefault(plan.location.name, (plan.scene, plan.part)) == (plan.scene, plan.part)
+        assert owner.setdefault(plan.location.name, (plan.scene, plan.part)) == (plan.scene, plan.part)
     assert len({plan.name for plan in plans}) == len(plans)
 
 
 @pytest.mark.parametrize("name", SYNTHESISERS)
-def test_pools_hold_different_recordings_of_every_class(name):
+def test_pools_have_different_recordings_of_every_class(name):
     events = SynthesisedEvents(16000, seed=3)
-    heard = {pool: set() for pool in POOLS}
+    waves = {pool: set() for pool in POOLS}
     for pool in POOLS:
         for draw in range(4):
             wave = events.draw(name, pool, np.random.default_rng(draw))
             assert np.isfinite(wave).all()
             assert np.abs(wave).max() == pytest.approx(1)
-            heard[pool].add(hashlib.sha256(wave.tobytes()).hexdigest())
-    for one in POOLS:
-        for other in POOLS:
-            assert one == other or not heard[one] & heard[other]
+            waves[pool].add(hashlib.sha256(wave.tobytes()).hexdigest())
+    for first, second in combinations(POOLS, 2):
+        assert not waves[first] & waves[second]
 
 
 @pytest.fixture
 def recordings(tmp_path):
-    """Two classes in five groups, one class in three groups, one that is also a background; two backgrounds."""
+    """Two classes in five groups, one in three, and one that is also a background; two backgrounds."""
     random = np.random.default_rng(0)
     for name, groups in (("bark", 5), ("bell", 5), ("cough", 3), ("rain", 5)):
         (tmp_path / "events" / name).mkdir(parents=True)
@@ -198,9 +205,9 @@ def recordings(tmp_path):
     return tmp_path
 
 
-def test_groups_of_recordings_lie_in_one_pool_and_poor_classes_are_dropped(recordings):
+def test_groups_stay_in_one_pool_and_small_classes_are_dropped(recordings):
     backgrounds = RecordedBackgrounds(recordings / "backgrounds", 8000)
-    events = RecordedEvents(recordings / "events", 8000, 0, r"^(\d+)-", backgrounds.names)
+    events = RecordedEvents(recordings / "events", 8000, 0, GROUP, backgrounds.names)
     assert events.classes == ["bark", "bell"]
     assert events.dropped["rain"] == "is a background"
     assert "no recording for" in events.dropped["cough"]
@@ -210,41 +217,39 @@ def test_groups_of_recordings_lie_in_one_pool_and_poor_classes_are_dropped(recor
             for file in files:
                 assert pool_of.setdefault(file.stem.split("-")[0], pool) == pool
     assert set(pool_of.values()) == set(POOLS)
-    assert len(events.draw("bark", "tagging_train", np.random.default_rng(0))) == 3000  # silence is cut off
+    assert len(events.draw("bark", "tagging_train", np.random.default_rng(0))) == 3000  # without the silence
 
 
-def test_locations_have_stretches_of_their_own(recordings):
+def test_every_location_has_a_separate_stretch(recordings):
     backgrounds = RecordedBackgrounds(recordings / "backgrounds", 8000)
-    whole, _ = soundfile.read(recordings / "backgrounds/rain.wav")
+    recording, _ = soundfile.read(recordings / "backgrounds/rain.wav")
     stretch = backgrounds.draw(0, 3, 10, 6000, np.random.default_rng(0))
-    own = whole[3 * 8000 : 4 * 8000]
-    # Away from crossfades every sample is the stretch's, up to one factor.
+    source = recording[3 * 8000 : 4 * 8000]
+    # Between crossfades, the samples are those of the stretch times a constant.
     middle = stretch[2000:2100]
-    scores = [abs(np.corrcoef(middle[:, 0], own[n : n + 100, 0])[0, 1]) for n in range(len(own) - 100)]
+    scores = [abs(np.corrcoef(middle[:, 0], source[n : n + 100, 0])[0, 1]) for n in range(len(source) - 100)]
     assert max(scores) > 0.999
     assert stretch.shape == (6000, 2)
 
 
-def test_recorded_sounds_make_both_corpora(recordings):
-    said = succeed(
-        "local/synthetic/compose.py", "--out", recordings / "out", "--events", recordings / "events", "--backgrounds", recordings / "backgrounds",
-        "--group", r"^(\d+)-", "--scenes.seconds", 1, "--scenes.sampling_rate", 8000, "--scenes.train", 2, "--scenes.test", 1,
-        "--scenes.unused", 0, "--tagging.sampling_rate", 8000, "--tagging.curated", 10, "--tagging.noisy", 10, "--tagging.test", 10,
-        "--tagging.second_event", 1, "--tagging.missing", 0, "--tagging.wrong", 1,
-    )  # fmt: skip
-    assert "rain is left out: is a background" in said
-    events = table(recordings / "out/TAU-urban-acoustic-scenes-2019-development/event_labels.csv")
+def test_recorded_sounds_give_both_corpora(recordings):
+    """With two classes, some noisy clips hold both, so that no wrong label is left."""
+    size = SIZE.replace("17", "10")
+    more = "--scenes.seconds 1 --tagging.second_event 1 --tagging.missing 0 --tagging.wrong 1"
+    folders = ("--events", recordings / "events", "--backgrounds", recordings / "backgrounds", "--group", GROUP)
+    message = succeed(PROGRAM, *options(recordings / "out", more, size), *folders)
+    assert "rain is left out: is a background" in message
+    events = table(recordings / "out" / SCENE_CORPUS / "event_labels.csv")
     assert {row["event"] for row in events} <= {"bark", "bell"}
 
 
-def test_noisy_labels_are_wrong_at_the_stated_rate(tmp_path):
-    counts = {}
-    for wrong in (0.0, 0.6):
-        options = ["--tagging.noisy", 340, "--tagging.curated", 17, "--tagging.test", 17, "--tagging.second_event", 0, "--tagging.wrong", wrong,
-                   "--tagging.sampling_rate", 8000, "--tagging.longest", 0.3, "--scenes.train", 1, "--scenes.test", 1, "--scenes.unused", 0,
-                   "--scenes.seconds", 0.1, "--scenes.sampling_rate", 8000]  # fmt: skip
-        succeed("local/synthetic/compose.py", "--out", tmp_path / str(wrong), *options)
-        rows = table(tmp_path / str(wrong) / "FSDKaggle2019/FSDKaggle2019.meta/train_noisy_post_competition.csv", ",")
-        counts[wrong] = {row["fname"]: row["labels"] for row in rows}
-    differ = np.mean([counts[0.0][name] != counts[0.6][name] for name in counts[0.0]])
-    assert 0.5 < differ < 0.7
+def test_noisy_labels_are_wrong_at_the_given_rate():
+    sources = Sources(SynthesisedEvents(8000, 0))
+
+    def labels(wrong):
+        size = TaggingSize(sampling_rate=8000, longest=0.3, second_event=0, wrong=wrong)
+        draw = lambda clip: _tagging_clip("train_noisy", clip, size, sources, np.random.default_rng(clip))
+        return [draw(clip)[1] for clip in range(170)]
+
+    assert labels(0.0) == [[sources.events.classes[clip % 17]] for clip in range(170)]
+    assert 0.5 < np.mean([wrong != right for wrong, right in zip(labels(0.6), labels(0.0), strict=True)]) < 0.7
