@@ -116,7 +116,9 @@ def check_unique(entries: Iterable[ClipEntry], table: Path) -> None:
         if other == entry.path:
             raise UserError(f"{table} lists {entry.path.name} twice; delete one of the lines")
         if other is not None:
-            raise UserError(f"{table}: {other.name} and {entry.path.name} both have the clip id {entry.id}; rename one")
+            raise UserError(
+                f"{table}: {other.name} and {entry.path.name} both have the clip id {entry.id}; rename a file"
+            )
         seen[entry.id] = entry.path
 
 

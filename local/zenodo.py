@@ -57,7 +57,7 @@ def main(
     timeout: float = 60.0,
     wait: float = 5.0,
 ) -> None:
-    """Fetch a Zenodo record and unpack it into ``<out>/<name>``.
+    """Download a Zenodo record and unpack it into ``<out>/<name>``.
 
     Args:
         record: number of the record.

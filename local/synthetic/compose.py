@@ -283,7 +283,7 @@ def _make_tagging(folder: Path, size: TaggingSize, sources: Sources, seed: int, 
         _link(files, first)
         rows = sorted(zip([file.name for file in files], labels, strict=True))
         usage = lambda n: "Private" if n % 4 else "Public"
-        table = [(name, ",".join(sorted(held)), usage(n), n, "CC0") for n, (name, held) in enumerate(rows)]
+        table = [(name, ",".join(sorted(classes)), usage(n), n, "CC0") for n, (name, classes) in enumerate(rows)]
         write_labels(folder, part, table)
     write_vocabulary(folder, sources.events.classes)
 
@@ -291,13 +291,13 @@ def _make_tagging(folder: Path, size: TaggingSize, sources: Sources, seed: int, 
 def _tagging_clip(
     part: str, number: int, size: TaggingSize, sources: Sources, random: np.random.Generator
 ) -> tuple[np.ndarray, list[str]]:
-    names, rate = sources.events.classes, size.sampling_rate
+    classes, rate = sources.events.classes, size.sampling_rate
     # The classes alternate, so that they have about the same number of clips.
-    held = [names[number % len(names)]]
-    if random.uniform() < size.second_event and len(names) > 1:
-        held.append(str(random.choice([name for name in names if name != held[0]])))
+    labels = [classes[number % len(classes)]]
+    if random.uniform() < size.second_event and len(classes) > 1:
+        labels.append(str(random.choice([name for name in classes if name != labels[0]])))
     pool = "tagging_test" if part == "test" else "tagging_train"
-    waves = [sources.events.draw(name, pool, random) * random.uniform(0.5, 1) for name in held]
+    waves = [sources.events.draw(name, pool, random) * random.uniform(0.5, 1) for name in labels]
     margins = [int(rate * random.uniform(0.05, _LONGEST_MARGIN)) for _ in waves]
     length = max(len(wave) + margin for wave, margin in zip(waves, margins, strict=True)) + int(rate * 0.05)
     clip = np.zeros(min(max(length, int(0.3 * rate)), int(size.longest * rate)))
@@ -309,11 +309,11 @@ def _tagging_clip(
     clip += band_noise(random, len(clip), rate, 60, 4000, -4) * np.sqrt(np.mean(clip**2)) * 10 ** (background / 20)
     clip *= random.uniform(0.2, 0.9) / (np.abs(clip).max() + 1e-9)
     if part == "train_noisy":
-        held = [name for n, name in enumerate(held) if n == 0 or random.uniform() >= size.missing]
-        others = [name for name in names if name not in held]
+        labels = [name for n, name in enumerate(labels) if n == 0 or random.uniform() >= size.missing]
+        others = [name for name in classes if name not in labels]
         if random.uniform() < size.wrong and others:
-            held[0] = str(random.choice(others))
-    return clip, held
+            labels[0] = str(random.choice(others))
+    return clip, labels
 
 
 def _first_of(kinds: Iterable[Hashable], unique_clips: int) -> list[int]:

@@ -20,8 +20,8 @@ def rows_of(split):
     """Yield as many clips and labels as published."""
     clips, labels = COUNTS[split]
     for number in range(clips):
-        held = 1 + (number < labels - clips)
-        yield f"{split}{number:05d}.wav", ",".join(CLASSES[(number + n) % 80] for n in range(held))
+        count = 1 + (number < labels - clips)
+        yield f"{split}{number:05d}.wav", ",".join(CLASSES[(number + n) % 80] for n in range(count))
 
 
 def write(path, rows):
