@@ -1,6 +1,7 @@
 """The report's sections on what was measured: lines of Markdown, and the pictures that they name."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from tagasc.report import figures, tables
 from tagasc.report.comparison import Comparison, Difference, differences, intervals
@@ -198,6 +199,33 @@ def scenes_section(comparison: Comparison) -> list[str]:
         "</details>",
         "",
     ]
+
+
+def provenance_section(
+    results: Sequence[SystemResult], journal: Path, outdated: list[str], deviating: list[str], unscored: list[str]
+) -> list[str]:
+    """Versions, commands, what is outdated or of other settings, and what was left unfinished."""
+    lines = ["## How this was made", ""]
+    if outdated:
+        lines += ["**Outdated** (made from something that has changed since; run the stages again):", ""]
+        lines += [*(f"- {line}" for line in outdated), ""]
+    if deviating:
+        lines += ["**Of other settings** than most of their kind:", ""]
+        lines += [*(f"- {line}" for line in deviating), ""]
+    if unscored:
+        lines += [f"Not scored, since they failed or are not finished: {', '.join(unscored)}.", ""]
+    records = [run.record for result in results for run in result.runs if run.record]
+    versions = {", ".join(f"{name} {version}" for name, version in record["versions"].items()) for record in records}
+    machines = {f"{record['machine']['system']}, {record['machine']['processors']} processors" for record in records}
+    dates = sorted(record["date"] for record in records) or ["?"]
+    commits = " and ".join(sorted({record["commit"] for record in records}))
+    lines += [f"- seeds: {sorted({seed for result in results if result.parameters for seed in result.seeds})}"]
+    lines += [f"- trainings started from {dates[0]} to {dates[-1]}, commit {commits}"]
+    lines += [f"- {text}" for text in (*sorted(versions), *sorted(machines))]
+    lines += ["- each result's own command, configuration, inputs and versions: its `provenance.json`", ""]
+    if journal.exists():
+        lines += ["What was typed, oldest first:", "", "```", journal.read_text(encoding="utf-8").rstrip(), "```", ""]
+    return lines
 
 
 def verdict(difference: Difference, gain: str, loss: str) -> str:
