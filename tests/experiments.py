@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from sklearn.metrics import balanced_accuracy_score
 
 from tagasc.backend.codes import Codes
-from tagasc.backend.svm import class_averaged
 from tagasc.scene.controls import CONTROLS
 from tagasc.scene.network import SceneNetwork
 from tagasc.scene.systems import read_systems
@@ -137,7 +137,7 @@ class Fake:
                 true, predictions = columns["scene"][here], columns[classifier][here]
                 scores = {
                     "accuracy": float((true == predictions).mean()),
-                    "class_averaged": class_averaged(true, predictions),
+                    "class_averaged": balanced_accuracy_score(true, predictions),
                 }
                 classifiers[classifier]["scores"][split] = {"clips": int(here.sum()), **scores}
         _json(folder / "scores.json", {"classifiers": classifiers})

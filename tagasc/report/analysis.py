@@ -4,9 +4,10 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from scipy.stats import entropy
 
 from tagasc.backend.codes import Codes
-from tagasc.report import scene_figures as scene_figures
+from tagasc.report import scene_figures
 from tagasc.report.comparison import Comparison
 from tagasc.report.markdown import Table, escape, markdown
 from tagasc.scene.network import SceneNetwork
@@ -162,6 +163,4 @@ def attention_maps(network: SceneNetwork, tags: np.ndarray) -> np.ndarray:
 
 def attention_perplexity(maps: np.ndarray) -> np.ndarray:
     """How many filters each head spreads its attention over: exp of the entropy, mean over clips, (heads,)."""
-    share = maps / maps.shape[2]
-    entropy = -(share * np.log(share.clip(min=1e-12))).sum(axis=2)
-    return np.exp(entropy).mean(axis=0)
+    return np.exp(entropy(maps, axis=2)).mean(axis=0)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from sklearn.metrics import confusion_matrix
 
 from tagasc.scene.controls import CONTROLS, USE_THE_LABEL
 from tagasc.scene.experiment import FINAL_FIT, PAPER_FIT, RunPaths, scored_runs
@@ -141,12 +142,10 @@ class SystemResult:
 
     def confusion(self, split: str) -> np.ndarray:
         """Share of each true scene's clips (rows) given each name (columns), mean over seeds."""
-        here = self.clips.of(split)
-        counts = np.zeros((len(self.clips.names), len(self.clips.names)))
-        for run in self.runs:
-            predictions = run.predictions[SVM][here]
-            np.add.at(counts, (self.clips.truth[here][predictions >= 0], predictions[predictions >= 0]), 1)
-        clips = np.bincount(self.clips.truth[here], minlength=len(counts))[:, None] * len(self.runs)
+        of_split, scenes = self.clips.of(split), np.arange(len(self.clips.names))
+        truth = self.clips.truth[of_split]
+        counts = sum(confusion_matrix(truth, run.predictions[SVM][of_split], labels=scenes) for run in self.runs)
+        clips = np.bincount(truth, minlength=len(scenes))[:, None] * len(self.runs)
         return counts / clips.clip(min=1)
 
 

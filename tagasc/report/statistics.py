@@ -7,7 +7,7 @@ locations; a test that treats clips as independent says so.
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.stats import binomtest, permutation_test
+import scipy.stats
 
 _BLOCK = 250  # draws held in memory at a time
 
@@ -29,14 +29,17 @@ def bootstrap(values: np.ndarray, units: Sequence[str], draws: int = 2000, seed:
     totals, counts = totals_by(values, units)
     if len(counts) < 2:
         return np.full((*totals.shape[:-1], 2), np.nan)
-    random, means = np.random.default_rng(seed), []
-    for begin in range(0, draws, _BLOCK):
-        size = min(_BLOCK, draws - begin)
-        drawn = random.integers(len(counts), size=(size, len(counts)))
-        places = drawn + len(counts) * np.arange(size)[:, None]
-        times = np.bincount(places.ravel(), minlength=size * len(counts)).reshape(size, -1).astype(float)
-        means.append(totals @ times.T / (times @ counts))
-    return np.moveaxis(np.percentile(np.concatenate(means, axis=-1), [2.5, 97.5], axis=-1), 0, -1)
+
+    def means(drawn: np.ndarray, axis: int) -> np.ndarray:
+        rows = drawn + len(counts) * np.arange(len(drawn))[:, None]
+        times = np.bincount(rows.ravel(), minlength=drawn.size).reshape(drawn.shape).astype(float)
+        return totals @ times.T / (times @ counts)
+
+    numbers = np.arange(len(counts))
+    interval = scipy.stats.bootstrap(
+        (numbers,), means, n_resamples=draws, batch=_BLOCK, method="percentile", vectorized=True, rng=seed
+    ).confidence_interval
+    return np.stack(interval, axis=-1)
 
 
 def permutation_p(
@@ -62,16 +65,8 @@ def permutation_p(
     def difference(one: np.ndarray, other: np.ndarray, axis: int) -> np.ndarray:
         return (one - other).sum(axis=axis)
 
-    return permutation_test(
-        (ours, theirs),
-        difference,
-        permutation_type="samples",
-        vectorized=True,
-        n_resamples=resamples,
-        batch=_BLOCK,
-        axis=-1,
-        rng=np.random.default_rng(seed),
-    ).pvalue
+    settings = {"permutation_type": "samples", "vectorized": True, "n_resamples": resamples, "batch": _BLOCK}
+    return scipy.stats.permutation_test((ours, theirs), difference, axis=-1, rng=seed, **settings).pvalue
 
 
 def holm(p: Sequence[float]) -> np.ndarray:
@@ -86,7 +81,7 @@ def holm(p: Sequence[float]) -> np.ndarray:
 def mcnemar(one: np.ndarray, other: np.ndarray) -> float:
     """Exact two-sided McNemar's test of two systems' right answers, bool (clips,); treats clips as independent."""
     only_one, only_other = int((one & ~other).sum()), int((other & ~one).sum())
-    return float(binomtest(only_one, only_one + only_other).pvalue) if only_one + only_other else 1.0
+    return float(scipy.stats.binomtest(only_one, only_one + only_other).pvalue) if only_one + only_other else 1.0
 
 
 def totals_by(values: np.ndarray, units: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
