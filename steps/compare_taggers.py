@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tagasc.report.markdown import Table, aligned, markdown
+from tagasc.report.markdown import Table, aligned, markdown_table
 from tagasc.report.statistics import bootstrap
 from tagasc.tagger.lwlrap import label_precisions
 from tagasc.tagger.tags import TagVectors
@@ -41,7 +41,7 @@ def main(taggers: Path, groups: str, recording: str = r"^(.*?)(?:-[A-Z])?$", out
     table = compare(found, recording)
     console.print("\n" + aligned(table) + "\n")
     if out is not None:
-        write_text(out, markdown(table))
+        write_text(out, markdown_table(table))
 
 
 def compare(groups: Mapping[str, Precisions], recording: str) -> Table:

@@ -4,11 +4,11 @@
 from pathlib import Path
 
 from tagasc.report import freshness, sections
-from tagasc.report.analysis import insight_sections
+from tagasc.report.analysis import analysis_sections
 from tagasc.report.comparison import Comparison
 from tagasc.report.markdown import aligned, escape, html_page
-from tagasc.report.paper_tables import PaperFigures
-from tagasc.report.results import SystemResult, gather
+from tagasc.report.paper_tables import PaperResults
+from tagasc.report.results import SystemResult, read_results
 from tagasc.report.tables import brief_table, top_systems
 from tagasc.report.tagger import tagger_section
 from tagasc.scene.experiment import best_on_validation
@@ -47,24 +47,22 @@ def main(
         paper_file: the paper's printed figures.
         note: a sentence that stands over the results, for instance that the corpus is synthetic.
     """
-    tables, paper = read_systems(systems_file), PaperFigures.read(paper_file)
-    results = gather(experiment, [name for records in tables.values() for name in records])
-    comparison = _comparison(experiment, results, tables, tags / f"{corpus}_test.npz", recipe / "exp" / "report", note)
+    systems, paper = read_systems(systems_file), PaperResults.read(paper_file)
+    results = read_results(experiment, [name for records in systems.values() for name in records])
+    comparison = _comparison(experiment, results, systems, tags / f"{corpus}_test.npz", recipe / "exp" / "report", note)
     title = escape(f"Results of {recipe.name}, {experiment.name}")
     audio, corpora = recipe / "dump" / "audio", (corpus, tagging_corpus)
     artefacts = list(freshness.list_artefacts(audio, corpora, results, tagger, tags))
-    outdated = freshness.outdated(artefacts) + freshness.edited(results, tables, systems_file)
+    outdated = freshness.outdated(artefacts) + freshness.edited(results, systems, systems_file)
     deviating = freshness.deviating(artefacts)
     page = [f"# {title}", "", *([f"**{note}**", ""] if note else [])]
     page += [f"**{MIXED}** (which: under *How this was made*).", ""] if deviating else []
     page += sections.summary(comparison)
     page += sections.paper_section(comparison, paper, bool(note) or corpus != paper.corpus)
-    page += (
-        sections.systems_section(comparison)
-        + sections.controls_section(comparison)
-        + sections.scenes_section(comparison)
-    )
-    page += insight_sections(comparison, _best_attended(comparison))
+    page += sections.systems_section(comparison)
+    page += sections.controls_section(comparison)
+    page += sections.scenes_section(comparison)
+    page += analysis_sections(comparison)
     page += tagger_section(tagger, tags, comparison.out, comparison.watermark)
     journal, unscored = recipe / "exp" / "log" / "commands", freshness.unscored(experiment)
     page += sections.provenance_section(results, journal, outdated, deviating, unscored)
@@ -77,27 +75,20 @@ def main(
 
 
 def _comparison(
-    experiment: Path, results: list[SystemResult], tables: dict, tag_vectors: Path, out: Path, note: str
+    experiment: Path, results: list[SystemResult], systems: dict, tag_vectors: Path, out: Path, note: str
 ) -> Comparison:
     best = best_on_validation(experiment, [result.name for result in results if result.is_ranked])
     if best is None:
         raise UserError(f"{experiment} holds scores of no system of its own networks; run stages 5 to 7")
     watermark = "synthetic" if "synthetic" in note.lower() else ""
     by_name = {result.name: result for result in results}
-    return Comparison(experiment, results, tables, by_name[best], tag_vectors, out, watermark)
-
-
-def _best_attended(comparison: Comparison) -> str | None:
-    """The system with attention that is best on validation."""
-    records = {name: record for table in comparison.tables.values() for name, record in table.items()}
-    names = [result.name for result in comparison.results if result.name in records and records[result.name].heads]
-    return best_on_validation(comparison.experiment, names) if names else None
+    return Comparison(experiment, results, systems, by_name[best], tag_vectors, out, watermark)
 
 
 def _say(comparison: Comparison, note: str) -> None:
     shown = top_systems(comparison.results, ROWS)
     more = len(comparison.results) - len(shown)
-    text = aligned(brief_table(shown, "test", comparison.confidence_intervals, comparison.differences))
+    text = aligned(brief_table(shown, "test", comparison.confidence_intervals, comparison.to_baseline))
     if more:
         text += f"\n(the baseline and the {len(shown) - 1} best on validation; {more} more systems are in the report)"
     console.print(f"\n{text}" + (f"\n{note}" if note else "") + "\n")

@@ -60,16 +60,18 @@ class Fake:
         self.records = {n: s for t in read_systems(ROOT / "egs/systems.yaml").values() for n, s in t.items()}
         count = self.clips + self.clips // 5
         group = np.arange(count) // self.by_location
-        self.truth = group % len(self.scenes)
+        self.scene_indices = group % len(self.scenes)
         self.locations = np.array([f"city-{place}" for place in group])
         self.splits = np.where(np.arange(count) < self.clips, "test", "unused")
-        self.ids = np.array([f"clip-{number:05d}-{self.scenes[n]}" for number, n in enumerate(self.truth)])
+        self.ids = np.array([f"clip-{number:05d}-{self.scenes[n]}" for number, n in enumerate(self.scene_indices)])
         self.hard = self.random.random(len(set(group)))[group]  # clips of one location are alike
         self.write_tags()
 
     def write_tags(self) -> None:
         typical = self.random.random((len(self.scenes), self.events)) ** 4
-        values = (typical[self.truth] * self.random.random((len(self.truth), self.events)))[self.splits == "test"]
+        values = (typical[self.scene_indices] * self.random.random((len(self.scene_indices), self.events)))[
+            self.splits == "test"
+        ]
         classes = np.array([f"Event_{number}" for number in range(self.events)])
         ids = self.ids[self.splits == "test"]
         write_npz(self.tags / "tau2019_test.npz", {}, ids=ids, classes=classes, values=values.astype(np.float32))
@@ -86,8 +88,8 @@ class Fake:
             self._paper(self.experiment / prefix / "scene" / place, prefix, accuracy)
         if options.get("codes"):
             here = self.splits == "test"
-            codes = self.random.normal(size=(self.clips, 8)) + 2 * np.eye(len(self.scenes), 8)[self.truth[here]]
-            names = np.array(self.scenes)[self.truth[here]]
+            codes = self.random.normal(size=(self.clips, 8)) + 2 * np.eye(len(self.scenes), 8)[self.scene_indices[here]]
+            names = np.array(self.scenes)[self.scene_indices[here]]
             found = Codes(self.ids[here], codes.astype(np.float32), names, names, self.locations[here])
             found.write(self.experiment / "codes" / place / "test.npz", RECORD)
 
@@ -121,11 +123,16 @@ class Fake:
 
     def _scores(self, folder: Path, accuracy: float, network: bool) -> None:
         classifiers, names = {}, np.array(self.scenes)
-        columns = {"clip": self.ids, "split": self.splits, "scene": names[self.truth], "location": self.locations}
+        columns = {
+            "clip": self.ids,
+            "split": self.splits,
+            "scene": names[self.scene_indices],
+            "location": self.locations,
+        }
         for classifier in ("svm", "svm_standardised", *(("softmax",) if network else ())):
-            correct = 0.5 * self.hard + 0.5 * self.random.random(len(self.truth)) < accuracy
-            other = (self.truth + 1 + (self.random.random(len(self.truth)) < 0.3)) % len(names)
-            columns[classifier] = names[np.where(correct, self.truth, other)]
+            correct = 0.5 * self.hard + 0.5 * self.random.random(len(self.scene_indices)) < accuracy
+            other = (self.scene_indices + 1 + (self.random.random(len(self.scene_indices)) < 0.3)) % len(names)
+            columns[classifier] = names[np.where(correct, self.scene_indices, other)]
             classifiers[classifier] = {"scores": {}}
             if classifier != "softmax":
                 classifiers[classifier] |= {

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from tagasc.report.results import BASELINE, SVM, SystemResult
-from tagasc.report.statistics import Bounds, bootstrap, holm, mcnemar, permutation_p
+from tagasc.report.statistics import Interval, bootstrap, holm, mcnemar, permutation_p
+from tagasc.scene.experiment import best_on_validation
 from tagasc.scene.systems import System
 
 
@@ -21,16 +22,16 @@ class Difference:
         by_location: 95 % interval of a paired bootstrap over recording locations.
         by_clip: the same over clips, which treats them as independent.
         p: two-sided, of a permutation test that swaps whole locations.
-        mcnemar: exact p of McNemar's test for the first seed that both have (treats clips as independent); None
+        mcnemar_p: exact p of McNemar's test for the first seed that both have (treats clips as independent); None
             where they share no seed.
     """
 
     mean: float
-    by_location: Bounds
-    by_clip: Bounds
+    by_location: Interval
+    by_clip: Interval
     p: float
-    mcnemar: float | None
-    spread: float | None
+    mcnemar_p: float | None
+    seed_deviation: float | None
 
     @property
     def significant(self) -> bool:
@@ -47,21 +48,23 @@ class Difference:
         )
 
 
-def intervals(results: Sequence[SystemResult], split: str) -> dict[str, Bounds]:
+def accuracy_intervals(results: Sequence[SystemResult], split: str) -> dict[str, Interval]:
     """95 % interval over locations of each system's accuracy."""
     clips = results[0].clips
-    bounds = bootstrap(np.array([result.correct(split) for result in results]), clips.locations[clips.of(split)])
+    bounds = bootstrap(
+        np.array([result.accuracy_by_clip(split) for result in results]), clips.locations[clips.in_split(split)]
+    )
     return {result.name: tuple(map(float, pair)) for result, pair in zip(results, bounds, strict=True)}
 
 
-def differences(results: Sequence[SystemResult], base: SystemResult, split: str) -> dict[str, Difference]:
+def compute_differences(results: Sequence[SystemResult], base: SystemResult, split: str) -> dict[str, Difference]:
     """Each system minus ``base``, by name; ``base`` itself is left out."""
     others = [result for result in results if result is not base]
     if not others:
         return {}
-    here = base.clips.of(split)
+    here = base.clips.in_split(split)
     locations, ids = base.clips.locations[here], base.clips.ids[here]
-    rights, of_base = np.array([result.correct(split) for result in others]), base.correct(split)
+    rights, of_base = np.array([result.accuracy_by_clip(split) for result in others]), base.accuracy_by_clip(split)
     gains = rights - of_base
     by_location, by_clip = bootstrap(gains, locations), bootstrap(gains, ids)
     p = permutation_p(rights, of_base, locations)
@@ -71,26 +74,27 @@ def differences(results: Sequence[SystemResult], base: SystemResult, split: str)
             tuple(map(float, by_location[n])),
             tuple(map(float, by_clip[n])),
             float(p[n]),
-            _mcnemar(result, base, split),
-            _spread(result, base, split),
+            _mcnemar_p(result, base, split),
+            _seed_deviation(result, base, split),
         )
         for n, result in enumerate(others)
     }
 
 
-def _spread(one: SystemResult, other: SystemResult, split: str) -> float | None:
-    of_one, of_other = (dict(zip(each.seeds, each.accuracies(split), strict=True)) for each in (one, other))
+def _seed_deviation(one: SystemResult, other: SystemResult, split: str) -> float | None:
+    of_one, of_other = (dict(zip(each.seeds, each.accuracy_by_seed(split), strict=True)) for each in (one, other))
     gains = [of_one[seed] - of_other[seed] for seed in of_one.keys() & of_other.keys()]
     return float(np.std(gains, ddof=1)) if len(gains) >= 3 else None
 
 
-def _mcnemar(one: SystemResult, other: SystemResult, split: str) -> float | None:
+def _mcnemar_p(one: SystemResult, other: SystemResult, split: str) -> float | None:
     shared = sorted(set(one.seeds) & set(other.seeds))
     if not shared:
         return None
-    here = one.clips.of(split)
+    here = one.clips.in_split(split)
     rights = [
-        next(run.predictions[SVM] for run in result.runs if run.seed == shared[0])[here] == result.clips.truth[here]
+        next(run.predictions[SVM] for run in result.runs if run.seed == shared[0])[here]
+        == result.clips.scene_indices[here]
         for result in (one, other)
     ]
     return mcnemar(*rights)
@@ -103,16 +107,16 @@ class Comparison:
     Attributes:
         experiment: folder of the experiment.
         results: every scored system, controls and tags alone last.
-        tables: the records of the systems, by table.
+        systems: the records of the systems, by table.
         best: the ranked system that is best on validation.
         tag_vectors: the tag vectors of the test clips.
         out: folder of the report.
-        mark: a word on every picture, such as "synthetic"; may be empty.
+        watermark: a word on every picture, such as "synthetic"; may be empty.
     """
 
     experiment: Path
     results: Sequence[SystemResult]
-    tables: Mapping[str, Mapping[str, System]]
+    systems: Mapping[str, Mapping[str, System]]
     best: SystemResult
     tag_vectors: Path
     out: Path
@@ -134,21 +138,29 @@ class Comparison:
         if self.baseline is None or self.best is not self.baseline:
             return [self.best] if self.baseline is None else [self.baseline, self.best]
         others = [result for result in self.results if result.is_ranked and result is not self.baseline]
-        return [self.baseline, *([max(others, key=lambda one: one.validation().mean())] if others else [])]
+        return [self.baseline, *([max(others, key=lambda one: one.validation_by_seed().mean())] if others else [])]
+
+    @property
+    def best_with_attention(self) -> SystemResult | None:
+        """The system with attention that is best on validation, if one was run."""
+        systems = {name: system for table in self.systems.values() for name, system in table.items()}
+        names = [result.name for result in self.results if result.name in systems and systems[result.name].heads]
+        best = best_on_validation(self.experiment, names)
+        return None if best is None else self.by_name[best]
 
     @cached_property
-    def confidence_intervals(self) -> dict[str, Bounds]:
+    def confidence_intervals(self) -> dict[str, Interval]:
         """Each system's interval over locations, on test."""
-        return intervals(self.results, "test")
+        return accuracy_intervals(self.results, "test")
 
     @cached_property
-    def differences(self) -> dict[str, Difference]:
+    def to_baseline(self) -> dict[str, Difference]:
         """Each system minus the baseline, on test; nothing without a baseline."""
-        return differences(self.results, self.baseline, "test") if self.baseline else {}
+        return compute_differences(self.results, self.baseline, "test") if self.baseline else {}
 
     @cached_property
     def holms_p(self) -> dict[str, float]:
         """Holm's p of each ranked system's difference to the baseline, of all of them one family."""
-        ranked = [name for name in self.differences if self.by_name[name].is_ranked]
-        corrected = holm([self.differences[name].p for name in ranked])
+        ranked = [name for name in self.to_baseline if self.by_name[name].is_ranked]
+        corrected = holm([self.to_baseline[name].p for name in ranked])
         return dict(zip(ranked, map(float, corrected), strict=True))

@@ -12,7 +12,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 from tagasc.report.comparison import Difference
 from tagasc.report.paper_tables import Grid
 from tagasc.report.results import BASELINE, SystemResult
-from tagasc.report.statistics import Bounds
+from tagasc.report.statistics import Interval
 from tagasc.scene.systems import TAGS_ONLY
 from tagasc.utils.files import atomic_file
 
@@ -25,34 +25,34 @@ FEW_ROWS = 20
 COLOURS = matplotlib.color_sequences["petroff10"]  # told apart with colour-blind eyes too
 
 
-def accuracies(
+def plot_accuracies(
     results: Sequence[SystemResult],
-    bounds: Mapping[str, Bounds],
-    differences: Mapping[str, Difference],
+    intervals: Mapping[str, Interval],
+    to_baseline: Mapping[str, Difference],
     path: Path,
-    note: str = "",
+    watermark: str = "",
 ) -> None:
     """Accuracy on test of each system with its interval, a pale dot a seed, and its difference to the baseline."""
     many = len(results) > FEW_ROWS
-    panels = 2 if any(result.name in differences for result in results) else 1
+    panels = 2 if any(result.name in to_baseline for result in results) else 1
     height = (0.2 if many else 0.42) * len(results) + 1.2
     figure, row = plt.subplots(1, panels, figsize=(9, height), layout="constrained", sharey=True, squeeze=False)
     left, right, size = row[0][0], row[0][-1], 5 if many else 8
     for place, result in enumerate(results):
-        values = 100 * result.accuracies("test")
+        values = 100 * result.accuracy_by_seed("test")
         left.plot(values, [place] * len(values), "o", color=_colour(result), alpha=0.35, markersize=0.6 * size)
-        _interval(left, place, result, values.mean(), bounds[result.name], size)
-        if result.name in differences:
-            _interval(
-                right, place, result, 100 * differences[result.name].mean, differences[result.name].by_location, size
+        _plot_interval(left, place, result, values.mean(), intervals[result.name], size)
+        if result.name in to_baseline:
+            _plot_interval(
+                right, place, result, 100 * to_baseline[result.name].mean, to_baseline[result.name].by_location, size
             )
-    _mark_chance(left, 100 / len(results[0].clips.names))
+    _mark_chance(left, 100 / len(results[0].clips.scene_names))
     left.set_xlabel("accuracy on test, %")
     if panels == 2:
         right.axvline(0, color="black", linewidth=0.8, zorder=0)
         right.set_xlabel("minus baseline, points")
         right.tick_params(axis="y", length=0)
-        _focus(right, results, differences)
+        _focus(right, results, to_baseline)
     for axes in row[0]:
         for place in range(1, len(results)):
             if _group(results[place]) != _group(results[place - 1]):
@@ -62,17 +62,17 @@ def accuracies(
     left.set_yticks(range(len(results)), [result.title for result in results], fontsize=8 if many else 9)
     left.set_ylim(len(results) - 0.4, -0.9)
     figure.supxlabel("lines: 95 % intervals over locations", fontsize=8)
-    save(figure, path, note)
+    save_figure(figure, path, watermark)
 
 
-def confusion_matrices(results: Sequence[SystemResult], split: str, path: Path, note: str = "") -> None:
+def plot_confusions(results: Sequence[SystemResult], split: str, path: Path, watermark: str = "") -> None:
     """Confusion matrices side by side."""
-    scenes = results[0].clips.names
+    scenes = results[0].clips.scene_names
     figure, row = plt.subplots(
         1, len(results), figsize=(4 * len(results) + 1, 4.5), layout="constrained", squeeze=False
     )
     for number, (result, axes) in enumerate(zip(results, row[0], strict=True)):
-        shares = 100 * result.confusion(split)
+        shares = 100 * result.confusion_shares(split)
         axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
         for (true, predicted), share in np.ndenumerate(shares):
             if share >= 0.5:
@@ -83,10 +83,12 @@ def confusion_matrices(results: Sequence[SystemResult], split: str, path: Path, 
         axes.set_title(result.name)
         axes.set_xlabel("recognised as (% of the scene's clips)")
     row[0][0].set_ylabel("true scene")
-    save(figure, path, note)
+    save_figure(figure, path, watermark)
 
 
-def curves(results: Sequence[SystemResult], shown: Sequence[SystemResult], path: Path, note: str = "") -> None:
+def plot_curves(
+    results: Sequence[SystemResult], shown: Sequence[SystemResult], path: Path, watermark: str = ""
+) -> None:
     """Training loss and validation accuracy by epoch; a line a run; where they are many, all but ``shown`` grey."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
     trained = [result for result in results if result.parameters]
@@ -111,17 +113,17 @@ def curves(results: Sequence[SystemResult], shown: Sequence[SystemResult], path:
     left.yaxis.set_major_formatter("{x:g}")
     right.set(xlabel="epoch", ylabel="validation accuracy, % (dot: kept epoch)")
     right.legend(fontsize=8, frameon=False, loc="lower right")
-    save(figure, path, note)
+    save_figure(figure, path, watermark)
 
 
-def heat_maps(
-    grids: Mapping[str, Grid], results: Mapping[str, SystemResult], split: str, path: Path, note: str = ""
+def plot_heat_maps(
+    grids: Mapping[str, Grid], results: Mapping[str, SystemResult], split: str, path: Path, watermark: str = ""
 ) -> None:
     """Accuracy by heads × layers; colour is the difference to the baseline, hatched what was not run."""
     base = results.get(BASELINE)
-    origin = None if base is None else base.accuracies(split).mean()
+    origin = None if base is None else base.accuracy_by_seed(split).mean()
     values = {
-        title: np.array([[_accuracy(results.get(name), split) for name in row] for row in layout.names])
+        title: np.array([[_mean_accuracy(results.get(name), split) for name in row] for row in layout.names])
         for title, layout in grids.items()
     }
     every = np.concatenate([table.ravel() for table in values.values()])
@@ -138,10 +140,10 @@ def heat_maps(
         axes.set(title=title, xlabel="layers that transform the tags", ylabel="heads")
     label = "points above or below the " + ("baseline" if base is not None else "mean")
     figure.colorbar(image, ax=row[0].tolist(), label=label, shrink=0.9)
-    save(figure, path, note)
+    save_figure(figure, path, watermark)
 
 
-def tagger_curves(histories: dict[str, dict[str, Any]], path: Path, note: str = "") -> None:
+def plot_tagger_curves(histories: dict[str, dict[str, Any]], path: Path, watermark: str = "") -> None:
     """The tagger's loss and validation lwlrap by epoch; a line for each stage of each fold."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
     for number, (name, history) in enumerate(histories.items()):
@@ -153,20 +155,20 @@ def tagger_curves(histories: dict[str, dict[str, Any]], path: Path, note: str = 
     left.set(xlabel="epoch", ylabel="training loss", yscale="log")
     right.set(xlabel="epoch", ylabel="validation lwlrap (dots: cycles' ends)")
     left.legend(fontsize=8, frameon=False)
-    save(figure, path, note)
+    save_figure(figure, path, watermark)
 
 
-def save(figure: plt.Figure, path: Path, note: str = "") -> None:
+def save_figure(figure: plt.Figure, path: Path, watermark: str = "") -> None:
     """Write a picture whole or not at all, with a note in its corner, and forget the figure."""
-    if note:
-        figure.suptitle(note, x=0.995, ha="right", fontsize=8, color="grey")
+    if watermark:
+        figure.suptitle(watermark, x=0.995, ha="right", fontsize=8, color="grey")
     with atomic_file(path) as beside:
         figure.savefig(beside)
     plt.close(figure)
 
 
-def _accuracy(result: SystemResult | None, split: str) -> float:
-    return float("nan") if result is None else float(result.accuracies(split).mean())
+def _mean_accuracy(result: SystemResult | None, split: str) -> float:
+    return float("nan") if result is None else float(result.accuracy_by_seed(split).mean())
 
 
 def _annotate(
@@ -181,22 +183,22 @@ def _annotate(
     axes.text(column, row, text, ha="center", va="center", fontsize=8, color=colour)
 
 
-def _interval(axes: plt.Axes, row: int, result: SystemResult, value: float, bounds: Bounds, size: float) -> None:
+def _plot_interval(axes: plt.Axes, row: int, result: SystemResult, value: float, bounds: Interval, size: float) -> None:
     """A dot and a line; the dot is hollow where the true label was used."""
     colour, hollow = _colour(result), {"markerfacecolor": "white"} if result.uses_the_label else {}
     axes.plot([100 * bound for bound in bounds], [row, row], color=colour, linewidth=size / 4)
     axes.plot(value, row, "o", color=colour, markersize=size, **hollow)
 
 
-def _focus(axes: plt.Axes, results: Sequence[SystemResult], differences: Mapping[str, Difference]) -> None:
+def _focus(axes: plt.Axes, results: Sequence[SystemResult], to_baseline: Mapping[str, Difference]) -> None:
     """Limits that hold every ranked system and the controls near them; an arrow and a figure where one lies beyond."""
-    every = [differences[result.name] for result in results if result.name in differences]
-    ranked = [differences[result.name] for result in results if result.is_ranked and result.name in differences]
+    every = [to_baseline[result.name] for result in results if result.name in to_baseline]
+    ranked = [to_baseline[result.name] for result in results if result.is_ranked and result.name in to_baseline]
     low, high = _limits(ranked or every)
     low, high = _limits([one for one in every if low < 100 * one.mean < high])
     axes.set_xlim(low, high)
     for row, result in enumerate(results):
-        mean = 100 * differences[result.name].mean if result.name in differences else 0
+        mean = 100 * to_baseline[result.name].mean if result.name in to_baseline else 0
         if not low < mean < high:
             edge, text = (0.99, f"{mean:+.0f} →") if mean > 0 else (0.01, f"← {mean:+.0f}")
             axes.annotate(

@@ -59,7 +59,7 @@ def list_artefacts(
             for split, path in codes.items():
                 yield Artefact("codes", f"{split} codes of {title}", read_record(path), network | inputs)
             yield Artefact(f"scores {fit}", f"scores of {title}", provenance.read(paths.svm), codes)
-        record = (run.paper or {}).get("provenance")
+        record = (run.test_by_epoch or {}).get("provenance")
         yield Artefact("selected on test", f"selected on test of {_title(run.paths)}", record, inputs)
 
 
@@ -74,11 +74,11 @@ def outdated(artefacts: Sequence[Artefact]) -> list[str]:
 
 
 def edited(
-    results: Sequence[SystemResult], tables: Mapping[str, Mapping[str, System]], systems_file: Path
+    results: Sequence[SystemResult], systems: Mapping[str, Mapping[str, System]], systems_file: Path
 ) -> list[str]:
     """Networks of a system that has another record by now, each with what differs first."""
     found = []
-    records = {name: to_json(system) for table in tables.values() for name, system in table.items()}
+    records = {name: to_json(system) for table in systems.values() for name, system in table.items()}
     for run, fit in product([run for result in results for run in result.runs], FITS):
         now = records.get(run.paths.system.partition("@")[0], {})
         then = (provenance.read(run.paths.of_fit(fit).network) or {}).get("config", {}).get("system", {})

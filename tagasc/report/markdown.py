@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from markdown import markdown as to_html
 
-from tagasc.report.statistics import Bounds
+from tagasc.report.statistics import Interval
 from tagasc.utils.errors import UserError
 
 Table = tuple[Sequence[str], Sequence[Sequence[str]]]
@@ -64,7 +64,7 @@ def _embedded(path: Path) -> str:
     return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
 
 
-def markdown(table: Table) -> str:
+def markdown_table(table: Table) -> str:
     """A table in Markdown, columns of figures to the right; of HTML only ``<br>`` is a cell's own."""
     header, rows = table
     figures = [any(re.match(r"[*+<-]*\d", row[n]) for row in rows) for n in range(len(header))]
@@ -91,7 +91,7 @@ def aligned(table: Table) -> str:
     )
 
 
-def mean(values: np.ndarray, digits: int = 1) -> str:
+def format_mean(values: np.ndarray, digits: int = 1) -> str:
     """Fractions as "71.3 ± 0.4", in percent: mean and, of several, standard deviation; nothing where there are none."""
     if not len(values):
         return ""
@@ -99,16 +99,16 @@ def mean(values: np.ndarray, digits: int = 1) -> str:
     return f"{100 * values.mean():.{digits}f}{spread}"
 
 
-def signed(value: float) -> str:
+def format_points(value: float) -> str:
     """A difference of fractions in percentage points."""
-    return percent(value, "+.1f")
+    return _percent(value, "+.1f")
 
 
-def interval(bounds: Bounds, form: str = ".1f") -> str:
-    """Bounds in percent; nothing where they are not known."""
-    return "" if np.isnan(bounds[0]) else f"{percent(bounds[0], form)} to {percent(bounds[1], form)}"
+def format_interval(bounds: Interval, form: str = ".1f") -> str:
+    """Interval in percent; nothing where they are not known."""
+    return "" if np.isnan(bounds[0]) else f"{_percent(bounds[0], form)} to {_percent(bounds[1], form)}"
 
 
-def percent(value: float, form: str) -> str:
+def _percent(value: float, form: str) -> str:
     """A fraction in percent."""
     return f"{round(100 * value, 1) + 0.0:{form}}"  # + 0.0, so that there is no -0.0

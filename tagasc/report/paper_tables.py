@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tagasc.report.markdown import NOT_RUN, Table, mean
+from tagasc.report.markdown import NOT_RUN, Table, format_mean
 from tagasc.report.results import SystemResult
 from tagasc.scene.systems import System
 from tagasc.utils.errors import UserError
@@ -21,21 +21,21 @@ TITLES = {
 
 
 @dataclass(frozen=True)
-class PaperFigures:
+class PaperResults:
     """What the paper printed.
 
     Attributes:
         corpus: the data set that it is of.
         accuracies: in %, by system.
-        comparison: Table 6: name, thousands of parameters or None, accuracy in %.
+        table6: Table 6: name, thousands of parameters or None, accuracy in %.
     """
 
     corpus: str
     accuracies: dict[str, float]
-    comparison: list[tuple[str, int | None, float]]
+    table6: list[tuple[str, int | None, float]]
 
     @classmethod
-    def read(cls, path: Path) -> "PaperFigures":
+    def read(cls, path: Path) -> "PaperResults":
         """Read ``egs/paper_results.yaml``.
 
         Raises:
@@ -43,9 +43,9 @@ class PaperFigures:
         """
         tables = read_yaml(path, "give the file of the paper's figures")
         try:
-            corpus, comparison = str(tables.pop("corpus")), tables.pop("table6")
+            corpus, table6 = str(tables.pop("corpus")), tables.pop("table6")
             accuracies = {name: float(value) for records in tables.values() for name, value in records.items()}
-            rows = [(name, size, float(accuracy)) for name, (size, accuracy) in comparison.items()]
+            rows = [(name, size, float(accuracy)) for name, (size, accuracy) in table6.items()]
         except (AttributeError, KeyError, TypeError, ValueError):
             raise UserError(f"{path} does not hold the paper's figures by table; see egs/paper_results.yaml") from None
         return cls(corpus, accuracies, rows)
@@ -60,7 +60,7 @@ class Grid:
     names: list[list[str | None]]
 
 
-def grid(records: Mapping[str, System], row: Callable[[System], object], column: Callable[[System], object]) -> Grid:
+def arrange(records: Mapping[str, System], row: Callable[[System], object], column: Callable[[System], object]) -> Grid:
     """Lay systems out by two of their properties, in the order in which these first occur."""
     rows, columns = ([*dict.fromkeys(map(key, records.values()))] for key in (row, column))
     place = {(row(record), column(record)): name for name, record in records.items()}
@@ -70,11 +70,11 @@ def grid(records: Mapping[str, System], row: Callable[[System], object], column:
 
 def heads_by_layers(records: Mapping[str, System]) -> Grid:
     """Tables 3 and 5: heads down, layers that transform the tags across."""
-    return grid(records, lambda record: record.heads, lambda record: record.attention_layers)
+    return arrange(records, lambda record: record.heads, lambda record: record.attention_layers)
 
 
-def paper_tables(
-    tables: Mapping[str, Mapping[str, System]], paper: PaperFigures, results: Sequence[SystemResult]
+def filled_tables(
+    systems: Mapping[str, Mapping[str, System]], paper: PaperResults, results: Sequence[SystemResult]
 ) -> dict[str, Table]:
     """Tables 2 to 6, by name; of Tables 2 to 5 those that the file of systems holds."""
     ours = {result.name: result for result in results}
@@ -83,21 +83,23 @@ def paper_tables(
         return "" if name is None else f"{_printed(paper.accuracies.get(name))}<br>{_measured(ours.get(name))}"
 
     shown: dict[str, Table] = {}
-    if "table2" in tables:
-        shown["table2"] = _concatenation(tables["table2"], cell)
-    if "table3" in tables:
-        shown["table3"] = _cells(heads_by_layers(tables["table3"]), "heads \\ transform layers for attention map", cell)
-    if "table4" in tables:
+    if "table2" in systems:
+        shown["table2"] = _table2(systems["table2"], cell)
+    if "table3" in systems:
+        shown["table3"] = _grid_table(
+            heads_by_layers(systems["table3"]), "heads \\ transform layers for attention map", cell
+        )
+    if "table4" in systems:
         layers = lambda record: f"{record.concat_layers}/{record.attention_layers}"
-        found = grid(tables["table4"], lambda record: record.heads, layers)
-        shown["table4"] = _cells(found, "heads \\ transform layers for concat/att", cell)
-    if "table5" in tables:
-        shown["table5"] = _cells(heads_by_layers(tables["table5"]), "heads \\ transform layers", cell)
-    shown["table6"] = _comparison(paper, ours.get(OURS))
+        found = arrange(systems["table4"], lambda record: record.heads, layers)
+        shown["table4"] = _grid_table(found, "heads \\ transform layers for concat/att", cell)
+    if "table5" in systems:
+        shown["table5"] = _grid_table(heads_by_layers(systems["table5"]), "heads \\ transform layers", cell)
+    shown["table6"] = _table6(paper, ours.get(OURS))
     return shown
 
 
-def _concatenation(records: Mapping[str, System], cell: Callable[[str], str]) -> Table:
+def _table2(records: Mapping[str, System], cell: Callable[[str], str]) -> Table:
     titles = {"none": "Baseline", "code": "Codecat", "code_fc": "Codecat", "before_code": "Before code"}
     transformed = {"none": "-", "code": "×", "code_fc": "○", "before_code": "○"}
     rows = []
@@ -107,15 +109,15 @@ def _concatenation(records: Mapping[str, System], cell: Callable[[str], str]) ->
     return ("system", "transform after concat", "layers before transform", "accuracy %"), rows
 
 
-def _cells(layout: Grid, corner: str, cell: Callable[[str | None], str]) -> Table:
+def _grid_table(layout: Grid, corner: str, cell: Callable[[str | None], str]) -> Table:
     rows = [(row, *map(cell, names)) for row, names in zip(layout.rows, layout.names, strict=True)]
     return (corner, *layout.columns), rows
 
 
-def _comparison(paper: PaperFigures, ours: SystemResult | None) -> Table:
+def _table6(paper: PaperResults, ours: SystemResult | None) -> Table:
     rows = [
         (f"*{name if name != 'Ours' else 'the paper, Ours'}*", f"*{size}k*" if size else "-", _printed(accuracy))
-        for name, size, accuracy in paper.comparison
+        for name, size, accuracy in paper.table6
     ]
     size = f"{ours.parameters / 1000:.0f}k" if ours else NOT_RUN
     return ("system", "parameters", "accuracy %"), [*rows, (f"{OURS}, here", size, _measured(ours))]
@@ -126,10 +128,10 @@ def _printed(value: float | None) -> str:
 
 
 def _measured(result: SystemResult | None) -> str:
-    return NOT_RUN if result is None else f"**{mean(result.accuracies('test'), 2)}**"
+    return NOT_RUN if result is None else f"**{format_mean(result.accuracy_by_seed('test'), 2)}**"
 
 
-def by_table(tables: Mapping[str, Mapping[str, System]], names: Iterable[str]) -> dict[str, list[str]]:
+def by_table(systems: Mapping[str, Mapping[str, System]], names: Iterable[str]) -> dict[str, list[str]]:
     """Which of the named systems each table holds."""
     known = set(names)
-    return {table: [name for name in records if name in known] for table, records in tables.items()}
+    return {table: [name for name in records if name in known] for table, records in systems.items()}

@@ -23,7 +23,7 @@ SVM, STANDARDISED, SOFTMAX = "svm", "svm_standardised", "softmax"
 
 
 @dataclass(frozen=True)
-class Clips:
+class ScoredClips:
     """The clips that all compared runs were scored on, with each clip's split, true scene and location, (clips,)."""
 
     ids: np.ndarray
@@ -32,55 +32,59 @@ class Clips:
     locations: np.ndarray
 
     @cached_property
-    def names(self) -> list[str]:
+    def scene_names(self) -> list[str]:
         """The scenes in alphabetical order."""
         return sorted(set(self.scenes.tolist()))
 
     @cached_property
-    def truth(self) -> np.ndarray:
-        """Each clip's scene as its position in ``names``."""
-        return self.places(self.scenes)
+    def scene_indices(self) -> np.ndarray:
+        """Each clip's scene as its position in ``scene_names``."""
+        return self.indices_of(self.scenes)
 
-    def places(self, scenes: Sequence[str]) -> np.ndarray:
-        """Positions in ``names``, int16 (clips,); -1 where no clip is of that scene."""
-        place = {name: number for number, name in enumerate(self.names)}
+    def indices_of(self, scenes: Sequence[str]) -> np.ndarray:
+        """Positions in ``scene_names``, int16 (clips,); -1 where no clip is of that scene."""
+        place = {name: number for number, name in enumerate(self.scene_names)}
         return np.array([place.get(name, -1) for name in scenes], dtype=np.int16)
 
-    def of(self, split: str) -> np.ndarray:
+    def in_split(self, split: str) -> np.ndarray:
         """Which clips belong to a test set, ``test`` or ``test+unused``."""
         return np.isin(self.splits, split.split("+"))
 
 
 @dataclass(frozen=True)
-class Run:
+class ScoredRun:
     """One system with one seed, scored.
 
     Attributes:
         paths: its folders and files.
-        machines: by name (svm, svm_standardised, softmax), what was chosen and its scores (see ``score_svm``).
-        named: by machine, the scene that each clip was given, as positions in ``Clips.names``.
+        classifiers: by name (svm, svm_standardised, softmax), what was chosen and its scores (see ``score_svm``).
+        predictions: by classifier, the scene that each clip was given, as positions in ``ScoredClips.scene_names``.
         history: curves and best epoch of the network; None where there is no network.
-        record: what it was made from.
-        paper: accuracies on test after every epoch (the paper's protocol), or None.
-        final: scores of the machines after a last fit on all training clips, or None.
+        provenance: what it was made from.
+        test_by_epoch: accuracies on test after every epoch (the paper's protocol), or None.
+        final_classifiers: scores of the machines after a last fit on all training clips, or None.
     """
 
     paths: RunPaths
     classifiers: dict[str, Any]
     predictions: dict[str, np.ndarray]
     history: dict[str, Any] | None
-    record: dict[str, Any]
-    paper: dict[str, Any] | None = None
-    final: dict[str, Any] | None = None
+    provenance: dict[str, Any]
+    test_by_epoch: dict[str, Any] | None = None
+    final_classifiers: dict[str, Any] | None = None
 
     @property
     def seed(self) -> int:
         """Random seed of the network."""
         return self.paths.seed
 
-    def selected_on_test(self, split: str) -> float | None:
+    def best_on_test(self, split: str) -> float | None:
         """The best accuracy over epochs and kernels on that very test set: the paper's protocol."""
-        values = [] if self.paper is None else [epoch[split] for epoch in self.paper["epochs"] if split in epoch]
+        values = (
+            []
+            if self.test_by_epoch is None
+            else [epoch[split] for epoch in self.test_by_epoch["epochs"] if split in epoch]
+        )
         return max(values, default=None)
 
 
@@ -89,8 +93,8 @@ class SystemResult:
     """Every scored run of one system."""
 
     name: str
-    clips: Clips
-    runs: list[Run] = field(default_factory=list)
+    clips: ScoredClips
+    runs: list[ScoredRun] = field(default_factory=list)
 
     @property
     def is_ranked(self) -> bool:
@@ -117,44 +121,46 @@ class SystemResult:
         """In rising order."""
         return [run.seed for run in self.runs]
 
-    def accuracies(self, split: str, classifier: str = SVM, kind: str = "accuracy") -> np.ndarray:
+    def accuracy_by_seed(self, split: str, classifier: str = SVM, kind: str = "accuracy") -> np.ndarray:
         """One value a seed, of the seeds that have that machine."""
         tables = [run.classifiers[classifier]["scores"] for run in self.runs if classifier in run.classifiers]
         return np.array([table[split][kind] for table in tables if split in table])
 
-    def of_final_fit(self, split: str) -> np.ndarray:
+    def final_by_seed(self, split: str) -> np.ndarray:
         """One value a seed, of the seeds that were fitted once more on all training clips."""
-        tables = [run.final[SVM]["scores"] for run in self.runs if run.final]
+        tables = [run.final_classifiers[SVM]["scores"] for run in self.runs if run.final_classifiers]
         return np.array([table[split]["accuracy"] for table in tables if split in table])
 
-    def selected_on_test(self, split: str) -> np.ndarray:
+    def selected_by_seed(self, split: str) -> np.ndarray:
         """One value a seed, of the seeds for which the paper's protocol was run."""
-        values = [run.selected_on_test(split) for run in self.runs]
+        values = [run.best_on_test(split) for run in self.runs]
         return np.array([value for value in values if value is not None])
 
-    def validation(self) -> np.ndarray:
+    def validation_by_seed(self) -> np.ndarray:
         """The networks' own validation accuracy at the kept epoch, one value a seed."""
-        return np.array([best_epoch(run.history)["validation_accuracy"] for run in self.runs if run.history])
+        return np.array([best_epoch_metrics(run.history)["validation_accuracy"] for run in self.runs if run.history])
 
-    def correct(self, split: str) -> np.ndarray:
+    def accuracy_by_clip(self, split: str) -> np.ndarray:
         """Mean over the seeds of whether the SVM recognises each clip, float (clips of the test set,)."""
-        return np.mean([run.predictions[SVM] == self.clips.truth for run in self.runs], axis=0)[self.clips.of(split)]
+        return np.mean([run.predictions[SVM] == self.clips.scene_indices for run in self.runs], axis=0)[
+            self.clips.in_split(split)
+        ]
 
-    def confusion(self, split: str) -> np.ndarray:
+    def confusion_shares(self, split: str) -> np.ndarray:
         """Share of each true scene's clips (rows) given each name (columns), mean over seeds."""
-        of_split, scenes = self.clips.of(split), np.arange(len(self.clips.names))
-        truth = self.clips.truth[of_split]
+        of_split, scenes = self.clips.in_split(split), np.arange(len(self.clips.scene_names))
+        truth = self.clips.scene_indices[of_split]
         counts = sum(confusion_matrix(truth, run.predictions[SVM][of_split], labels=scenes) for run in self.runs)
         clips = np.bincount(truth, minlength=len(scenes))[:, None] * len(self.runs)
         return counts / clips.clip(min=1)
 
 
-def best_epoch(history: dict[str, Any]) -> dict[str, Any]:
+def best_epoch_metrics(history: dict[str, Any]) -> dict[str, Any]:
     """The figures of the epoch whose weights were kept."""
     return history["epochs"][history["best_epoch"] - 1]
 
 
-def gather(experiment: Path, order: Sequence[str]) -> list[SystemResult]:
+def read_results(experiment: Path, order: Sequence[str]) -> list[SystemResult]:
     """Read every scored run: systems in the given order, unknown ones, then controls, then tags alone.
 
     Runs scored on other clips than the run scored last (of a corpus that has changed since) are left out, and named in
@@ -171,7 +177,7 @@ def gather(experiment: Path, order: Sequence[str]) -> list[SystemResult]:
     for paths in scored:
         theirs, predictions = _predictions(paths.predictions)
         if np.array_equal(theirs.ids, clips.ids) and np.array_equal(theirs.scenes, clips.scenes):
-            given = {classifier: clips.places(scenes) for classifier, scenes in predictions.items()}
+            given = {classifier: clips.indices_of(scenes) for classifier, scenes in predictions.items()}
             results.setdefault(paths.system, SystemResult(paths.system, clips)).runs.append(_run(paths, given))
         else:
             log.warning("%s was scored on other clips and is left out; run its stages 6 and 7", paths.title)
@@ -186,17 +192,17 @@ def gather(experiment: Path, order: Sequence[str]) -> list[SystemResult]:
     return sorted(results.values(), key=rank)
 
 
-def _run(paths: RunPaths, predictions: dict[str, np.ndarray]) -> Run:
+def _run(paths: RunPaths, predictions: dict[str, np.ndarray]) -> ScoredRun:
     classifiers = _classifiers(paths.scores, "stage 7 (svm)")
     history = None if paths.system == TAGS_ONLY else _history(paths.history)
     final = paths.of_fit(FINAL_FIT).scores
-    return Run(
+    return ScoredRun(
         paths,
         classifiers,
         predictions,
         history,
         provenance.read(paths.network if history else paths.svm) or {},
-        _paper([paths.of_fit(PAPER_FIT).test_by_epoch, paths.test_by_epoch]),
+        _test_by_epoch([paths.of_fit(PAPER_FIT).test_by_epoch, paths.test_by_epoch]),
         _classifiers(final, "stage 7 with --final-fit all") if final.exists() else None,
     )
 
@@ -204,7 +210,7 @@ def _run(paths: RunPaths, predictions: dict[str, np.ndarray]) -> Run:
 def _history(path: Path) -> dict[str, Any]:
     history = read_json(path, "stage 5 (scenes)")
     try:
-        if history["parameters"] > 0 and {"epoch", "loss", "validation_accuracy"} <= best_epoch(history).keys():
+        if history["parameters"] > 0 and {"epoch", "loss", "validation_accuracy"} <= best_epoch_metrics(history).keys():
             return history
     except (KeyError, IndexError, TypeError, AttributeError):
         pass
@@ -222,7 +228,7 @@ def _classifiers(path: Path, made_by: str) -> dict[str, Any]:
     raise UserError(f"{path} is of an older form; run stage 7 (svm) again")
 
 
-def _paper(paths: Sequence[Path]) -> dict[str, Any] | None:
+def _test_by_epoch(paths: Sequence[Path]) -> dict[str, Any] | None:
     """The first that is there."""
     for path in paths:
         if path.exists():
@@ -233,12 +239,12 @@ def _paper(paths: Sequence[Path]) -> dict[str, Any] | None:
     return None
 
 
-def _predictions(path: Path) -> tuple[Clips, dict[str, Sequence[str]]]:
+def _predictions(path: Path) -> tuple[ScoredClips, dict[str, Sequence[str]]]:
     try:
         with path.open(newline="", encoding="utf-8") as file:
             header, *rows = csv.reader(file)
         columns = dict(zip(header, zip(*rows, strict=True), strict=True))
-        clips = Clips(*(np.array(columns.pop(name)) for name in ("clip", "split", "scene", "location")))
+        clips = ScoredClips(*(np.array(columns.pop(name)) for name in ("clip", "split", "scene", "location")))
         return clips, {SVM: columns.pop(SVM), **columns}
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; stage 7 (svm) makes it") from None

@@ -8,12 +8,14 @@ import numpy as np
 from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 
-from tagasc.report.figures import COLOURS, save
+from tagasc.report.figures import COLOURS, save_figure
 
 _MARKERS = "os^Dv<>P"
 
 
-def scene_tags(means: np.ndarray, scenes: Sequence[str], events: Sequence[str], path: Path, note: str = "") -> None:
+def plot_scene_tags(
+    means: np.ndarray, scenes: Sequence[str], events: Sequence[str], path: Path, watermark: str = ""
+) -> None:
     """Mean tag by scene and event, (scenes, events); each event's colours run from 0 to its own highest mean."""
     figure, axes = plt.subplots(figsize=(9, 0.32 * len(events) + 2), layout="constrained")
     axes.imshow((means / means.max(axis=0).clip(min=1e-12)).T, cmap="Blues", vmin=0, vmax=1, aspect="auto")
@@ -24,24 +26,26 @@ def scene_tags(means: np.ndarray, scenes: Sequence[str], events: Sequence[str], 
     axes.set_xticks(range(len(scenes)), scenes, rotation=30, ha="right")
     axes.set_yticks(range(len(events)), [event.replace("_", " ") for event in events])
     axes.set_xlabel("mean tag; colour: share of the event's highest mean")
-    save(figure, path, note)
+    save_figure(figure, path, watermark)
 
 
-def attention(maps: np.ndarray, places: np.ndarray, scenes: Sequence[str], path: Path, note: str = "") -> None:
+def plot_attention(
+    maps: np.ndarray, scene_indices: np.ndarray, scenes: Sequence[str], path: Path, watermark: str = ""
+) -> None:
     """Attention by scene and filter, a block a head: its mean over all clips, and each scene's difference to it.
 
     Args:
         maps: (clips, heads, filters per head), in multiples of an even spread.
-        places: each clip's scene as a position in ``scenes``.
+        scene_indices: each clip's scene as a position in ``scenes``.
         scenes: names.
         path: the picture.
-        note: stands in the corner.
+        watermark: stands in the corner.
     """
     order = np.argsort(-maps.mean(axis=0), axis=1)
     sorted_maps = np.take_along_axis(maps, order[None], axis=2)
     heads, filters = maps.shape[1:]
     overall = sorted_maps.mean(axis=0).ravel()
-    means = np.array([sorted_maps[places == n].mean(axis=0).ravel() for n in range(len(scenes))])
+    means = np.array([sorted_maps[scene_indices == n].mean(axis=0).ravel() for n in range(len(scenes))])
     figure, (above, below) = plt.subplots(
         2, 1, figsize=(9, 0.28 * len(scenes) + 3.2), layout="constrained", sharex=True, height_ratios=[1, 2]
     )
@@ -58,20 +62,20 @@ def attention(maps: np.ndarray, places: np.ndarray, scenes: Sequence[str], path:
         for head in range(1, heads):
             axes.axvline(filters * head - 0.5, color="black", linewidth=0.7)
     figure.colorbar(image, ax=below, label="scene minus mean", extend="both")
-    save(figure, path, note)
+    save_figure(figure, path, watermark)
 
 
-def code_map(
-    codes: Mapping[str, np.ndarray], places: np.ndarray, scenes: Sequence[str], path: Path, note: str = ""
+def plot_code_map(
+    codes: Mapping[str, np.ndarray], scene_indices: np.ndarray, scenes: Sequence[str], path: Path, watermark: str = ""
 ) -> None:
     """t-SNE of the codes of the same clips, a panel a system.
 
     Args:
         codes: by title, (clips, code size).
-        places: each clip's scene as a position in ``scenes``.
+        scene_indices: each clip's scene as a position in ``scenes``.
         scenes: names.
         path: the picture.
-        note: stands in the corner.
+        watermark: stands in the corner.
     """
     figure, row = plt.subplots(1, len(codes), figsize=(9, 5.4), layout="constrained", squeeze=False)
     for axes, (title, values) in zip(row[0], codes.items(), strict=True):
@@ -81,10 +85,10 @@ def code_map(
         points = (points - points.min(axis=0)) / np.ptp(points, axis=0).clip(min=1e-12)
         for number, scene in enumerate(scenes):
             colour, marker = COLOURS[number % len(COLOURS)], _MARKERS[number % len(_MARKERS)]
-            here = points[places == number]
+            here = points[scene_indices == number]
             axes.scatter(*here.T, s=16, color=colour, marker=marker, alpha=0.75, linewidths=0, label=scene)
         axes.set(title=title, xticks=[], yticks=[], aspect="equal")
         axes.spines[:].set_visible(False)
     handles, labels = row[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False, markerscale=1.8, fontsize=8)
-    save(figure, path, note)
+    save_figure(figure, path, watermark)

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tagasc.report import figures, tables
-from tagasc.report.comparison import Comparison, Difference, differences, intervals
-from tagasc.report.markdown import interval, markdown, mean, signed
-from tagasc.report.paper_tables import TITLES, PaperFigures, by_table, heads_by_layers, paper_tables
+from tagasc.report.comparison import Comparison, Difference, accuracy_intervals, compute_differences
+from tagasc.report.markdown import format_interval, format_mean, format_points, markdown_table
+from tagasc.report.paper_tables import TITLES, PaperResults, by_table, filled_tables, heads_by_layers
 from tagasc.report.results import BASELINE, SVM, SystemResult
 from tagasc.scene.systems import TAGS_ONLY
 
@@ -25,23 +25,25 @@ PROTOCOLS = """\
 
 def summary(comparison: Comparison) -> list[str]:
     """What came of it, in a few sentences."""
-    base, best, gain = comparison.baseline, comparison.best, comparison.differences.get(comparison.best.name)
+    base, best, gain = comparison.baseline, comparison.best, comparison.to_baseline.get(comparison.best.name)
     ranked = [result for result in comparison.results if result.is_ranked]
-    records = [name for table in comparison.tables.values() for name in table]
+    records = [name for table in comparison.systems.values() for name in table]
     said = [f"{sum(result.name in records for result in ranked)} of {len(records)} systems were run."]
     if base is None:
-        said.append(f"The baseline was not; best on validation is {best.name}, {_accuracy(comparison, best)} on test.")
+        said.append(
+            f"The baseline was not; best on validation is {best.name}, {_accuracy_text(comparison, best)} on test."
+        )
     elif gain is None:
-        said.append(f"Best on validation is the baseline itself, {_accuracy(comparison, best)} on test.")
+        said.append(f"Best on validation is the baseline itself, {_accuracy_text(comparison, best)} on test.")
     else:
         said.append(
-            f"The baseline reaches {_accuracy(comparison, base)} on test; best on validation is {best.name} with"
-            f" {_accuracy(comparison, best)}, {_gain(gain)}: {verdict(gain, 'a gain', 'a loss')}."
+            f"The baseline reaches {_accuracy_text(comparison, base)} on test; best on validation is {best.name} with"
+            f" {_accuracy_text(comparison, best)}, {_difference_text(gain)}: {verdict(gain, 'a gain', 'a loss')}."
         )
-    shown = [name for name in comparison.holms_p if comparison.differences[name].significant]
+    shown = [name for name in comparison.holms_p if comparison.to_baseline[name].significant]
     compared = len(comparison.holms_p)
     if compared > 1:
-        above = sum(comparison.differences[name].mean > 0 for name in shown)
+        above = sum(comparison.to_baseline[name].mean > 0 for name in shown)
         said.append(
             f"Of {compared} systems compared to the baseline, the interval of the difference lies wholly above 0 for"
             f" {above} and wholly below for {len(shown) - above}; of many, some do so by chance, for which Holm's p,"
@@ -52,7 +54,7 @@ def summary(comparison: Comparison) -> list[str]:
     return [" ".join(said), "", PROTOCOLS]
 
 
-def paper_section(comparison: Comparison, paper: PaperFigures, other_data: bool) -> list[str]:
+def paper_section(comparison: Comparison, paper: PaperResults, other_data: bool) -> list[str]:
     """Tables 2 to 6."""
     lines = ["## The paper's tables", ""]
     lines += [
@@ -66,15 +68,17 @@ def paper_section(comparison: Comparison, paper: PaperFigures, other_data: bool)
             "**The paper's figures are of other data (TAU Urban Acoustic Scenes 2019): not comparable with ours.**",
             "",
         ]
-    for name, table in paper_tables(comparison.tables, paper, comparison.results).items():
-        lines += [f"### {TITLES[name]}", "", markdown(table)]
+    for name, table in filled_tables(comparison.systems, paper, comparison.results).items():
+        lines += [f"### {TITLES[name]}", "", markdown_table(table)]
     grids = {
-        TITLES[name].partition(":")[0]: heads_by_layers(comparison.tables[name])
+        TITLES[name].partition(":")[0]: heads_by_layers(comparison.systems[name])
         for name in ("table3", "table5")
-        if name in comparison.tables
+        if name in comparison.systems
     }
     if any(name in comparison.by_name for layout in grids.values() for row in layout.names for name in row):
-        figures.heat_maps(grids, comparison.by_name, "test", comparison.out / "heads_layers.png", comparison.watermark)
+        figures.plot_heat_maps(
+            grids, comparison.by_name, "test", comparison.out / "heads_layers.png", comparison.watermark
+        )
         lines += ["Heads × layers, ours:", "", "![accuracy by heads and layers](heads_layers.png)", ""]
     return lines
 
@@ -90,22 +94,22 @@ def systems_section(comparison: Comparison) -> list[str]:
         "",
     ]
     for split in comparison.best.runs[0].classifiers[SVM]["scores"]:
-        bounds = comparison.confidence_intervals if split == "test" else intervals(comparison.results, split)
-        clips = int(comparison.best.clips.of(split).sum())
+        bounds = comparison.confidence_intervals if split == "test" else accuracy_intervals(comparison.results, split)
+        clips = int(comparison.best.clips.in_split(split).sum())
         table = tables.accuracy_table(comparison.results, split, bounds)
-        lines += [f"### {split} ({clips} clips)", "", markdown(table)]
-    figures.accuracies(
+        lines += [f"### {split} ({clips} clips)", "", markdown_table(table)]
+    figures.plot_accuracies(
         comparison.results,
         comparison.confidence_intervals,
-        comparison.differences,
+        comparison.to_baseline,
         comparison.out / "accuracies.png",
         comparison.watermark,
     )
     lines += ["![accuracies](accuracies.png)", ""]
-    return lines + (_differences(comparison) if comparison.differences else [])
+    return lines + (_differences_section(comparison) if comparison.to_baseline else [])
 
 
-def _differences(comparison: Comparison) -> list[str]:
+def _differences_section(comparison: Comparison) -> list[str]:
     lines = [
         "### Differences to the baseline, on test",
         "",
@@ -115,13 +119,13 @@ def _differences(comparison: Comparison) -> list[str]:
         "answer a clip, takes the first seed that both have.",
         "",
     ]
-    for table, names in by_table(comparison.tables, comparison.holms_p).items():
+    for table, names in by_table(comparison.systems, comparison.holms_p).items():
         if names:
             title = TITLES.get(table, table).partition(":")[0]
             lines += [
                 f"**{title}**",
                 "",
-                markdown(tables.difference_table(comparison.differences, names, comparison.holms_p)),
+                markdown_table(tables.difference_table(comparison.to_baseline, names, comparison.holms_p)),
             ]
     return lines
 
@@ -134,16 +138,16 @@ def controls_section(comparison: Comparison) -> list[str]:
     shown = [
         result for result in comparison.results if result.name.partition("@")[0] in (system.name, BASELINE, TAGS_ONLY)
     ]
-    to_system = differences(shown, system, "test")
+    to_system = compute_differences(shown, system, "test")
     lines = [
         "## Controls",
         "",
         f"{system.name} trained anew with altered tags in all splits. The two that use the true label are no systems:",
         "their figures say what tags could do if they knew the scene, and are never ranked.",
         "",
-        markdown(tables.control_table(shown, system, "test", comparison.differences, to_system)),
+        markdown_table(tables.control_table(shown, system, "test", comparison.to_baseline, to_system)),
     ]
-    return [*lines, _control_verdict(system, comparison.differences, to_system), ""]
+    return [*lines, _control_verdict(system, comparison.to_baseline, to_system), ""]
 
 
 def _controlled(comparison: Comparison) -> SystemResult | None:
@@ -151,7 +155,7 @@ def _controlled(comparison: Comparison) -> SystemResult | None:
     with_tags = [result for result in comparison.results if result.is_ranked and result is not comparison.baseline]
     names = {result.name.partition("@")[0] for result in comparison.results if "@" in result.name}
     controlled = [result for result in with_tags if result.name in names]
-    return max(controlled or with_tags, key=lambda result: result.validation().mean(), default=None)
+    return max(controlled or with_tags, key=lambda result: result.validation_by_seed().mean(), default=None)
 
 
 def _control_verdict(
@@ -163,11 +167,13 @@ def _control_verdict(
         name = f"{system.name}@{kind}"
         if name in to_system:
             gap = to_system[name].negated()
-            said.append(f"{system.name} minus {name}: {_gain(gap)}: {verdict(gap, 'help from the events', 'harm')}.")
+            said.append(
+                f"{system.name} minus {name}: {_difference_text(gap)}: {verdict(gap, 'help from the events', 'harm')}."
+            )
         if name in to_baseline:
             gap = to_baseline[name]
             what = verdict(gap, "help from the extra parameters alone", "harm")
-            said.append(f"{name} minus the baseline: {_gain(gap)}: {what}.")
+            said.append(f"{name} minus the baseline: {_difference_text(gap)}: {what}.")
     return " ".join(said) or "Whether the events help, or only the extra parameters do: not known, no control was run."
 
 
@@ -175,10 +181,10 @@ def scenes_section(comparison: Comparison) -> list[str]:
     """Class by class, confusions, and training curves."""
     titles = " beside ".join(result.name for result in comparison.baseline_and_best)
     which = "the best" if comparison.best is comparison.baseline_and_best[-1] else "the best of the others"
-    figures.confusion_matrices(
+    figures.plot_confusions(
         comparison.baseline_and_best, "test", comparison.out / "confusions.png", comparison.watermark
     )
-    figures.curves(
+    figures.plot_curves(
         comparison.results, comparison.baseline_and_best, comparison.out / "curves.png", comparison.watermark
     )
     return [
@@ -186,7 +192,7 @@ def scenes_section(comparison: Comparison) -> list[str]:
         "",
         f"{titles} ({which} on validation). Accuracy in %, mean over seeds, on test.",
         "",
-        markdown(tables.scene_table(comparison.baseline_and_best, "test")),
+        markdown_table(tables.scene_table(comparison.baseline_and_best, "test")),
         "![confusions](confusions.png)",
         "",
         "## Training",
@@ -195,7 +201,7 @@ def scenes_section(comparison: Comparison) -> list[str]:
         "",
         "<details><summary>what validation chose, run by run</summary>",
         "",
-        markdown(tables.chosen_table(comparison.results)),
+        markdown_table(tables.chosen_table(comparison.results)),
         "</details>",
         "",
     ]
@@ -214,7 +220,7 @@ def provenance_section(
         lines += [*(f"- {line}" for line in deviating), ""]
     if unscored:
         lines += [f"Not scored, since they failed or are not finished: {', '.join(unscored)}.", ""]
-    records = [run.record for result in results for run in result.runs if run.record]
+    records = [run.provenance for result in results for run in result.runs if run.provenance]
     versions = {", ".join(f"{name} {version}" for name, version in record["versions"].items()) for record in records}
     machines = {f"{record['machine']['system']}, {record['machine']['processors']} processors" for record in records}
     dates = sorted(record["date"] for record in records) or ["?"]
@@ -232,16 +238,16 @@ def verdict(difference: Difference, gain: str, loss: str) -> str:
     """Whether a gain, a loss, or neither is shown by the interval over locations, and what is known of other seeds."""
     what = gain if difference.mean > 0 or not difference.significant else loss
     said = f"{what} is {'shown' if difference.significant else 'not shown'}"
-    if difference.spread is None:
+    if difference.seed_deviation is None:
         return f"{said}, by these trainings alone (another seed may turn it)"
-    return f"{said} (standard deviation over seeds: {100 * difference.spread:.1f} points)"
+    return f"{said} (standard deviation over seeds: {100 * difference.seed_deviation:.1f} points)"
 
 
-def _accuracy(comparison: Comparison, result: SystemResult) -> str:
-    bounds = interval(comparison.confidence_intervals[result.name])
-    return f"{mean(result.accuracies('test'))} %" + (f" ({bounds})" if bounds else "")
+def _accuracy_text(comparison: Comparison, result: SystemResult) -> str:
+    bounds = format_interval(comparison.confidence_intervals[result.name])
+    return f"{format_mean(result.accuracy_by_seed('test'))} %" + (f" ({bounds})" if bounds else "")
 
 
-def _gain(difference: Difference) -> str:
-    bounds = interval(difference.by_location, "+.1f")
-    return f"{signed(difference.mean)} points" + (f" ({bounds} over locations)" if bounds else "")
+def _difference_text(difference: Difference) -> str:
+    bounds = format_interval(difference.by_location, "+.1f")
+    return f"{format_points(difference.mean)} points" + (f" ({bounds} over locations)" if bounds else "")

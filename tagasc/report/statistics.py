@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import scipy.stats
 
+Interval = tuple[float, float]
 _BLOCK = 250  # draws held in memory at a time
 
 
@@ -93,4 +94,19 @@ def totals_by(values: np.ndarray, units: Sequence[str]) -> tuple[np.ndarray, np.
     return np.moveaxis(totals, 0, -1), np.bincount(of_clip)
 
 
-Bounds = tuple[float, float]
+def mean_by_scene(values: np.ndarray, scene_indices: np.ndarray, scenes: int) -> np.ndarray:
+    """Means over the clips of each scene: (clips, values) and positions of the scenes (clips,) → (scenes, values)."""
+    return np.array([values[scene_indices == scene].mean(axis=0) for scene in range(scenes)])
+
+
+def eta_squared(values: np.ndarray, scene_indices: np.ndarray, scenes: int) -> np.ndarray:
+    """Share of each value's variance over clips that lies between scenes (η²): (clips, values) → (values,), 0..1."""
+    means, counts = mean_by_scene(values, scene_indices, scenes), np.bincount(scene_indices, minlength=scenes)
+    between = (counts[:, None] * (means - values.mean(axis=0)) ** 2).sum(axis=0)
+    total = ((values - values.mean(axis=0)) ** 2).sum(axis=0)
+    return np.divide(between, total, out=np.zeros_like(total), where=total > 0)
+
+
+def attention_perplexity(maps: np.ndarray) -> np.ndarray:
+    """How many filters each head spreads its attention over: exp of the entropy, mean over clips, (heads,)."""
+    return np.exp(scipy.stats.entropy(maps, axis=2)).mean(axis=0)

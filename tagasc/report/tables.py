@@ -2,36 +2,41 @@
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from tagasc.report.comparison import Difference
-from tagasc.report.markdown import NOT_RUN, Table, interval, mean, signed
+from tagasc.report.markdown import NOT_RUN, Table, format_interval, format_mean, format_points
 from tagasc.report.results import BASELINE, SOFTMAX, STANDARDISED, SVM, SystemResult
-from tagasc.report.statistics import Bounds, bootstrap
+from tagasc.report.statistics import Interval, bootstrap
 from tagasc.scene.controls import CONTROLS
 from tagasc.scene.systems import TAGS_ONLY
 
 
-def accuracy_table(results: Sequence[SystemResult], split: str, bounds: Mapping[str, Bounds]) -> Table:
+def accuracy_table(results: Sequence[SystemResult], split: str, intervals: Mapping[str, Interval]) -> Table:
     """A row a system: every accuracy there is. Columns that no system has are left out."""
     columns = {
         "system": [result.title for result in results],
         "parameters": [f"{result.parameters:,}" if result.parameters else "" for result in results],
         "seeds": [str(len(result.runs)) for result in results],
-        "SVM %": [mean(result.accuracies(split)) for result in results],
-        "95 % interval": [interval(bounds[result.name]) for result in results],
-        "class-averaged %": [mean(result.accuracies(split, kind="class_averaged")) for result in results],
-        "SVM, standardised codes %": [mean(result.accuracies(split, STANDARDISED)) for result in results],
-        "softmax %": [mean(result.accuracies(split, SOFTMAX)) for result in results],
-        "final fit %": [mean(result.of_final_fit(split)) for result in results],
+        "SVM %": [format_mean(result.accuracy_by_seed(split)) for result in results],
+        "95 % interval": [format_interval(intervals[result.name]) for result in results],
+        "class-averaged %": [format_mean(result.accuracy_by_seed(split, kind="class_averaged")) for result in results],
+        "SVM, standardised codes %": [format_mean(result.accuracy_by_seed(split, STANDARDISED)) for result in results],
+        "softmax %": [format_mean(result.accuracy_by_seed(split, SOFTMAX)) for result in results],
+        "final fit %": [format_mean(result.final_by_seed(split)) for result in results],
         "selected on test %": [_selected(result, split) for result in results],
         "trained on": [_trained_on(result) for result in results],
-        "validation %": [mean(result.validation()) for result in results],
+        "validation %": [format_mean(result.validation_by_seed()) for result in results],
     }
     kept = {title: values for title, values in columns.items() if any(values)}
     return list(kept), list(zip(*kept.values(), strict=True))
 
 
 def brief_table(
-    results: Sequence[SystemResult], split: str, bounds: Mapping[str, Bounds], differences: Mapping[str, Difference]
+    results: Sequence[SystemResult],
+    split: str,
+    intervals: Mapping[str, Interval],
+    to_baseline: Mapping[str, Difference],
 ) -> Table:
     """A row a system: the accuracy and its difference to the baseline, for a terminal."""
     header = ("system", "seeds", "accuracy %", "95 % interval", "minus baseline", "95 % interval")
@@ -39,9 +44,9 @@ def brief_table(
         (
             result.title,
             str(len(result.runs)),
-            mean(result.accuracies(split)),
-            interval(bounds[result.name]),
-            *_gain(differences.get(result.name)),
+            format_mean(result.accuracy_by_seed(split)),
+            format_interval(intervals[result.name]),
+            *_difference_cells(to_baseline.get(result.name)),
         )
         for result in results
     ]
@@ -53,14 +58,14 @@ def top_systems(results: Sequence[SystemResult], rows: int) -> list[SystemResult
         return list(results)
     ranked = sorted(
         (result for result in results if result.is_ranked),
-        key=lambda result: (result.name != BASELINE, -result.validation().mean()),
+        key=lambda result: (result.name != BASELINE, -result.validation_by_seed().mean()),
     )
     kept = {result.name for result in ranked[:rows]}
     return [result for result in results if result.name in kept]
 
 
 def difference_table(
-    differences: Mapping[str, Difference], names: Sequence[str], corrected: Mapping[str, float]
+    to_baseline: Mapping[str, Difference], names: Sequence[str], corrected: Mapping[str, float]
 ) -> Table:
     """A row a named system; ``corrected`` holds Holm's p by system."""
     header = (
@@ -75,12 +80,12 @@ def difference_table(
     return header, [
         (
             name,
-            signed(differences[name].mean),
-            interval(differences[name].by_location, "+.1f"),
-            interval(differences[name].by_clip, "+.1f"),
-            _p(differences[name].p),
+            format_points(to_baseline[name].mean),
+            format_interval(to_baseline[name].by_location, "+.1f"),
+            format_interval(to_baseline[name].by_clip, "+.1f"),
+            _p(to_baseline[name].p),
             _p(corrected[name]),
-            "" if differences[name].mcnemar is None else _p(differences[name].mcnemar),
+            "" if to_baseline[name].mcnemar_p is None else _p(to_baseline[name].mcnemar_p),
         )
         for name in names
     ]
@@ -117,21 +122,21 @@ def control_table(
             rows.append((name, meaning, NOT_RUN, *[""] * 5))
             continue
         result = found[name]
-        accuracies = mean(result.accuracies(split)), mean(result.accuracies(split, SOFTMAX))
+        accuracies = format_mean(result.accuracy_by_seed(split)), format_mean(result.accuracy_by_seed(split, SOFTMAX))
         gap = to_system[name].negated() if name in to_system else None
-        rows.append((name, meaning, *accuracies, *_gain(to_baseline.get(name)), *_gain(gap)))
+        rows.append((name, meaning, *accuracies, *_difference_cells(to_baseline.get(name)), *_difference_cells(gap)))
     return header, rows
 
 
 def scene_table(results: Sequence[SystemResult], split: str) -> Table:
     """A row a scene: accuracy of each system on that scene's clips, mean over seeds; of two, also their difference."""
     clips = results[0].clips
-    here = clips.of(split)
-    truth, locations = clips.truth[here], clips.locations[here]
-    correct = {result.name: result.correct(split) for result in results}
+    here = clips.in_split(split)
+    truth, locations = clips.scene_indices[here], clips.locations[here]
+    by_clip = {result.name: result.accuracy_by_clip(split) for result in results}
     rows = []
-    for n, scene in enumerate(clips.names):
-        of_scene = [values[truth == n] for values in correct.values()]
+    for n, scene in enumerate(clips.scene_names):
+        of_scene = [values[truth == n] for values in by_clip.values()]
         row = [
             scene,
             str((truth == n).sum()),
@@ -139,12 +144,29 @@ def scene_table(results: Sequence[SystemResult], split: str) -> Table:
         ]
         if len(results) == 2 and len(of_scene[0]):
             gain = of_scene[1] - of_scene[0]
-            row += [signed(gain.mean()), interval(tuple(bootstrap(gain, locations[truth == n])), "+.1f")]
+            row += [format_points(gain.mean()), format_interval(tuple(bootstrap(gain, locations[truth == n])), "+.1f")]
         rows.append(row)
     more = (f"{results[1].name} minus {results[0].name}", "95 %, over locations") if len(results) == 2 else ()
-    return ("scene", "clips", *correct, *more), [
-        [*row, *[""] * (2 + len(correct) + len(more) - len(row))] for row in rows
+    return ("scene", "clips", *by_clip, *more), [
+        [*row, *[""] * (2 + len(by_clip) + len(more) - len(row))] for row in rows
     ]
+
+
+def distinctive_events(
+    values: np.ndarray, classes: list[str], scene_indices: np.ndarray, scenes: list[str], count: int = 3
+) -> Table:
+    """A row a scene: the events whose mean tag lies farthest above the other scenes', in standard deviations.
+
+    In brackets the mean tag in the scene and in the others.
+    """
+    deviation, rows = values.std(axis=0).clip(min=1e-12), []
+    for number, scene in enumerate(scenes):
+        here, elsewhere = values[scene_indices == number].mean(axis=0), values[scene_indices != number].mean(axis=0)
+        distance = (here - elsewhere) / deviation
+        chosen = [n for n in np.argsort(-distance, kind="stable")[:count] if distance[n] > 0]
+        said = [f"{classes[n]} {distance[n]:+.1f} sd ({here[n]:.3f}, else {elsewhere[n]:.3f})" for n in chosen]
+        rows.append((scene, "; ".join(said)))
+    return ("scene", "events that distinguish it"), rows
 
 
 def chosen_table(results: Sequence[SystemResult]) -> Table:
@@ -160,8 +182,12 @@ def chosen_table(results: Sequence[SystemResult]) -> Table:
     return ("system", "seed", "epoch", "kernel", "C", "test accuracy %"), rows
 
 
-def _gain(difference: Difference | None) -> tuple[str, str]:
-    return ("", "") if difference is None else (signed(difference.mean), interval(difference.by_location, "+.1f"))
+def _difference_cells(difference: Difference | None) -> tuple[str, str]:
+    return (
+        ("", "")
+        if difference is None
+        else (format_points(difference.mean), format_interval(difference.by_location, "+.1f"))
+    )
 
 
 def _p(value: float) -> str:
@@ -169,9 +195,9 @@ def _p(value: float) -> str:
 
 
 def _selected(result: SystemResult, split: str) -> str:
-    values = mean(result.selected_on_test(split))
+    values = format_mean(result.selected_by_seed(split))
     return values if values or not result.parameters else NOT_RUN
 
 
 def _trained_on(result: SystemResult) -> str:
-    return " or ".join(sorted({run.paper["trained_on"] for run in result.runs if run.paper}))
+    return " or ".join(sorted({run.test_by_epoch["trained_on"] for run in result.runs if run.test_by_epoch}))

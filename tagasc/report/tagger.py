@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from tagasc.report import figures
-from tagasc.report.markdown import Table, markdown
+from tagasc.report.markdown import Table, markdown_table
 from tagasc.tagger.inference import TAGGER
 from tagasc.tagger.lwlrap import lwlrap_by_class
 from tagasc.tagger.tags import TagVectors
@@ -31,7 +31,7 @@ def tagger_section(tagger: Path, tags: Path, out: Path, watermark: str = "") -> 
     scores = read_json(tagger / "scores.json", _STAGE)
     histories = {"/".join(path.parts[-3:-1]): path for path in sorted(tagger.glob(f"fold*/stage*/{HISTORY}"))}
     curves = {name: read_json(path, _STAGE) for name, path in histories.items()}
-    figures.tagger_curves(curves, out / "tagger.png", watermark)
+    figures.plot_tagger_curves(curves, out / "tagger.png", watermark)
     networks = f"{scores['networks']} network{'s' if scores['networks'] > 1 else ''}"
     passes = "one joint pass of all streams a step" if scores["joint_pass"] else "each stream its own forward pass"
     lines += [f"{tagger.name}: {networks} of {scores['parameters']:,} parameters; {passes}.", ""]
@@ -41,7 +41,12 @@ def tagger_section(tagger: Path, tags: Path, out: Path, watermark: str = "") -> 
         for name, value in found.items()
         if value is not None
     ]
-    lines += [markdown((("tagging corpus", "clips", "lwlrap"), rows)), *_on_scenes(tags), "![tagger](tagger.png)", ""]
+    lines += [
+        markdown_table((("tagging corpus", "clips", "lwlrap"), rows)),
+        *_on_scenes(tags),
+        "![tagger](tagger.png)",
+        "",
+    ]
     if any("leaks" in name for _, name, _ in rows):
         lines += ["*leaks*: the pseudo-labels come from networks that were trained on these held-out clips.", ""]
     if any("chosen on these" in name for _, name, _ in rows):
@@ -95,7 +100,7 @@ def _on_scenes(tags: Path) -> list[str]:
         return []
     found = read_json(tags / "scores.json", "stage 4 (tags)")["lwlrap"]
     rows = [(f"scene clips, {name}", f"{value:.3f}") for name, value in found.items()]
-    return [markdown((("tags of", "lwlrap"), rows))]
+    return [markdown_table((("tags of", "lwlrap"), rows))]
 
 
 def _details(path: Path, title: str) -> list[str]:
@@ -107,14 +112,14 @@ def _details(path: Path, title: str) -> list[str]:
     return [
         f"<details><summary>{title}: class by class, confusions, examples</summary>",
         "",
-        markdown(event_table(tags, truth)),
+        markdown_table(event_table(tags, truth)),
         f"Worst confusions: on how many clips a class that is present is ranked below one that is not (first "
         f"{min(_CONFUSIONS, len(pairs))} of {len(pairs)} pairs).",
         "",
-        markdown((("present", "ranked above it", "clips"), pairs[:_CONFUSIONS])),
+        markdown_table((("present", "ranked above it", "clips"), pairs[:_CONFUSIONS])),
         "Examples, evenly spread over the clips:",
         "",
-        markdown(example_table(tags, truth)),
+        markdown_table(example_table(tags, truth)),
         "</details>",
         "",
     ]

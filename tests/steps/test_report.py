@@ -8,7 +8,7 @@ import pytest
 
 from tagasc.backend.codes import Codes
 from tagasc.report import figures
-from tagasc.report.results import gather
+from tagasc.report.results import read_results
 from tagasc.scene.controls import CONTROLS
 from tagasc.utils.cli import to_json
 from tagasc.utils.files import digest, write_npz
@@ -131,13 +131,13 @@ def test_every_picture_of_a_synthetic_corpus_says_so(tmp_path, monkeypatch):
     (fake.tagger / "fold0/stage1").mkdir(parents=True)
     for name, value in (("tagger.json", {}), ("scores.json", scores), ("fold0/stage1/history.json", history)):
         (fake.tagger / name).write_text(json.dumps(value))
-    save = figures.save
+    save = figures.save_figure
 
-    def listen(figure, path, note=""):
-        said[path.stem] = note
-        save(figure, path, note)
+    def listen(figure, path, watermark=""):
+        said[path.stem] = watermark
+        save(figure, path, watermark)
 
-    monkeypatch.setattr(figures, "save", listen)
+    monkeypatch.setattr(figures, "save_figure", listen)
     succeed("steps/report.py", *fake.options("--note", "Synthetic corpus."))
     assert {"accuracies", "confusions", "curves", "tagger"} <= said.keys()
     assert set(said.values()) == {"synthetic"}
@@ -359,7 +359,7 @@ def test_tags_only_are_no_report(tmp_path):
 def test_runs_scored_on_other_clips_are_left_out(copy):
     path = copy.experiment / "svm/baseline/seed2/predictions.csv"
     path.write_text(path.read_text().replace("clip-00000", "clip-99999"))
-    names = {result.name: result.seeds for result in gather(copy.experiment, ["baseline", "codecat"])}
+    names = {result.name: result.seeds for result in read_results(copy.experiment, ["baseline", "codecat"])}
     assert names["baseline"] == [1]
     assert list(names)[:2] == ["baseline", "codecat"]
     assert list(names)[-5:] == [*(f"shared_h4_l3@{control}" for control in CONTROLS), "tags_only"]

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tagasc.report.markdown import escape, html_page, markdown
+from tagasc.report.markdown import escape, html_page, markdown_table
 from tagasc.utils.errors import UserError
 
 TEXT = """# Title
@@ -57,7 +57,7 @@ NAMES = [
 
 def test_names_from_outside_stay_names_in_every_table(tmp_path):
     (tmp_path / "secret.png").write_bytes(b"secret")
-    table = markdown((("class", "*1.0*<br>**2.0**"), [(name, str(number)) for number, name in enumerate(NAMES)]))
+    table = markdown_table((("class", "*1.0*<br>**2.0**"), [(name, str(number)) for number, name in enumerate(NAMES)]))
     said = f"Not shown: {escape(NAMES[0])}"
     for place in (table, f"<details><summary>more</summary>\n\n{table}\n</details>"):
         page = html_page(f"{place}\n{said}\n", "Title", tmp_path)

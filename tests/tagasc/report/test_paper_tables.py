@@ -1,13 +1,13 @@
 import pytest
 
-from tagasc.report.markdown import markdown
-from tagasc.report.paper_tables import PaperFigures, heads_by_layers, paper_tables
+from tagasc.report.markdown import markdown_table
+from tagasc.report.paper_tables import PaperResults, filled_tables, heads_by_layers
 from tagasc.scene.systems import read_systems
 from tagasc.utils.errors import UserError
 from tests.helpers import ROOT
 from tests.tagasc.report.test_tables import CLIPS, run, system
 
-PAPER = PaperFigures.read(ROOT / "egs/paper_results.yaml")
+PAPER = PaperResults.read(ROOT / "egs/paper_results.yaml")
 TABLES = read_systems(ROOT / "egs/systems.yaml")
 
 
@@ -39,7 +39,7 @@ def test_figures_of_the_paper():
 
 
 def test_the_rows_of_table_6():
-    assert PAPER.comparison == [
+    assert PAPER.table6 == [
         ("Huang et al. [2]", 53452, 76.08),
         ("Jung et al. [21]", 636, 75.81),
         ("Zheng et al. [7]", None, 69.23),
@@ -49,7 +49,7 @@ def test_the_rows_of_table_6():
 
 def test_tables_have_the_papers_shape_with_both_figures_or_not_run():
     ours = system("att_h4_l2", run(1, CLIPS.scenes, 0.5), run(2, ["bus"] * 7, 0.5))
-    shown = paper_tables(TABLES, PAPER, [ours])
+    shown = filled_tables(TABLES, PAPER, [ours])
     assert list(shown) == ["table2", "table3", "table4", "table5", "table6"]
     header, rows = shown["table3"]
     assert header[1:] == ("0", "1", "2", "3")
@@ -63,12 +63,12 @@ def test_tables_have_the_papers_shape_with_both_figures_or_not_run():
     assert shown["table4"][0][1:] == ("3/3", "3/4", "4/3", "4/4")
     assert shown["table4"][1][1][3] == "*76.24*<br>not run"
     assert shown["table5"][1][4][4] == "*76.27*<br>not run"
-    assert sum(markdown(table).count("not run") for table in shown.values()) == 55 + 2
+    assert sum(markdown_table(table).count("not run") for table in shown.values()) == 55 + 2
     assert shown["table6"][1][-1] == ("shared_h4_l3, here", "not run", "not run")
 
 
 def test_table_6_shows_this_recipes_parameters():
-    shown = paper_tables(TABLES, PAPER, [system("shared_h4_l3", run(1, CLIPS.scenes, 0.5))])
+    shown = filled_tables(TABLES, PAPER, [system("shared_h4_l3", run(1, CLIPS.scenes, 0.5))])
     assert shown["table6"][1][-1] == ("shared_h4_l3, here", "1235k", "**100.00**")
 
 
@@ -89,4 +89,4 @@ def test_a_grid_with_gaps():
 def test_a_file_of_other_figures_is_an_error(tmp_path, text, said):
     (tmp_path / "paper.yaml").write_text(text)
     with pytest.raises(UserError, match=rf"paper\.yaml {said}"):
-        PaperFigures.read(tmp_path / "paper.yaml")
+        PaperResults.read(tmp_path / "paper.yaml")

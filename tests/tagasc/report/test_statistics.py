@@ -2,8 +2,9 @@ import itertools
 
 import numpy as np
 import pytest
+from sklearn.feature_selection import f_classif
 
-from tagasc.report.statistics import bootstrap, holm, mcnemar, permutation_p
+from tagasc.report.statistics import attention_perplexity, bootstrap, eta_squared, holm, mcnemar, permutation_p
 
 RANDOM = np.random.default_rng(0)
 LOCATIONS = np.array(["a", "a", "a", "b", "b", "c", "c", "c", "c", "d"])
@@ -86,3 +87,19 @@ def test_mcnemar_by_hand():
     assert mcnemar(one, other) == pytest.approx(2 / 32)
     assert mcnemar(other, one) == pytest.approx(2 / 32)
     assert mcnemar(one, one) == 1
+
+
+SCENES = np.arange(60) % 3
+TAGS = np.random.default_rng(1).random((60, 4)) + np.eye(3, 4)[SCENES]
+
+
+def test_dependence_is_the_share_of_variance_between_scenes():
+    """η² follows from the F of an analysis of variance with 3 groups and 60 clips."""
+    f, _ = f_classif(TAGS, SCENES)
+    np.testing.assert_allclose(eta_squared(TAGS, SCENES, 3), 2 * f / (2 * f + 57))
+    assert eta_squared(np.ones((60, 1)), SCENES, 3).tolist() == [0]
+
+
+def test_effective_filters():
+    even, one = np.ones((2, 1, 4)), np.array([[[4.0, 0, 0, 0]]] * 2)
+    np.testing.assert_allclose(attention_perplexity(np.concatenate([even, one], axis=1)), [4, 1], rtol=1e-6)

@@ -3,21 +3,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tagasc.report.comparison import Comparison, differences, intervals
-from tagasc.report.markdown import aligned, markdown
-from tagasc.report.results import Clips, Run, SystemResult
+from tagasc.report.comparison import Comparison, accuracy_intervals, compute_differences
+from tagasc.report.markdown import aligned, markdown_table
+from tagasc.report.results import ScoredClips, ScoredRun, SystemResult
 from tagasc.report.sections import verdict
 from tagasc.report.tables import (
     accuracy_table,
     chosen_table,
     control_table,
     difference_table,
+    distinctive_events,
     scene_table,
     top_systems,
 )
 from tagasc.scene.experiment import RunPaths
 
-CLIPS = Clips(
+CLIPS = ScoredClips(
     np.arange(7).astype(str),
     np.array(["test"] * 6 + ["unused"]),
     np.array(["bus", "bus", "park", "park", "tram", "tram", "bus"]),
@@ -28,16 +29,16 @@ CLIPS = Clips(
 def run(seed, predictions, validation, paper=None, final=None):
     predictions, scores = np.array(predictions), {}
     for split in ("test", "test+unused"):
-        correct = float((predictions == CLIPS.scenes)[CLIPS.of(split)].mean())
-        scores[split] = {"clips": int(CLIPS.of(split).sum()), "accuracy": correct, "class_averaged": correct}
+        correct = float((predictions == CLIPS.scenes)[CLIPS.in_split(split)].mean())
+        scores[split] = {"clips": int(CLIPS.in_split(split).sum()), "accuracy": correct, "class_averaged": correct}
     chosen = {"kernel": "rbf", "C": 1.0, "validation_accuracy": 0.1}
     classifiers = {"svm": {"chosen": chosen, "scores": scores}, "softmax": {"scores": scores}}
     epochs = [{"epoch": 1, "loss": 1.0, "validation_accuracy": validation}]
     history = {"best_epoch": 1, "epochs": epochs, "parameters": 1234567}
-    return Run(
+    return ScoredRun(
         RunPaths(Path("exp"), "system", seed),
         classifiers,
-        {"svm": CLIPS.places(predictions)},
+        {"svm": CLIPS.indices_of(predictions)},
         history,
         {},
         paper,
@@ -65,7 +66,7 @@ def rows_of(table):
 
 def test_accuracies_and_seeds():
     results = [BASE, TAGS]
-    base, tags = rows_of(accuracy_table(results, "test", intervals(results, "test")))
+    base, tags = rows_of(accuracy_table(results, "test", accuracy_intervals(results, "test")))
     assert (base["SVM %"], base["seeds"], base["validation %"]) == ("50.0", "1", "50.0")
     assert tags["SVM %"] == "91.7 ± 11.8"
     assert tags["validation %"] == "70.0 ± 14.1"
@@ -80,28 +81,28 @@ def test_the_papers_protocol_takes_the_best_epoch_and_kernel_of_each_seed_and_sa
     one = run(1, CLIPS.scenes, 0.5, {"trained_on": "train", "epochs": epochs})
     other = run(2, CLIPS.scenes, 0.5, {"trained_on": "train", "epochs": [{"epoch": 1, "kernel": "rbf", "test": 0.6}]})
     result = system("codecat", one, other)
-    row = rows_of(accuracy_table([result], "test", intervals([result], "test")))[0]
+    row = rows_of(accuracy_table([result], "test", accuracy_intervals([result], "test")))[0]
     assert row["selected on test %"] == "65.0 ± 7.1"
     assert row["trained on"] == "train"
-    row = rows_of(accuracy_table([result], "test+unused", intervals([result], "test+unused")))[0]
+    row = rows_of(accuracy_table([result], "test+unused", accuracy_intervals([result], "test+unused")))[0]
     assert row["selected on test %"] == "not run"
 
 
 def test_a_final_fit_has_its_own_column():
     final = {"svm": {"scores": {"test": {"accuracy": 0.75}}}}
     result = system("codecat", run(1, CLIPS.scenes, 0.5, final=final))
-    assert rows_of(accuracy_table([result], "test", intervals([result], "test")))[0]["final fit %"] == "75.0"
+    assert rows_of(accuracy_table([result], "test", accuracy_intervals([result], "test")))[0]["final fit %"] == "75.0"
 
 
 def test_differences_to_the_baseline():
-    gains = differences([BASE, TAGS, ORACLE], BASE, "test")
+    gains = compute_differences([BASE, TAGS, ORACLE], BASE, "test")
     assert set(gains) == {"att_h2_l1", "att_h2_l1@oracle"}
     assert gains["att_h2_l1"].mean == pytest.approx(2.5 / 6)
     assert gains["att_h2_l1"].negated().by_location[0] == -gains["att_h2_l1"].by_location[1]
     # Three locations, differences 1, 0.5 and 1 clips: of 8 ways of swapping, only two are as far from 0.
     assert gains["att_h2_l1"].p == pytest.approx(2 / 8)
     # Seed 1, which both have: right in two clips that the baseline misses, wrong in none that it has.
-    assert gains["att_h2_l1"].mcnemar == pytest.approx(2 / 4)
+    assert gains["att_h2_l1"].mcnemar_p == pytest.approx(2 / 4)
     table = rows_of(difference_table(gains, ["att_h2_l1"], {"att_h2_l1": 0.5}))
     assert [row["system"] for row in table] == ["att_h2_l1"]
     assert (table[0]["p, locations swapped"], table[0]["Holm's p"]) == ("0.2500", "0.5000")
@@ -114,14 +115,14 @@ def test_what_is_shown_says_what_is_known_of_other_seeds():
         for name, predictions in (("baseline", wrong), ("codecat", correct))
     )
     tags.runs[0] = run(1, [*correct[:3], "bus", *correct[4:]], 0.5)  # one of six clips fewer
-    sure = differences([base, tags], base, "test")["codecat"]
-    assert sure.spread == pytest.approx(np.std([5 / 6, 1, 1], ddof=1))
+    sure = compute_differences([base, tags], base, "test")["codecat"]
+    assert sure.seed_deviation == pytest.approx(np.std([5 / 6, 1, 1], ddof=1))
     assert verdict(sure, "a gain", "a loss") == "a gain is shown (standard deviation over seeds: 9.6 points)"
     assert verdict(sure.negated(), "a gain", "a loss") == "a loss is shown (standard deviation over seeds: 9.6 points)"
     del base.runs[2]
-    two = differences([base, tags], base, "test")["codecat"]
+    two = compute_differences([base, tags], base, "test")["codecat"]
     assert verdict(two, "a gain", "a loss") == "a gain is shown, by these trainings alone (another seed may turn it)"
-    none = differences([base, system("codecat", *base.runs)], base, "test")["codecat"]
+    none = compute_differences([base, system("codecat", *base.runs)], base, "test")["codecat"]
     assert verdict(none, "a gain", "a loss").startswith("a gain is not shown, by these trainings alone")
 
 
@@ -133,8 +134,8 @@ def test_holms_correction_is_over_all_systems_compared_whatever_their_table(tmp_
 
 
 def test_unused_clips_count_only_where_said():
-    assert BASE.correct("test").sum() == 3
-    assert BASE.correct("test+unused").sum() == 4
+    assert BASE.accuracy_by_clip("test").sum() == 3
+    assert BASE.accuracy_by_clip("test+unused").sum() == 4
 
 
 def test_what_uses_the_true_label_says_so_and_is_never_ranked():
@@ -150,7 +151,7 @@ def test_what_uses_the_true_label_says_so_and_is_never_ranked():
 
 def test_controls_stand_beside_baseline_and_system():
     shown = [BASE, TAGS, ORACLE]
-    gains, gaps = (differences(shown, base, "test") for base in (BASE, TAGS))
+    gains, gaps = (compute_differences(shown, base, "test") for base in (BASE, TAGS))
     rows = {row["system"]: row for row in rows_of(unique(control_table(shown, TAGS, "test", gains, gaps)))}
     assert rows["att_h2_l1@shuffled"]["SVM %"] == "not run"
     assert "true label" in rows["att_h2_l1@oracle"]["its tags"]
@@ -164,7 +165,7 @@ def unique(table):
 
 
 def test_confusions_are_shares_of_the_true_scenes_clips():
-    shares = TAGS.confusion("test")
+    shares = TAGS.confusion_shares("test")
     assert shares.sum(axis=1).tolist() == [1, 1, 1]
     assert shares[1].tolist() == [0.25, 0.75, 0]
 
@@ -176,7 +177,9 @@ def test_class_table_and_its_spellings():
         ("park", "2", "50.0", "75.0", "+25.0"),
         ("tram", "2", "50.0", "100.0", "+50.0"),
     ]
-    assert markdown(table).splitlines()[1] == "| :-- | --: | --: | --: | --: | :-- |"  # one location each: no interval
+    assert (
+        markdown_table(table).splitlines()[1] == "| :-- | --: | --: | --: | --: | :-- |"
+    )  # one location each: no interval
     lines = aligned(table).splitlines()
     assert len({len(line) for line in lines}) == 1
     assert lines[1].startswith("bus ")
@@ -187,3 +190,12 @@ def test_chosen_table_has_a_row_a_run():
         ("att_h2_l1", "1", "1 of 1", "rbf", "1"),
         ("att_h2_l1", "2", "1 of 1", "rbf", "1"),
     ]
+
+
+def test_each_scenes_own_event_distinguishes_it():
+    scenes = np.arange(60) % 3
+    values = np.random.default_rng(0).random((60, 4)) + np.eye(3, 4)[scenes]
+    _, rows = distinctive_events(values, ["a", "b", "c", "d"], scenes, ["x", "y", "z"])
+    assert [row[1][0] for row in rows] == ["a", "b", "c"]
+    here, elsewhere = values[scenes == 0, 0].mean(), values[scenes != 0, 0].mean()
+    assert f"({here:.3f}, else {elsewhere:.3f})" in rows[0][1]
