@@ -10,7 +10,6 @@ import torch
 from sklearn.metrics import balanced_accuracy_score
 
 from tagasc.backend.codes import Codes
-from tagasc.scene.controls import CONTROLS
 from tagasc.scene.network import SceneNetwork
 from tagasc.scene.systems import read_systems
 from tagasc.scene.trunk import TrunkConfig
@@ -162,18 +161,6 @@ class Fake:
         ]
         trained_on = "train+validation" if prefix else "train"
         _json(folder / "test_by_epoch.json", {"trained_on": trained_on, "C": 1.0, "epochs": epochs})
-
-
-def everything(fake: Fake, seeds: tuple[int, ...]) -> None:
-    """All 56 systems, the controls of shared_h4_l3, tags alone."""
-    for number, name in enumerate(fake.records):
-        for seed in seeds:
-            better = 0.004 * (number % 9)
-            fake.add(name, seed, 0.62 + better, 0.6 + better, codes=True, weights=True, paper=True)
-    for control, accuracy in zip(CONTROLS, (0.6, 0.61, 0.7, 0.85), strict=True):
-        for seed in seeds:
-            fake.add(f"shared_h4_l3@{control}", seed, accuracy, 0.9)
-    fake.add("tags_only", 0, 0.45)
 
 
 def _json(path: Path, value: object) -> None:

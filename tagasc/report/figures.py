@@ -7,7 +7,7 @@ from typing import Any
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.ticker import LogLocator, NullLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from tagasc.report.comparison import Difference
 from tagasc.report.paper_tables import Grid
@@ -90,7 +90,7 @@ def plot_curves(
     results: Sequence[SystemResult], shown: Sequence[SystemResult], path: Path, watermark: str = ""
 ) -> None:
     """Training loss and validation accuracy by epoch; a line a run; where they are many, all but ``shown`` grey."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 4.4), layout="constrained")
     trained = [result for result in results if result.parameters]
     coloured = trained if len(trained) <= FEW else list(shown)
     for result in sorted(trained, key=coloured.__contains__):
@@ -107,12 +107,9 @@ def plot_curves(
                 right.plot(best["epoch"], 100 * best["validation_accuracy"], "o", color=colour, markersize=5, zorder=3)
     if len(coloured) < len(trained):
         right.plot([], [], color="0.8", linewidth=1, label=f"the {len(trained) - len(coloured)} others")
-    left.set(xlabel="epoch", ylabel="training loss", yscale="log")
-    left.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    left.yaxis.set_minor_locator(NullLocator())
-    left.yaxis.set_major_formatter("{x:g}")
-    right.set(xlabel="epoch", ylabel="validation accuracy, % (dot: kept epoch)")
-    right.legend(fontsize=8, frameon=False, loc="lower right")
+    _label_curves(left, right, "validation accuracy, % (dot: kept epoch)")
+    handles, labels = right.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
     save_figure(figure, path, watermark)
 
 
@@ -152,8 +149,7 @@ def plot_tagger_curves(histories: dict[str, dict[str, Any]], path: Path, waterma
         right.plot([e["epoch"] for e in epochs], [e["validation_lwlrap"] for e in epochs], **style)
         ends = [e for e in epochs if e["score"] > 0]
         right.plot([e["epoch"] for e in ends], [e["score"] for e in ends], "o", color=style["color"], markersize=4)
-    left.set(xlabel="epoch", ylabel="training loss", yscale="log")
-    right.set(xlabel="epoch", ylabel="validation lwlrap (dots: cycles' ends)")
+    _label_curves(left, right, "validation lwlrap (dots: cycles' ends)")
     left.legend(fontsize=8, frameon=False)
     save_figure(figure, path, watermark)
 
@@ -165,6 +161,16 @@ def save_figure(figure: plt.Figure, path: Path, watermark: str = "") -> None:
     with atomic_file(path) as beside:
         figure.savefig(beside)
     plt.close(figure)
+
+
+def _label_curves(loss: plt.Axes, score: plt.Axes, label: str) -> None:
+    loss.set(xlabel="epoch", ylabel="training loss", yscale="log")
+    loss.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    loss.yaxis.set_minor_locator(NullLocator())
+    loss.yaxis.set_major_formatter("{x:g}")
+    score.set(xlabel="epoch", ylabel=label)
+    for axes in (loss, score):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def _mean_accuracy(result: SystemResult | None, split: str) -> float:
