@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Stage 8: one page of results, with tables and pictures, and how each came about."""
+"""Stage 8: write the report of an experiment, with tables, figures and provenance."""
 
 from pathlib import Path
 
@@ -19,8 +19,8 @@ from tagasc.utils.files import write_text
 from tagasc.utils.log import console, log
 
 EGS = Path(__file__).parents[1] / "egs"
-ROWS = 20  # of the table on the terminal
-MIXED = "Not all results were made with the same settings; they are averaged and compared all the same"
+MAX_ROWS = 20  # systems shown on the terminal
+MIXED = "Not all results were made with the same settings, but all are averaged and compared"
 
 
 def main(
@@ -34,7 +34,7 @@ def main(
     paper_file: Path = EGS / "paper_results.yaml",
     note: str = "",
 ) -> None:
-    """Write ``<recipe>/exp/report``: RESULTS.md, the same as RESULTS.html, and the pictures.
+    """Write ``<recipe>/exp/report``: RESULTS.md, its figures, and RESULTS.html with the same content in one file.
 
     Args:
         recipe: folder of the recipe.
@@ -43,20 +43,20 @@ def main(
         tags: folder of the tag vectors.
         corpus: name of the scene corpus.
         tagging_corpus: name of the tagging corpus.
-        systems_file: the records of the systems, in whose order they are shown.
-        paper_file: the paper's printed figures.
-        note: a sentence that stands over the results, for instance that the corpus is synthetic.
+        systems_file: file of the systems, which defines their order.
+        paper_file: file of the paper's results.
+        note: sentence at the top, for instance that the corpus is synthetic.
     """
     systems, paper = read_systems(systems_file), PaperResults.read(paper_file)
-    results = read_results(experiment, [name for records in systems.values() for name in records])
+    results = read_results(experiment, [name for table in systems.values() for name in table])
     comparison = _comparison(experiment, results, systems, tags / f"{corpus}_test.npz", recipe / "exp" / "report", note)
-    title = escape(f"Results of {recipe.name}, {experiment.name}")
     audio, corpora = recipe / "dump" / "audio", (corpus, tagging_corpus)
     artefacts = list(freshness.list_artefacts(audio, corpora, results, tagger, tags))
     outdated = freshness.outdated(artefacts) + freshness.edited(results, systems, systems_file)
-    deviating = freshness.deviating(artefacts)
+    deviating, unscored = freshness.deviating(artefacts), freshness.unscored(experiment)
+    title = escape(f"Results of {recipe.name}, {experiment.name}")
     page = [f"# {title}", "", *([f"**{note}**", ""] if note else [])]
-    page += [f"**{MIXED}** (which: under *How this was made*).", ""] if deviating else []
+    page += [f"**{MIXED}**; see *How this was made*.", ""] if deviating else []
     page += sections.summary(comparison)
     page += sections.paper_section(comparison, paper, bool(note) or corpus != paper.corpus)
     page += sections.systems_section(comparison)
@@ -64,14 +64,14 @@ def main(
     page += sections.scenes_section(comparison)
     page += analysis_sections(comparison)
     page += tagger_section(tagger, tags, comparison.out, comparison.watermark)
-    journal, unscored = recipe / "exp" / "log" / "commands", freshness.unscored(experiment)
+    journal = recipe / "exp" / "log" / "commands"
     page += sections.provenance_section(results, journal, outdated, deviating, unscored)
     text = "\n".join(page)
     write_text(comparison.out / "RESULTS.md", text)
     write_text(comparison.out / "RESULTS.html", html_page(text, title, comparison.out))
-    _say(comparison, note)
+    _print_summary(comparison, note)
     if deviating:
-        log.warning("%s; the report says which", MIXED)
+        log.warning("%s; the report lists the differences", MIXED)
 
 
 def _comparison(
@@ -79,20 +79,21 @@ def _comparison(
 ) -> Comparison:
     best = best_on_validation(experiment, [result.name for result in results if result.is_ranked])
     if best is None:
-        raise UserError(f"{experiment} holds scores of no system of its own networks; run stages 5 to 7")
+        raise UserError(f"{experiment} has no scores of a network; run stages 5 to 7")
     watermark = "synthetic" if "synthetic" in note.lower() else ""
     by_name = {result.name: result for result in results}
     return Comparison(experiment, results, systems, by_name[best], tag_vectors, out, watermark)
 
 
-def _say(comparison: Comparison, note: str) -> None:
-    shown = top_systems(comparison.results, ROWS)
+def _print_summary(comparison: Comparison, note: str) -> None:
+    """Print a short table on the terminal, and log where the report is."""
+    shown = top_systems(comparison.results, MAX_ROWS)
     more = len(comparison.results) - len(shown)
     text = aligned(brief_table(shown, "test", comparison.confidence_intervals, comparison.to_baseline))
     if more:
         text += f"\n(the baseline and the {len(shown) - 1} best on validation; {more} more systems are in the report)"
     console.print(f"\n{text}" + (f"\n{note}" if note else "") + "\n")
-    log.info("the report: %s", comparison.out / "RESULTS.md")
+    log.info("report written to %s", comparison.out / "RESULTS.md")
 
 
 if __name__ == "__main__":

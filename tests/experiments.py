@@ -1,4 +1,4 @@
-"""Fake experiments: folders as stages 4 to 7 write them, with made-up predictions, in no time."""
+"""Fake experiments: the folders that stages 4 to 7 write, with random predictions, made in seconds."""
 
 import csv
 import json
@@ -37,11 +37,13 @@ class Fake:
     """A recipe's folder with scored systems.
 
     Attributes:
-        folder: the recipe's folder, to be filled.
-        clips: test clips; a fifth as many lie in the split unused.
-        scenes: names.
-        events: number of tags.
-        epochs: of each network.
+        folder: folder of the recipe, to be filled.
+        clips: test clips; the split unused has a fifth as many.
+        scenes: names of the scenes.
+        events: tags per clip.
+        epochs: epochs of each network.
+        by_location: clips per location.
+        filters: filters of the network's last block.
     """
 
     folder: Path
@@ -60,7 +62,7 @@ class Fake:
         count = self.clips + self.clips // 5
         group = np.arange(count) // self.by_location
         self.scene_indices = group % len(self.scenes)
-        self.locations = np.array([f"city-{place}" for place in group])
+        self.locations = np.array([f"city-{number}" for number in group])
         self.splits = np.where(np.arange(count) < self.clips, "test", "unused")
         self.ids = np.array([f"clip-{number:05d}-{self.scenes[n]}" for number, n in enumerate(self.scene_indices)])
         self.hard = self.random.random(len(set(group)))[group]  # clips of one location are alike
@@ -76,24 +78,24 @@ class Fake:
         write_npz(self.tags / "tau2019_test.npz", {}, ids=ids, classes=classes, values=values.astype(np.float32))
 
     def add(self, name: str, seed: int = 1, accuracy: float = 0.7, validation: float = 0.6, **options: object) -> None:
-        """One scored run; ``options``: paper (True, or the folder's prefix "paper"), codes, final, weights."""
-        place = f"{name}/seed{seed}"
+        """Add one scored run; ``options``: paper (True, or the folder "paper"), codes, final, weights."""
+        run = f"{name}/seed{seed}"
         if name != "tags_only":
-            self._network(self.experiment / "scene" / place, name, validation, bool(options.get("weights")))
-        self._scores(self.experiment / "svm" / place, accuracy, name != "tags_only")
+            self._network(self.experiment / "scene" / run, name, validation, bool(options.get("weights")))
+        self._scores(self.experiment / "svm" / run, accuracy, name != "tags_only")
         if options.get("final"):
-            self._scores(self.experiment / "final/svm" / place, accuracy + 0.02, True)
+            self._scores(self.experiment / "final/svm" / run, accuracy + 0.02, True)
         for prefix in ("", "paper") if options.get("paper") == "paper" else [""] if options.get("paper") else []:
-            self._paper(self.experiment / prefix / "scene" / place, prefix, accuracy)
+            self._paper(self.experiment / prefix / "scene" / run, prefix, accuracy)
         if options.get("codes"):
-            here = self.splits == "test"
-            codes = self.random.normal(size=(self.clips, 8)) + 2 * np.eye(len(self.scenes), 8)[self.scene_indices[here]]
-            names = np.array(self.scenes)[self.scene_indices[here]]
-            found = Codes(self.ids[here], codes.astype(np.float32), names, names, self.locations[here])
-            found.write(self.experiment / "codes" / place / "test.npz", RECORD)
+            test = self.splits == "test"
+            codes = self.random.normal(size=(self.clips, 8)) + 2 * np.eye(len(self.scenes), 8)[self.scene_indices[test]]
+            names = np.array(self.scenes)[self.scene_indices[test]]
+            codes = Codes(self.ids[test], codes.astype(np.float32), names, names, self.locations[test])
+            codes.write(self.experiment / "codes" / run / "test.npz", RECORD)
 
     def options(self, *more: object) -> list[object]:
-        """Options of ``steps/report.py``."""
+        """Return the options of ``steps/report.py``."""
         folders = {"recipe": self.folder, "experiment": self.experiment, "tagger": self.tagger, "tags": self.tags}
         return [item for name, value in folders.items() for item in (f"--{name}", value)] + list(more)
 
@@ -139,13 +141,13 @@ class Fake:
                     "tried": [],
                 }
             for split in ("test", "test+unused"):
-                here = np.isin(self.splits, split.split("+"))
-                true, predictions = columns["scene"][here], columns[classifier][here]
+                mask = np.isin(self.splits, split.split("+"))
+                true, predictions = columns["scene"][mask], columns[classifier][mask]
                 scores = {
                     "accuracy": float((true == predictions).mean()),
                     "class_averaged": balanced_accuracy_score(true, predictions),
                 }
-                classifiers[classifier]["scores"][split] = {"clips": int(here.sum()), **scores}
+                classifiers[classifier]["scores"][split] = {"clips": int(mask.sum()), **scores}
         _json(folder / "scores.json", {"classifiers": classifiers})
         _json(folder / "provenance.json", RECORD)
         with (folder / "predictions.csv").open("w", newline="", encoding="utf-8") as file:

@@ -1,1 +1,1 @@
-"""What came out: tables, statistics, pictures, text."""
+"""Results of an experiment: statistics, tables, figures and the text of the report."""

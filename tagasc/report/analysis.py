@@ -1,4 +1,4 @@
-"""The report's sections on what tags, attention and codes hold of the scenes."""
+"""The report's sections on tags, attention and codes of the test clips, by scene."""
 
 from collections.abc import Callable
 
@@ -17,58 +17,62 @@ from tagasc.tagger.tags import TagVectors, rescale
 from tagasc.utils.errors import UserError
 from tagasc.utils.log import log
 
-MOST_CODES = 1500  # clips in the map of the codes
-EVENTS = 20  # events shown by scene
+MAX_CODES = 1500  # clips in the map of the codes
+MAX_EVENTS = 20  # events in the figure of the tags
 
 
 def analysis_sections(comparison: Comparison) -> list[str]:
-    """What tags, attention and codes hold of the scenes, on the test clips; a line where an input is missing."""
-    lines = ["## What the tags say of each scene", "", *_section_or_reason(_tags_section, comparison)]
-    lines += ["## What the attention emphasises", "", *_section_or_reason(_attention_section, comparison)]
+    """Describe tags, attention and codes; a section without its inputs is one line that says what is missing."""
+    lines = ["## Tags by scene", "", *_section_or_reason(_tags_section, comparison)]
+    lines += ["## Attention by scene", "", *_section_or_reason(_attention_section, comparison)]
     return lines + ["## Map of the codes", "", *_section_or_reason(_codes_section, comparison)]
 
 
 def _tags_section(comparison: Comparison) -> list[str]:
-    vectors, scene_indices = _test_tags(comparison)
-    scenes = comparison.best.clips.scene_names
-    events = np.argsort(-eta_squared(vectors[0], scene_indices, len(scenes)), kind="stable")[:EVENTS]
-    means = mean_by_scene(vectors[0], scene_indices, len(scenes))[:, events]
-    names = [vectors[1][event] for event in events]
+    clips = comparison.best.clips
+    scenes, truth = clips.scene_names, clips.scene_indices[clips.in_split("test")]
+    values, classes = _test_tags(comparison)
+    events = np.argsort(-eta_squared(values, truth, len(scenes)), kind="stable")[:MAX_EVENTS]
+    means = mean_by_scene(values, truth, len(scenes))[:, events]
+    names = [classes[event] for event in events]
     scene_figures.plot_scene_tags(means, scenes, names, comparison.out / "scene_tags.png", comparison.watermark)
     return [
-        f"Mean tag of the test clips of each scene: the {len(names)} of {len(vectors[1])} events whose tags depend most"
-        " on the scene (share of variance between scenes), in falling order.",
+        f"Mean tag of the test clips by scene, for {len(names)} of {len(classes)} events: those whose tags depend most"
+        " on the scene (largest share of variance between scenes), in decreasing order.",
         "",
         "![mean tags by scene](scene_tags.png)",
         "",
-        "The tags that lie farthest above those of the other scenes, in standard deviations (in brackets: mean tag):",
+        "Events whose mean tag exceeds that of the other scenes most, in standard deviations (SD). In brackets: mean"
+        " tag in this scene and in the others.",
         "",
-        markdown_table(distinctive_events(*vectors, scene_indices, scenes)),
+        markdown_table(distinctive_events(values, classes, truth, scenes)),
     ]
 
 
 def _attention_section(comparison: Comparison) -> list[str]:
-    result, scenes = comparison.best_with_attention, comparison.best.clips.scene_names
+    result, clips = comparison.best_with_attention, comparison.best.clips
     if result is None:
         return ["No system with attention was run.", ""]
+    scenes, truth = clips.scene_names, clips.scene_indices[clips.in_split("test")]
     path = result.runs[0].paths.weights
     network, metadata = load_scene_network(path)
-    (values, _), scene_indices = _test_tags(comparison)
-    if metadata["tags"] != values.shape[1]:
+    values, classes = _test_tags(comparison)
+    if metadata["tags"] != len(classes):
         raise UserError(
-            f"{path} takes {metadata['tags']} tags, {comparison.tag_vectors} has {values.shape[1]}; run stage 5 again"
+            f"{path} takes {metadata['tags']} tags, {comparison.tag_vectors} has {len(classes)};"
+            " run stage 5 (scenes) again"
         )
     maps = attention_maps(network, rescale(values, metadata["tag_scale"]))
-    scene_figures.plot_attention(maps, scene_indices, scenes, comparison.out / "attention.png", comparison.watermark)
-    between = eta_squared(maps.reshape(len(maps), -1), scene_indices, len(scenes))
-    spread = maps.reshape(len(maps), -1).std(axis=0)
-    effective = attention_perplexity(maps)
+    scene_figures.plot_attention(maps, truth, scenes, comparison.out / "attention.png", comparison.watermark)
+    by_filter = maps.reshape(len(maps), -1)
+    between, deviation = eta_squared(by_filter, truth, len(scenes)), by_filter.std(axis=0)
+    perplexity = attention_perplexity(maps)
     return [
-        f"{result.name}, seed {result.seeds[0]}: the attention map A of the test clips, in multiples of an even spread"
-        f" within the head. A head of {maps.shape[2]} filters spreads over {effective.min():.1f} to"
-        f" {effective.max():.1f} of them (exp of the entropy, mean over clips). From clip to clip a filter's value"
-        f" varies by {np.median(spread):.2f} (standard deviation, median over filters);"
-        f" {100 * np.median(between):.0f} % of that variance lies between scenes (median).",
+        f"{result.name}, seed {result.seeds[0]}: attention map A of the test clips, relative to uniform attention"
+        f" within a head. A head of {maps.shape[2]} filters effectively uses {perplexity.min():.1f} to"
+        f" {perplexity.max():.1f} of them (exp of the entropy, mean over clips). A filter's attention has a standard"
+        f" deviation of {np.median(deviation):.2f} over clips (median over filters);"
+        f" {100 * np.median(between):.0f} % of its variance is between scenes (median).",
         "",
         "![attention by scene and filter](attention.png)",
         "",
@@ -76,37 +80,34 @@ def _attention_section(comparison: Comparison) -> list[str]:
 
 
 def _codes_section(comparison: Comparison) -> list[str]:
-    codes, chosen, clips = {}, None, comparison.best.clips
-    test = clips.in_split("test")
+    clips = comparison.best.clips
+    ids, truth = (values[clips.in_split("test")] for values in (clips.ids, clips.scene_indices))
+    shown = np.sort(np.random.default_rng(0).permutation(len(ids))[:MAX_CODES])
+    codes = {}
     for result in comparison.baseline_and_best:
         path = result.runs[0].paths.codes_of("test")
-        found = Codes.read(path)
-        if not np.array_equal(found.ids, clips.ids[test]):
-            raise UserError(f"{path} holds other clips than were scored; run stages 6 and 7 again")
-        if chosen is None:
-            order = np.random.default_rng(0).permutation(len(found.ids))
-            chosen = np.sort(order[:MOST_CODES])
-        codes[f"{result.name}, seed {result.seeds[0]}"] = found.codes[chosen]
-    scene_figures.plot_code_map(
-        codes, clips.scene_indices[test][chosen], clips.scene_names, comparison.out / "codes.png", comparison.watermark
-    )
+        test = Codes.read(path)
+        if not np.array_equal(test.ids, ids):
+            raise UserError(f"{path} holds other clips than were scored; run stages 6 (codes) and 7 (svm) again")
+        codes[f"{result.name}, seed {result.seeds[0]}"] = test.codes[shown]
+    path = comparison.out / "codes.png"
+    scene_figures.plot_code_map(codes, truth[shown], clips.scene_names, path, comparison.watermark)
     return [
-        f"t-SNE of the codes of {len(chosen)} test clips. Distances between far groups mean nothing.",
+        f"t-SNE of the codes of {len(shown)} test clips. Distances between distant groups have no meaning.",
         "",
         "![map of the codes](codes.png)",
         "",
     ]
 
 
-def _test_tags(comparison: Comparison) -> tuple[tuple[np.ndarray, list[str]], np.ndarray]:
-    """Tag vectors of the test clips with the events' names, and each clip's scene."""
-    clips = comparison.best.clips
-    test, vectors = clips.in_split("test"), TagVectors.read(comparison.tag_vectors)
-    return (vectors.of(clips.ids[test].tolist()), vectors.classes), clips.scene_indices[test]
+def _test_tags(comparison: Comparison) -> tuple[np.ndarray, list[str]]:
+    """Read the tags of the test clips, (clips, events), and the names of the events."""
+    clips, vectors = comparison.best.clips, TagVectors.read(comparison.tag_vectors)
+    return vectors.of(clips.ids[clips.in_split("test")].tolist()), vectors.classes
 
 
 def _section_or_reason(section: Callable[[Comparison], list[str]], comparison: Comparison) -> list[str]:
-    """A section, or the line that says why there is none."""
+    """Return a section, or the line that says why it is missing."""
     try:
         return section(comparison)
     except UserError as error:
@@ -116,9 +117,14 @@ def _section_or_reason(section: Callable[[Comparison], list[str]], comparison: C
 
 @torch.inference_mode()
 def attention_maps(network: SceneNetwork, tags: np.ndarray) -> np.ndarray:
-    """The attention map of each clip in multiples of an even spread: (clips, c) → (clips, heads, filters per head).
+    """Compute the attention map of each clip relative to uniform attention (paper, section 3.2).
 
-    Within a head the values of a clip average to 1. No audio is needed, since the tags alone steer the attention.
+    Args:
+        network: a network with attention; its map depends on the tags alone, so no audio is needed.
+        tags: float32 (clips, c), on the network's scale.
+
+    Returns:
+        (clips, heads, filters per head), with mean 1 within each head.
     """
     fusion = network.fusion
     transform = fusion.for_concat if fusion.system.shared else fusion.for_attention

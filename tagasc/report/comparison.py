@@ -1,4 +1,4 @@
-"""Where each system stands against another: differences, their intervals and tests."""
+"""Compare systems with each other: differences in accuracy, their confidence intervals and tests."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,15 +15,16 @@ from tagasc.scene.systems import System
 
 @dataclass(frozen=True)
 class Difference:
-    """One system minus another, on the same clips; fractions, not percent.
+    """One system minus another on the same clips; fractions, not percent.
 
     Attributes:
-        mean: difference in accuracy, each the mean over the system's seeds.
-        by_location: 95 % interval of a paired bootstrap over recording locations.
-        by_clip: the same over clips, which treats them as independent.
+        mean: difference of the accuracies, each a mean over seeds.
+        by_location: 95 % confidence interval, paired bootstrap over recording locations.
+        by_clip: the same over clips, treating them as independent.
         p: two-sided, of a permutation test that swaps whole locations.
-        mcnemar_p: exact p of McNemar's test for the first seed that both have (treats clips as independent); None
-            where they share no seed.
+        mcnemar_p: exact p of McNemar's test for the first shared seed, treating clips as independent; None without a
+            shared seed.
+        seed_deviation: standard deviation of the difference over shared seeds; None for fewer than three.
     """
 
     mean: float
@@ -35,11 +36,11 @@ class Difference:
 
     @property
     def significant(self) -> bool:
-        """Whether the interval over locations leaves out 0."""
+        """Whether the confidence interval over locations excludes 0."""
         return self.by_location[0] > 0 or self.by_location[1] < 0
 
     def negated(self) -> "Difference":
-        """The other system minus this one."""
+        """Return the second system minus the first."""
         return replace(
             self,
             mean=-self.mean,
@@ -49,30 +50,30 @@ class Difference:
 
 
 def accuracy_intervals(results: Sequence[SystemResult], split: str) -> dict[str, Interval]:
-    """95 % interval over locations of each system's accuracy."""
+    """Compute the 95 % confidence interval of each system's accuracy, over locations."""
     clips = results[0].clips
-    bounds = bootstrap(
-        np.array([result.accuracy_by_clip(split) for result in results]), clips.locations[clips.in_split(split)]
-    )
-    return {result.name: tuple(map(float, pair)) for result, pair in zip(results, bounds, strict=True)}
+    values = np.array([result.accuracy_by_clip(split) for result in results])
+    intervals = bootstrap(values, clips.locations[clips.in_split(split)])
+    return {result.name: tuple(map(float, pair)) for result, pair in zip(results, intervals, strict=True)}
 
 
 def compute_differences(results: Sequence[SystemResult], base: SystemResult, split: str) -> dict[str, Difference]:
-    """Each system minus ``base``, by name; ``base`` itself is left out."""
+    """Subtract ``base`` from every other system, by name."""
     others = [result for result in results if result is not base]
     if not others:
         return {}
-    here = base.clips.in_split(split)
-    locations, ids = base.clips.locations[here], base.clips.ids[here]
-    rights, of_base = np.array([result.accuracy_by_clip(split) for result in others]), base.accuracy_by_clip(split)
-    gains = rights - of_base
-    by_location, by_clip = bootstrap(gains, locations), bootstrap(gains, ids)
-    p = permutation_p(rights, of_base, locations)
+    mask = base.clips.in_split(split)
+    locations, ids = base.clips.locations[mask], base.clips.ids[mask]
+    accuracy = np.array([result.accuracy_by_clip(split) for result in others])
+    base_accuracy = base.accuracy_by_clip(split)
+    by_clip = accuracy - base_accuracy
+    over_locations, over_clips = bootstrap(by_clip, locations), bootstrap(by_clip, ids)
+    p = permutation_p(accuracy, base_accuracy, locations)
     return {
         result.name: Difference(
-            float(gains[n].mean()),
-            tuple(map(float, by_location[n])),
-            tuple(map(float, by_clip[n])),
+            float(by_clip[n].mean()),
+            tuple(map(float, over_locations[n])),
+            tuple(map(float, over_clips[n])),
             float(p[n]),
             _mcnemar_p(result, base, split),
             _seed_deviation(result, base, split),
@@ -81,37 +82,33 @@ def compute_differences(results: Sequence[SystemResult], base: SystemResult, spl
     }
 
 
-def _seed_deviation(one: SystemResult, other: SystemResult, split: str) -> float | None:
-    of_one, of_other = (dict(zip(each.seeds, each.accuracy_by_seed(split), strict=True)) for each in (one, other))
-    gains = [of_one[seed] - of_other[seed] for seed in of_one.keys() & of_other.keys()]
-    return float(np.std(gains, ddof=1)) if len(gains) >= 3 else None
+def _seed_deviation(first: SystemResult, second: SystemResult, split: str) -> float | None:
+    by_seed, base = (dict(zip(each.seeds, each.accuracy_by_seed(split), strict=True)) for each in (first, second))
+    gaps = [by_seed[seed] - base[seed] for seed in by_seed.keys() & base.keys()]
+    return float(np.std(gaps, ddof=1)) if len(gaps) >= 3 else None
 
 
-def _mcnemar_p(one: SystemResult, other: SystemResult, split: str) -> float | None:
-    shared = sorted(set(one.seeds) & set(other.seeds))
+def _mcnemar_p(first: SystemResult, second: SystemResult, split: str) -> float | None:
+    shared = sorted(set(first.seeds) & set(second.seeds))
     if not shared:
         return None
-    here = one.clips.in_split(split)
-    rights = [
-        next(run.predictions[SVM] for run in result.runs if run.seed == shared[0])[here]
-        == result.clips.scene_indices[here]
-        for result in (one, other)
-    ]
-    return mcnemar(*rights)
+    mask = first.clips.in_split(split)
+    runs = [next(run for run in result.runs if run.seed == shared[0]) for result in (first, second)]
+    return mcnemar(*((run.predictions[SVM] == first.clips.scene_indices)[mask] for run in runs))
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """All that the sections speak of.
+    """Everything that the sections of the report describe.
 
     Attributes:
         experiment: folder of the experiment.
-        results: every scored system, controls and tags alone last.
-        systems: the records of the systems, by table.
-        best: the ranked system that is best on validation.
-        tag_vectors: the tag vectors of the test clips.
+        results: every scored system; controls and tags alone are last.
+        systems: systems by table and name, as in ``egs/systems.yaml``.
+        best: ranked system with the highest validation accuracy.
+        tag_vectors: file with the tag vectors of the test clips.
         out: folder of the report.
-        watermark: a word on every picture, such as "synthetic"; may be empty.
+        watermark: word in the corner of every figure, such as "synthetic"; may be empty.
     """
 
     experiment: Path
@@ -124,25 +121,25 @@ class Comparison:
 
     @cached_property
     def by_name(self) -> dict[str, SystemResult]:
-        """The results by name."""
+        """Results by system name."""
         return {result.name: result for result in self.results}
 
     @property
     def baseline(self) -> SystemResult | None:
-        """The baseline, if it was run."""
+        """The baseline; None if it was not run."""
         return self.by_name.get(BASELINE)
 
     @cached_property
     def baseline_and_best(self) -> list[SystemResult]:
-        """The baseline and the best system beside it; where the baseline is the best, the best of the others."""
+        """The baseline and the best system; if the baseline is the best, the best of the others."""
         if self.baseline is None or self.best is not self.baseline:
             return [self.best] if self.baseline is None else [self.baseline, self.best]
         others = [result for result in self.results if result.is_ranked and result is not self.baseline]
-        return [self.baseline, *([max(others, key=lambda one: one.validation_by_seed().mean())] if others else [])]
+        return [self.baseline, *sorted(others, key=lambda result: -result.validation_by_seed().mean())[:1]]
 
     @property
     def best_with_attention(self) -> SystemResult | None:
-        """The system with attention that is best on validation, if one was run."""
+        """The system with attention that is best on validation; None if none was run."""
         systems = {name: system for table in self.systems.values() for name, system in table.items()}
         names = [result.name for result in self.results if result.name in systems and systems[result.name].heads]
         best = best_on_validation(self.experiment, names)
@@ -150,17 +147,17 @@ class Comparison:
 
     @cached_property
     def confidence_intervals(self) -> dict[str, Interval]:
-        """Each system's interval over locations, on test."""
+        """95 % confidence interval of each system's accuracy on test, over locations."""
         return accuracy_intervals(self.results, "test")
 
     @cached_property
     def to_baseline(self) -> dict[str, Difference]:
-        """Each system minus the baseline, on test; nothing without a baseline."""
+        """Each system minus the baseline, on test; empty without a baseline."""
         return compute_differences(self.results, self.baseline, "test") if self.baseline else {}
 
     @cached_property
     def holms_p(self) -> dict[str, float]:
-        """Holm's p of each ranked system's difference to the baseline, of all of them one family."""
+        """Holm's p of each ranked system's difference to the baseline; all of them are one family."""
         ranked = [name for name in self.to_baseline if self.by_name[name].is_ranked]
         corrected = holm([self.to_baseline[name].p for name in ranked])
         return dict(zip(ranked, map(float, corrected), strict=True))

@@ -1,4 +1,4 @@
-"""The report's pictures of what was measured."""
+"""The report's figures of accuracies and learning curves."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,9 +20,9 @@ matplotlib.use("Agg")
 
 plt.rcParams.update({"figure.dpi": 130, "font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
 
-FEW = 8  # so many lines can be told apart by colour
-FEW_ROWS = 20
-COLOURS = matplotlib.color_sequences["petroff10"]  # told apart with colour-blind eyes too
+MAX_COLOURED = 8  # curves that colours can distinguish
+MAX_TALL_ROWS = 20  # more rows than this are drawn lower
+COLOURS = matplotlib.color_sequences["petroff10"]  # distinguishable with colour-vision deficiency
 
 
 def plot_accuracies(
@@ -32,45 +32,44 @@ def plot_accuracies(
     path: Path,
     watermark: str = "",
 ) -> None:
-    """Accuracy on test of each system with its interval, a pale dot a seed, and its difference to the baseline."""
-    many = len(results) > FEW_ROWS
+    """Plot each system's accuracy on test and its difference to the baseline, with confidence intervals."""
+    many = len(results) > MAX_TALL_ROWS
     panels = 2 if any(result.name in to_baseline for result in results) else 1
     height = (0.2 if many else 0.42) * len(results) + 1.2
-    figure, row = plt.subplots(1, panels, figsize=(9, height), layout="constrained", sharey=True, squeeze=False)
-    left, right, size = row[0][0], row[0][-1], 5 if many else 8
-    for place, result in enumerate(results):
+    figure, axes = plt.subplots(1, panels, figsize=(9, height), layout="constrained", sharey=True, squeeze=False)
+    left, right, size = axes[0][0], axes[0][-1], 5 if many else 8
+    for row, result in enumerate(results):
         values = 100 * result.accuracy_by_seed("test")
-        left.plot(values, [place] * len(values), "o", color=_colour(result), alpha=0.35, markersize=0.6 * size)
-        _plot_interval(left, place, result, values.mean(), intervals[result.name], size)
+        left.plot(values, [row] * len(values), "o", color=_colour(result), alpha=0.35, markersize=0.6 * size)
+        _plot_interval(left, row, result, values.mean(), intervals[result.name], size)
         if result.name in to_baseline:
-            _plot_interval(
-                right, place, result, 100 * to_baseline[result.name].mean, to_baseline[result.name].by_location, size
-            )
+            difference = to_baseline[result.name]
+            _plot_interval(right, row, result, 100 * difference.mean, difference.by_location, size)
     _mark_chance(left, 100 / len(results[0].clips.scene_names))
     left.set_xlabel("accuracy on test, %")
     if panels == 2:
         right.axvline(0, color="black", linewidth=0.8, zorder=0)
-        right.set_xlabel("minus baseline, points")
+        right.set_xlabel("minus baseline, percentage points")
         right.tick_params(axis="y", length=0)
-        _focus(right, results, to_baseline)
-    for axes in row[0]:
-        for place in range(1, len(results)):
-            if _group(results[place]) != _group(results[place - 1]):
-                axes.axhline(place - 0.5, color="lightgrey", linewidth=0.8, zorder=0)
-        axes.grid(axis="x", color="0.93")
-        axes.set_axisbelow(True)
+        _limit_to_ranked(right, results, to_baseline)
+    for panel in axes[0]:
+        for row in range(1, len(results)):
+            if _group(results[row]) != _group(results[row - 1]):
+                panel.axhline(row - 0.5, color="lightgrey", linewidth=0.8, zorder=0)
+        panel.grid(axis="x", color="0.93")
+        panel.set_axisbelow(True)
     left.set_yticks(range(len(results)), [result.title for result in results], fontsize=8 if many else 9)
     left.set_ylim(len(results) - 0.4, -0.9)
-    figure.supxlabel("lines: 95 % intervals over locations", fontsize=8)
+    caption = "lines: 95 % confidence intervals over locations; pale dots: seeds; hollow: uses the true label"
+    figure.supxlabel(caption, fontsize=8)
     save_figure(figure, path, watermark)
 
 
 def plot_confusions(results: Sequence[SystemResult], split: str, path: Path, watermark: str = "") -> None:
-    """Confusion matrices side by side."""
+    """Plot the systems' confusion matrices next to each other."""
     scenes = results[0].clips.scene_names
-    figure, row = plt.subplots(
-        1, len(results), figsize=(4 * len(results) + 1, 4.5), layout="constrained", squeeze=False
-    )
+    size = (4 * len(results) + 1, 4.5)
+    figure, row = plt.subplots(1, len(results), figsize=size, layout="constrained", squeeze=False)
     for number, (result, axes) in enumerate(zip(results, row[0], strict=True)):
         shares = 100 * result.confusion_shares(split)
         axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
@@ -81,18 +80,18 @@ def plot_confusions(results: Sequence[SystemResult], split: str, path: Path, wat
         axes.set_xticks(range(len(scenes)), scenes, rotation=45, ha="right")
         axes.set_yticks(range(len(scenes)), scenes if number == 0 else [""] * len(scenes))
         axes.set_title(result.name)
-        axes.set_xlabel("recognised as (% of the scene's clips)")
+        axes.set_xlabel("predicted scene (% of the true scene's clips)")
     row[0][0].set_ylabel("true scene")
     save_figure(figure, path, watermark)
 
 
 def plot_curves(
-    results: Sequence[SystemResult], shown: Sequence[SystemResult], path: Path, watermark: str = ""
+    results: Sequence[SystemResult], highlighted: Sequence[SystemResult], path: Path, watermark: str = ""
 ) -> None:
-    """Training loss and validation accuracy by epoch; a line a run; where they are many, all but ``shown`` grey."""
+    """Plot training loss and validation accuracy of each run; if there are many, only ``highlighted`` in colour."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 4.4), layout="constrained")
     trained = [result for result in results if result.parameters]
-    coloured = trained if len(trained) <= FEW else list(shown)
+    coloured = trained if len(trained) <= MAX_COLOURED else list(highlighted)
     for result in sorted(trained, key=coloured.__contains__):
         bright = result in coloured
         colour = COLOURS[coloured.index(result) % len(COLOURS)] if bright else "0.8"
@@ -106,8 +105,8 @@ def plot_curves(
                 best = epochs[run.history["best_epoch"] - 1]
                 right.plot(best["epoch"], 100 * best["validation_accuracy"], "o", color=colour, markersize=5, zorder=3)
     if len(coloured) < len(trained):
-        right.plot([], [], color="0.8", linewidth=1, label=f"the {len(trained) - len(coloured)} others")
-    _label_curves(left, right, "validation accuracy, % (dot: kept epoch)")
+        right.plot([], [], color="0.8", linewidth=1, label=f"{len(trained) - len(coloured)} others")
+    _label_curves(left, right, "validation accuracy, % (dot: best epoch)")
     handles, labels = right.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
     save_figure(figure, path, watermark)
@@ -116,32 +115,32 @@ def plot_curves(
 def plot_heat_maps(
     grids: Mapping[str, Grid], results: Mapping[str, SystemResult], split: str, path: Path, watermark: str = ""
 ) -> None:
-    """Accuracy by heads × layers; colour is the difference to the baseline, hatched what was not run."""
-    base = results.get(BASELINE)
-    origin = None if base is None else base.accuracy_by_seed(split).mean()
+    """Plot accuracy by heads and layers; colour is the difference to the baseline, hatched cells were not run."""
+    baseline = results.get(BASELINE)
     values = {
-        title: np.array([[_mean_accuracy(results.get(name), split) for name in row] for row in layout.names])
-        for title, layout in grids.items()
+        title: 100 * np.array([[_mean_accuracy(results.get(name), split) for name in row] for row in grid.names])
+        for title, grid in grids.items()
     }
     every = np.concatenate([table.ravel() for table in values.values()])
-    reach = 100 * np.nanmax(np.abs(every - (origin if origin is not None else np.nanmean(every))))
-    centre = 100 * (origin if origin is not None else np.nanmean(every))
+    centre = np.nanmean(every) if baseline is None else 100 * _mean_accuracy(baseline, split)
+    limit = np.nanmax(np.abs(every - centre))
     figure, row = plt.subplots(1, len(grids), figsize=(9, 4), layout="constrained", squeeze=False)
-    for axes, (title, layout) in zip(row[0], grids.items(), strict=True):
-        shown = 100 * values[title] - centre
-        image = axes.imshow(shown, cmap="RdBu", vmin=-max(reach, 0.1), vmax=max(reach, 0.1), aspect="auto")
-        for (r, c), difference in np.ndenumerate(shown):
-            _annotate(axes, r, c, centre, difference, base is not None, abs(difference) > 0.6 * reach)
-        axes.set_xticks(range(len(layout.columns)), layout.columns)
-        axes.set_yticks(range(len(layout.rows)), layout.rows)
+    for axes, (title, grid) in zip(row[0], grids.items(), strict=True):
+        differences = values[title] - centre
+        image = axes.imshow(differences, cmap="RdBu", vmin=-max(limit, 0.1), vmax=max(limit, 0.1), aspect="auto")
+        for cell, difference in np.ndenumerate(differences):
+            text = f"{values[title][cell]:.1f}" + ("" if baseline is None else f"\n{difference:+.1f}")
+            _annotate(axes, cell, text, difference, limit)
+        axes.set_xticks(range(len(grid.columns)), grid.columns)
+        axes.set_yticks(range(len(grid.rows)), grid.rows)
         axes.set(title=title, xlabel="layers that transform the tags", ylabel="heads")
-    label = "points above or below the " + ("baseline" if base is not None else "mean")
+    label = "percentage points above the " + ("mean" if baseline is None else "baseline")
     figure.colorbar(image, ax=row[0].tolist(), label=label, shrink=0.9)
     save_figure(figure, path, watermark)
 
 
 def plot_tagger_curves(histories: dict[str, dict[str, Any]], path: Path, watermark: str = "") -> None:
-    """The tagger's loss and validation lwlrap by epoch; a line for each stage of each fold."""
+    """Plot the tagger's training loss and validation lwlrap, one curve per fold and stage."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
     for number, (name, history) in enumerate(histories.items()):
         epochs, style = history["epochs"], {"color": f"C{number % 10}", "linewidth": 1.2}
@@ -149,17 +148,17 @@ def plot_tagger_curves(histories: dict[str, dict[str, Any]], path: Path, waterma
         right.plot([e["epoch"] for e in epochs], [e["validation_lwlrap"] for e in epochs], **style)
         ends = [e for e in epochs if e["score"] > 0]
         right.plot([e["epoch"] for e in ends], [e["score"] for e in ends], "o", color=style["color"], markersize=4)
-    _label_curves(left, right, "validation lwlrap (dots: cycles' ends)")
+    _label_curves(left, right, "validation lwlrap (dots: ends of cycles)")
     left.legend(fontsize=8, frameon=False)
     save_figure(figure, path, watermark)
 
 
 def save_figure(figure: plt.Figure, path: Path, watermark: str = "") -> None:
-    """Write a picture whole or not at all, with a note in its corner, and forget the figure."""
+    """Write a figure atomically, with a word in its corner, and close it."""
     if watermark:
         figure.suptitle(watermark, x=0.995, ha="right", fontsize=8, color="grey")
-    with atomic_file(path) as beside:
-        figure.savefig(beside)
+    with atomic_file(path) as temporary:
+        figure.savefig(temporary)
     plt.close(figure)
 
 
@@ -177,31 +176,31 @@ def _mean_accuracy(result: SystemResult | None, split: str) -> float:
     return float("nan") if result is None else float(result.accuracy_by_seed(split).mean())
 
 
-def _annotate(
-    axes: plt.Axes, row: int, column: int, centre: float, difference: float, compared: bool, dark: bool
-) -> None:
+def _annotate(axes: plt.Axes, cell: tuple[int, int], text: str, difference: float, limit: float) -> None:
+    """Write into a cell of a heat map; hatch it if it was not run."""
+    row, column = cell
+    colour = "white" if abs(difference) > 0.6 * limit else "black"
     if np.isnan(difference):
         axes.add_patch(plt.Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, hatch="///", edgecolor="0.8", lw=0))
         text, colour = "not run", "0.3"
-    else:
-        text, colour = f"{centre + difference:.1f}", "white" if dark else "black"
-        text += f"\n{difference:+.1f}" if compared else ""
     axes.text(column, row, text, ha="center", va="center", fontsize=8, color=colour)
 
 
-def _plot_interval(axes: plt.Axes, row: int, result: SystemResult, value: float, bounds: Interval, size: float) -> None:
-    """A dot and a line; the dot is hollow where the true label was used."""
+def _plot_interval(
+    axes: plt.Axes, row: int, result: SystemResult, value: float, interval: Interval, size: float
+) -> None:
+    """Draw a dot and a line; the dot is hollow if the system uses the true label."""
     colour, hollow = _colour(result), {"markerfacecolor": "white"} if result.uses_the_label else {}
-    axes.plot([100 * bound for bound in bounds], [row, row], color=colour, linewidth=size / 4)
+    axes.plot([100 * bound for bound in interval], [row, row], color=colour, linewidth=size / 4)
     axes.plot(value, row, "o", color=colour, markersize=size, **hollow)
 
 
-def _focus(axes: plt.Axes, results: Sequence[SystemResult], to_baseline: Mapping[str, Difference]) -> None:
-    """Limits that hold every ranked system and the controls near them; an arrow and a figure where one lies beyond."""
+def _limit_to_ranked(axes: plt.Axes, results: Sequence[SystemResult], to_baseline: Mapping[str, Difference]) -> None:
+    """Limit the axis to the ranked systems and the controls near them; mark others by an arrow with their value."""
     every = [to_baseline[result.name] for result in results if result.name in to_baseline]
     ranked = [to_baseline[result.name] for result in results if result.is_ranked and result.name in to_baseline]
     low, high = _limits(ranked or every)
-    low, high = _limits([one for one in every if low < 100 * one.mean < high])
+    low, high = _limits([difference for difference in every if low < 100 * difference.mean < high])
     axes.set_xlim(low, high)
     for row, result in enumerate(results):
         mean = 100 * to_baseline[result.name].mean if result.name in to_baseline else 0
@@ -220,8 +219,8 @@ def _focus(axes: plt.Axes, results: Sequence[SystemResult], to_baseline: Mapping
 
 
 def _limits(differences: Sequence[Difference]) -> tuple[float, float]:
-    """Around 0 and all intervals, in points."""
-    edges = [100 * edge for one in differences for edge in (one.mean, *one.by_location) if not np.isnan(edge)]
+    """Return limits around 0 and all intervals, in percentage points."""
+    edges = [100 * edge for each in differences for edge in (each.mean, *each.by_location) if not np.isnan(edge)]
     low, high = min(0, *edges), max(0, *edges)
     margin = 0.15 * (high - low) + 0.5
     return low - margin, high + margin
@@ -233,7 +232,7 @@ def _mark_chance(axes: plt.Axes, chance: float) -> None:
 
 
 def _group(result: SystemResult) -> str:
-    """What stands together in a picture: systems by the first word of their names, controls, tags alone."""
+    """Return the group of a system in the figure: the first word of its name, or "control"."""
     if result.name == TAGS_ONLY or "@" in result.name:
         return "control"
     return result.name.partition("_")[0].rstrip("0123456789")

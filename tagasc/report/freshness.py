@@ -1,4 +1,4 @@
-"""What is outdated, was made with other settings than most of its kind, or was left unfinished."""
+"""Find results that are outdated, were made with other settings than most, or are unfinished."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,18 +16,19 @@ from tagasc.utils import provenance
 from tagasc.utils.cli import to_json
 from tagasc.utils.files import digest, read_record
 
-# By nature they differ; epochs of the final fit, as validation chose; answers, since tags alone have no network.
-_TELL_APART = {"system", "control", "seed", "epochs", "trained_on", "softmax_predictions"}
+# Settings that legitimately differ between runs. Validation chooses the epochs of the final fit; tags alone have no
+# network and so no softmax predictions.
+_MAY_DIFFER = {"system", "control", "seed", "epochs", "trained_on", "softmax_predictions"}
 
 
 class Artefact(NamedTuple):
-    """Something that the report is made of.
+    """A result that the report depends on.
 
     Attributes:
-        kind: results of one kind should agree in their settings.
-        title: what it is called.
-        record: what it was made from.
-        files: by name, the files that it may have been made from.
+        kind: name shared by results whose settings should agree.
+        title: name in the report.
+        record: provenance record, if there is one.
+        files: possible input files, by their names in the record.
     """
 
     kind: str
@@ -39,7 +40,15 @@ class Artefact(NamedTuple):
 def list_artefacts(
     audio: Path, corpora: tuple[str, str], results: Sequence[SystemResult], tagger: Path, tags: Path
 ) -> Iterator[Artefact]:
-    """All that the report is made of."""
+    """List everything that the report depends on.
+
+    Args:
+        audio: folder of the packed audio.
+        corpora: names of the scene corpus and the tagging corpus.
+        results: scored systems.
+        tagger: folder of the tagger.
+        tags: folder of the tag vectors.
+    """
     corpus, tagging = corpora
     packed = {split: folder / "index.json" for split, folder in packed_splits(audio, corpus).items()}
     vectors = {split: tags / f"{corpus}_{split}.npz" for split in packed}
@@ -64,55 +73,54 @@ def list_artefacts(
 
 
 def outdated(artefacts: Sequence[Artefact]) -> list[str]:
-    """Results whose inputs are no longer what they were made from, each with the first such input."""
-    found = []
+    """Describe each result of which an input has changed, with the first such input."""
+    lines = []
     for _, title, record, files in artefacts:
-        made_from = (record or {}).get("inputs", {})
-        changed = [name for name, digest in made_from.items() if name in files and _digest(files[name]) != digest]
-        found.extend(f"{title}: its input {name} has changed" for name in changed[:1])
-    return found
+        inputs = (record or {}).get("inputs", {})
+        changed = [name for name, old in inputs.items() if name in files and _digest(files[name]) != old]
+        lines.extend(f"{title}: its input {name} has changed" for name in changed[:1])
+    return lines
 
 
 def edited(
     results: Sequence[SystemResult], systems: Mapping[str, Mapping[str, System]], systems_file: Path
 ) -> list[str]:
-    """Networks of a system that has another record by now, each with what differs first."""
-    found = []
-    records = {name: to_json(system) for table in systems.values() for name, system in table.items()}
+    """Describe each network whose system was edited after training, with the first changed setting."""
+    lines = []
+    current = {name: to_json(system) for table in systems.values() for name, system in table.items()}
     for run, fit in product([run for result in results for run in result.runs], FITS):
-        now = records.get(run.paths.system.partition("@")[0], {})
+        now = current.get(run.paths.system.partition("@")[0], {})
         then = (provenance.read(run.paths.of_fit(fit).network) or {}).get("config", {}).get("system", {})
         changed = [key for key in now if key in then and then[key] != now[key]]
-        text = "network of {}: its {} is {}, and {} in {}"
-        title = _title(run.paths, fit)
-        found.extend(text.format(title, key, then[key], now[key], systems_file) for key in changed[:1])
-    return found
+        title = f"network of {_title(run.paths, fit)}"
+        lines.extend(f"{title}: {key} was {then[key]}, is {now[key]} in {systems_file}" for key in changed[:1])
+    return lines
 
 
 def deviating(artefacts: Sequence[Artefact]) -> list[str]:
-    """Results that were made with other settings than most of their kind, each with these."""
+    """Describe each result made with other settings than most of its kind, with these settings."""
     kinds: dict[str, dict[str, dict[str, str]]] = defaultdict(dict)
     for kind, title, record, _ in artefacts:
         settings = provenance.flat((record or {}).get("config", {}))
-        settings = {key: str(value) for key, value in settings.items() if key.partition(".")[0] not in _TELL_APART}
-        if settings and kind != "scores final":  # whose kernel and C are what validation chose
+        settings = {key: str(value) for key, value in settings.items() if key.partition(".")[0] not in _MAY_DIFFER}
+        if settings and kind != "scores final":  # validation chose their kernel and C
             kinds[kind][title] = settings
-    found = []
-    for made in kinds.values():
-        others: dict[str, list[str]] = defaultdict(list)
-        for key in dict.fromkeys(key for settings in made.values() for key in settings):
-            values = {title: settings.get(key, "not set") for title, settings in made.items()}
+    lines = []
+    for by_title in kinds.values():
+        unusual: dict[str, list[str]] = defaultdict(list)
+        for key in dict.fromkeys(key for settings in by_title.values() for key in settings):
+            values = {title: settings.get(key, "not set") for title, settings in by_title.items()}
             usual, count = Counter(values.values()).most_common(1)[0]
-            which = "most" if 2 * count > len(values) else "others"
+            share = "most" if 2 * count > len(values) else "others"
             for title, value in values.items():
                 if value != usual:
-                    others[title].append(f"{key} is {value}, of {which} {usual}")
-        found += [f"{title}: {'; '.join(differing)}" for title, differing in others.items()]
-    return found
+                    unusual[title].append(f"{key} is {value} ({share}: {usual})")
+        lines += [f"{title}: {', '.join(settings)}" for title, settings in unusual.items()]
+    return lines
 
 
 def unscored(experiment: Path) -> list[str]:
-    """Runs that were begun and have no scores."""
+    """Name the runs that were started but have no scores."""
     return [f"{run.system}/seed{run.seed}" for run in started_runs(experiment) if not run.scores.exists()]
 
 

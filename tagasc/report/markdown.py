@@ -1,4 +1,4 @@
-"""The report as one self-contained HTML file, made from its Markdown."""
+"""Format tables and figures as text and Markdown, and convert the report to one self-contained HTML file."""
 
 import base64
 import re
@@ -11,9 +11,9 @@ from markdown import markdown as to_html
 from tagasc.report.statistics import Interval
 from tagasc.utils.errors import UserError
 
-Table = tuple[Sequence[str], Sequence[Sequence[str]]]
+Table = tuple[Sequence[str], Sequence[Sequence[str]]]  # header, rows
 NOT_RUN = "not run"
-_PICTURE = re.compile(r'(<img [^>]*src=")([\w-]+\.png)(")')  # of the report's own folder, and no other file
+_PICTURE = re.compile(r'(<img [^>]*src=")([\w-]+\.png)(")')  # only PNG files in the report's folder
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
 h1, h2, h3 { line-height: 1.2; margin-top: 2rem; }
@@ -36,20 +36,20 @@ _ESCAPE_TABLE = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "&#1
 
 
 def html_page(text: str, title: str, pictures: Path) -> str:
-    """One HTML file with every table and picture in it; it refers to no other file and to no address.
+    """Convert the report to one HTML file that embeds its pictures and refers to no other file or address.
 
     Args:
-        text: the report in Markdown.
-        title: of the page.
-        pictures: folder of the pictures that the text names.
+        text: report in Markdown.
+        title: title of the page.
+        pictures: folder of the pictures.
 
     Raises:
-        UserError: a picture is not there.
+        UserError: a picture is missing.
     """
-    # Markdown inside these elements is read only where they say so.
+    # Without this attribute, Markdown inside <details> is not converted.
     marked = text.replace("<details>", '<details markdown="1">')
     body = to_html(marked, extensions=["tables", "fenced_code", "md_in_html", "sane_lists"])
-    body = _PICTURE.sub(lambda found: found[1] + _embedded(pictures / found[2]) + found[3], body)
+    body = _PICTURE.sub(lambda match: match[1] + _embed(pictures / match[2]) + match[3], body)
     body = body.replace("<table>", '<div class="table"><table>').replace("</table>", "</table></div>")
     return (
         f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{title}</title>\n'
@@ -58,28 +58,28 @@ def html_page(text: str, title: str, pictures: Path) -> str:
     )
 
 
-def _embedded(path: Path) -> str:
+def _embed(path: Path) -> str:
     if not path.exists():
-        raise UserError(f"{path} does not exist; stage 8 (report) makes it")
+        raise UserError(f"{path} does not exist; run stage 8 (report) to create it")
     return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
 
 
 def markdown_table(table: Table) -> str:
-    """A table in Markdown, columns of figures to the right; of HTML only ``<br>`` is a cell's own."""
+    """Format a table as Markdown, numeric columns right-aligned; cells are escaped except for ``<br>``."""
     header, rows = table
-    figures = [any(re.match(r"[*+<-]*\d", row[n]) for row in rows) for n in range(len(header))]
-    align = ["--:" if n and figures[n] else ":--" for n in range(len(header))]
+    numeric = [any(re.match(r"[*+<-]*\d", row[n]) for row in rows) for n in range(len(header))]
+    align = ["--:" if n and numeric[n] else ":--" for n in range(len(header))]
     cells = [[escape(cell).replace("&lt;br&gt;", "<br>") for cell in row] for row in (header, *rows)]
     return "\n".join("| " + " | ".join(row) + " |" for row in (cells[0], align, *cells[1:])) + "\n"
 
 
 def escape(text: str) -> str:
-    """Text with names from outside, in Markdown: neither HTML nor a link, a picture or a column arises from it."""
+    """Escape text so that it creates no HTML, link, picture or table column in Markdown."""
     return text.translate(_ESCAPE_TABLE).replace("](", "]&#40;")
 
 
 def aligned(table: Table) -> str:
-    """A table in plain text, for a terminal: first column to the left, the others to the right."""
+    """Format a table as plain text for a terminal: first column left-aligned, the others right-aligned."""
     header, rows = table
     widths = [max(len(row[n]) for row in (header, *rows)) for n in range(len(header))]
     return "\n".join(
@@ -92,23 +92,22 @@ def aligned(table: Table) -> str:
 
 
 def format_mean(values: np.ndarray, digits: int = 1) -> str:
-    """Fractions as "71.3 ± 0.4", in percent: mean and, of several, standard deviation; nothing where there are none."""
+    """Format fractions in percent as "71.3 ± 0.4": mean and, for several, standard deviation; empty for none."""
     if not len(values):
         return ""
-    spread = f" ± {100 * values.std(ddof=1):.{digits}f}" if len(values) > 1 else ""
-    return f"{100 * values.mean():.{digits}f}{spread}"
+    deviation = f" ± {100 * values.std(ddof=1):.{digits}f}" if len(values) > 1 else ""
+    return f"{100 * values.mean():.{digits}f}{deviation}"
 
 
 def format_points(value: float) -> str:
-    """A difference of fractions in percentage points."""
+    """Format a difference of fractions in percentage points, with its sign."""
     return _percent(value, "+.1f")
 
 
-def format_interval(bounds: Interval, form: str = ".1f") -> str:
-    """Interval in percent; nothing where they are not known."""
-    return "" if np.isnan(bounds[0]) else f"{_percent(bounds[0], form)} to {_percent(bounds[1], form)}"
+def format_interval(interval: Interval, form: str = ".1f") -> str:
+    """Format an interval of fractions in percent; empty if it is unknown."""
+    return "" if np.isnan(interval[0]) else f"{_percent(interval[0], form)} to {_percent(interval[1], form)}"
 
 
 def _percent(value: float, form: str) -> str:
-    """A fraction in percent."""
-    return f"{round(100 * value, 1) + 0.0:{form}}"  # + 0.0, so that there is no -0.0
+    return f"{round(100 * value, 1) + 0.0:{form}}"  # adding 0.0 turns -0.0 into 0.0

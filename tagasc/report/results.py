@@ -1,4 +1,4 @@
-"""What has been scored in an experiment, read from its folder: systems, their seeds, and the test clips they share."""
+"""Read the scored runs of an experiment: systems, their seeds, and the test clips that they share."""
 
 import csv
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ SVM, STANDARDISED, SOFTMAX = "svm", "svm_standardised", "softmax"
 
 @dataclass(frozen=True)
 class ScoredClips:
-    """The clips that all compared runs were scored on, with each clip's split, true scene and location, (clips,)."""
+    """The test clips that all runs were scored on: id, split, true scene and location, str (clips,) each."""
 
     ids: np.ndarray
     splits: np.ndarray
@@ -33,21 +33,21 @@ class ScoredClips:
 
     @cached_property
     def scene_names(self) -> list[str]:
-        """The scenes in alphabetical order."""
+        """Scenes in alphabetical order."""
         return sorted(set(self.scenes.tolist()))
 
     @cached_property
     def scene_indices(self) -> np.ndarray:
-        """Each clip's scene as its position in ``scene_names``."""
+        """True scene of each clip as an index into ``scene_names``, int16 (clips,)."""
         return self.indices_of(self.scenes)
 
     def indices_of(self, scenes: Sequence[str]) -> np.ndarray:
-        """Positions in ``scene_names``, int16 (clips,); -1 where no clip is of that scene."""
-        place = {name: number for number, name in enumerate(self.scene_names)}
-        return np.array([place.get(name, -1) for name in scenes], dtype=np.int16)
+        """Return indices into ``scene_names``, int16 (clips,); -1 for a scene that no clip has."""
+        index = {name: number for number, name in enumerate(self.scene_names)}
+        return np.array([index.get(name, -1) for name in scenes], dtype=np.int16)
 
     def in_split(self, split: str) -> np.ndarray:
-        """Which clips belong to a test set, ``test`` or ``test+unused``."""
+        """Return a mask of the clips in ``test`` or ``test+unused``, bool (clips,)."""
         return np.isin(self.splits, split.split("+"))
 
 
@@ -56,13 +56,13 @@ class ScoredRun:
     """One system with one seed, scored.
 
     Attributes:
-        paths: its folders and files.
-        classifiers: by name (svm, svm_standardised, softmax), what was chosen and its scores (see ``score_svm``).
-        predictions: by classifier, the scene that each clip was given, as positions in ``ScoredClips.scene_names``.
-        history: curves and best epoch of the network; None where there is no network.
-        provenance: what it was made from.
+        paths: folders and files of the run.
+        classifiers: settings and scores by classifier (svm, svm_standardised, softmax); see ``score_svm``.
+        predictions: predicted scenes by classifier, as indices into ``ScoredClips.scene_names``, int16 (clips,).
+        history: learning curves and best epoch of the network; None for tags alone.
+        provenance: provenance record of the network, or of the SVM for tags alone.
         test_by_epoch: accuracies on test after every epoch (the paper's protocol), or None.
-        final_classifiers: scores of the machines after a last fit on all training clips, or None.
+        final_classifiers: like ``classifiers``, after the final fit on all training clips, or None.
     """
 
     paths: RunPaths
@@ -79,18 +79,14 @@ class ScoredRun:
         return self.paths.seed
 
     def best_on_test(self, split: str) -> float | None:
-        """The best accuracy over epochs and kernels on that very test set: the paper's protocol."""
-        values = (
-            []
-            if self.test_by_epoch is None
-            else [epoch[split] for epoch in self.test_by_epoch["epochs"] if split in epoch]
-        )
-        return max(values, default=None)
+        """Return the best accuracy over epochs and kernels, selected on the test set itself (the paper's protocol)."""
+        epochs = self.test_by_epoch["epochs"] if self.test_by_epoch else []
+        return max((epoch[split] for epoch in epochs if split in epoch), default=None)
 
 
 @dataclass
 class SystemResult:
-    """Every scored run of one system."""
+    """All scored runs of one system."""
 
     name: str
     clips: ScoredClips
@@ -98,126 +94,126 @@ class SystemResult:
 
     @property
     def is_ranked(self) -> bool:
-        """Whether it is one of the systems compared, and not a control or tags alone."""
+        """Whether the system takes part in the comparison; controls and tags alone do not."""
         return "@" not in self.name and self.name != TAGS_ONLY
 
     @property
     def uses_the_label(self) -> bool:
-        """Whether its tags were made with the true scene; then its accuracy is no accuracy."""
+        """Whether the tags depend on the true scene, so that the accuracy is not a recognition accuracy."""
         return self.name.partition("@")[2] in USE_THE_LABEL
 
     @property
     def title(self) -> str:
-        """Its name, with a warning where it uses the true label."""
+        """Name, with a warning if the true label is used."""
         return self.name + (" (uses the true label)" if self.uses_the_label else "")
 
     @property
     def parameters(self) -> int | None:
-        """Trainable values of the network, or None."""
+        """Trainable parameters of the network; None for tags alone."""
         return self.runs[0].history["parameters"] if self.runs[0].history else None
 
     @property
     def seeds(self) -> list[int]:
-        """In rising order."""
+        """Seeds in increasing order."""
         return [run.seed for run in self.runs]
 
     def accuracy_by_seed(self, split: str, classifier: str = SVM, kind: str = "accuracy") -> np.ndarray:
-        """One value a seed, of the seeds that have that machine."""
-        tables = [run.classifiers[classifier]["scores"] for run in self.runs if classifier in run.classifiers]
-        return np.array([table[split][kind] for table in tables if split in table])
+        """Return one accuracy per seed that has this classifier, (seeds,)."""
+        scores = [run.classifiers[classifier]["scores"] for run in self.runs if classifier in run.classifiers]
+        return np.array([of_run[split][kind] for of_run in scores if split in of_run])
 
     def final_by_seed(self, split: str) -> np.ndarray:
-        """One value a seed, of the seeds that were fitted once more on all training clips."""
-        tables = [run.final_classifiers[SVM]["scores"] for run in self.runs if run.final_classifiers]
-        return np.array([table[split]["accuracy"] for table in tables if split in table])
+        """Return the SVM's accuracy after the final fit, for the seeds that have one, (seeds,)."""
+        scores = [run.final_classifiers[SVM]["scores"] for run in self.runs if run.final_classifiers]
+        return np.array([of_run[split]["accuracy"] for of_run in scores if split in of_run])
 
     def selected_by_seed(self, split: str) -> np.ndarray:
-        """One value a seed, of the seeds for which the paper's protocol was run."""
+        """Return the accuracy selected on test, for the seeds that have one (the paper's protocol), (seeds,)."""
         values = [run.best_on_test(split) for run in self.runs]
         return np.array([value for value in values if value is not None])
 
     def validation_by_seed(self) -> np.ndarray:
-        """The networks' own validation accuracy at the kept epoch, one value a seed."""
+        """Return the network's validation accuracy at its best epoch, (seeds,)."""
         return np.array([best_epoch_metrics(run.history)["validation_accuracy"] for run in self.runs if run.history])
 
     def accuracy_by_clip(self, split: str) -> np.ndarray:
-        """Mean over the seeds of whether the SVM recognises each clip, float (clips of the test set,)."""
-        return np.mean([run.predictions[SVM] == self.clips.scene_indices for run in self.runs], axis=0)[
-            self.clips.in_split(split)
-        ]
+        """Return the share of seeds whose SVM recognises each clip, float (clips of the split,)."""
+        correct = [run.predictions[SVM] == self.clips.scene_indices for run in self.runs]
+        return np.mean(correct, axis=0)[self.clips.in_split(split)]
 
     def confusion_shares(self, split: str) -> np.ndarray:
-        """Share of each true scene's clips (rows) given each name (columns), mean over seeds."""
-        of_split, scenes = self.clips.in_split(split), np.arange(len(self.clips.scene_names))
-        truth = self.clips.scene_indices[of_split]
-        counts = sum(confusion_matrix(truth, run.predictions[SVM][of_split], labels=scenes) for run in self.runs)
-        clips = np.bincount(truth, minlength=len(scenes))[:, None] * len(self.runs)
+        """Return the share of each true scene's clips (row) by predicted scene (column), mean over seeds."""
+        mask, labels = self.clips.in_split(split), np.arange(len(self.clips.scene_names))
+        truth = self.clips.scene_indices[mask]
+        counts = sum(confusion_matrix(truth, run.predictions[SVM][mask], labels=labels) for run in self.runs)
+        clips = np.bincount(truth, minlength=len(labels))[:, None] * len(self.runs)
         return counts / clips.clip(min=1)
 
 
 def best_epoch_metrics(history: dict[str, Any]) -> dict[str, Any]:
-    """The figures of the epoch whose weights were kept."""
+    """Return loss and validation accuracy of the epoch whose weights were kept."""
     return history["epochs"][history["best_epoch"] - 1]
 
 
 def read_results(experiment: Path, order: Sequence[str]) -> list[SystemResult]:
-    """Read every scored run: systems in the given order, unknown ones, then controls, then tags alone.
+    """Read every scored run: systems in the given order, unknown systems, controls, tags alone.
 
-    Runs scored on other clips than the run scored last (of a corpus that has changed since) are left out, and named in
-    the log.
+    The run scored last defines the test clips. Runs scored on other clips, of a corpus that has changed since, are
+    left out with a warning.
 
     Raises:
-        UserError: none has been scored, or a file is damaged or of an older form.
+        UserError: no run is scored, or a file is damaged or of an older format.
     """
     scored = scored_runs(experiment)
     if not scored:
         raise UserError(f"{experiment} holds no scores; run stage 7 (svm)")
-    clips, _ = _predictions(max(scored, key=lambda run: run.scores.stat().st_mtime).predictions)
+    clips, _ = _read_predictions(max(scored, key=lambda run: run.scores.stat().st_mtime).predictions)
     results: dict[str, SystemResult] = {}
     for paths in scored:
-        theirs, predictions = _predictions(paths.predictions)
-        if np.array_equal(theirs.ids, clips.ids) and np.array_equal(theirs.scenes, clips.scenes):
-            given = {classifier: clips.indices_of(scenes) for classifier, scenes in predictions.items()}
-            results.setdefault(paths.system, SystemResult(paths.system, clips)).runs.append(_run(paths, given))
+        own_clips, predictions = _read_predictions(paths.predictions)
+        if np.array_equal(own_clips.ids, clips.ids) and np.array_equal(own_clips.scenes, clips.scenes):
+            indices = {classifier: clips.indices_of(scenes) for classifier, scenes in predictions.items()}
+            results.setdefault(paths.system, SystemResult(paths.system, clips)).runs.append(_read_run(paths, indices))
         else:
-            log.warning("%s was scored on other clips and is left out; run its stages 6 and 7", paths.title)
-    place = {name: number for number, name in enumerate(order)}
-    kinds = ["", *CONTROLS]
+            log.warning("%s was scored on other clips and is left out; run its stages 6 and 7 again", paths.title)
+    position = {name: number for number, name in enumerate(order)}
+    controls = ["", *CONTROLS]
 
-    def rank(result: SystemResult) -> tuple[int, int, int]:
-        system, _, kind = result.name.partition("@")
+    def sort_key(result: SystemResult) -> tuple[int, int, int]:
+        system, _, control = result.name.partition("@")
         group = 0 if result.is_ranked else 2 if result.name == TAGS_ONLY else 1
-        return group, place.get(system, len(order)), kinds.index(kind) if kind in kinds else len(kinds)
+        rank = controls.index(control) if control in controls else len(controls)
+        return group, position.get(system, len(order)), rank
 
-    return sorted(results.values(), key=rank)
+    return sorted(results.values(), key=sort_key)
 
 
-def _run(paths: RunPaths, predictions: dict[str, np.ndarray]) -> ScoredRun:
-    classifiers = _classifiers(paths.scores, "stage 7 (svm)")
-    history = None if paths.system == TAGS_ONLY else _history(paths.history)
+def _read_run(paths: RunPaths, predictions: dict[str, np.ndarray]) -> ScoredRun:
+    history = None if paths.system == TAGS_ONLY else _read_history(paths.history)
     final = paths.of_fit(FINAL_FIT).scores
     return ScoredRun(
         paths,
-        classifiers,
+        _read_classifiers(paths.scores, "stage 7 (svm)"),
         predictions,
         history,
         provenance.read(paths.network if history else paths.svm) or {},
-        _test_by_epoch([paths.of_fit(PAPER_FIT).test_by_epoch, paths.test_by_epoch]),
-        _classifiers(final, "stage 7 with --final-fit all") if final.exists() else None,
+        _read_test_by_epoch([paths.of_fit(PAPER_FIT).test_by_epoch, paths.test_by_epoch]),
+        _read_classifiers(final, "stage 7 with --final-fit all") if final.exists() else None,
     )
 
 
-def _history(path: Path) -> dict[str, Any]:
+def _read_history(path: Path) -> dict[str, Any]:
     history = read_json(path, "stage 5 (scenes)")
     try:
-        if history["parameters"] > 0 and {"epoch", "loss", "validation_accuracy"} <= best_epoch_metrics(history).keys():
+        metrics = {"epoch", "loss", "validation_accuracy"}
+        if history["parameters"] > 0 and metrics <= best_epoch_metrics(history).keys():
             return history
     except (KeyError, IndexError, TypeError, AttributeError):
         pass
-    raise UserError(f"{path} does not hold a training's curves; run stage 5 (scenes) again")
+    raise UserError(f"{path} lacks the learning curves; run stage 5 (scenes) again")
 
 
-def _classifiers(path: Path, made_by: str) -> dict[str, Any]:
+def _read_classifiers(path: Path, made_by: str) -> dict[str, Any]:
     scores = read_json(path, made_by)
     try:
         chosen, accuracy = (scores["classifiers"][SVM][key] for key in ("chosen", "scores"))
@@ -225,21 +221,22 @@ def _classifiers(path: Path, made_by: str) -> dict[str, Any]:
             return scores["classifiers"]
     except (KeyError, TypeError, AttributeError):
         pass
-    raise UserError(f"{path} is of an older form; run stage 7 (svm) again")
+    raise UserError(f"{path} has an older format; run stage 7 (svm) again")
 
 
-def _test_by_epoch(paths: Sequence[Path]) -> dict[str, Any] | None:
-    """The first that is there."""
+def _read_test_by_epoch(paths: Sequence[Path]) -> dict[str, Any] | None:
+    """Read the first of the files that exists."""
     for path in paths:
         if path.exists():
-            found = read_json(path, "stage 5 (scenes)")
-            if not isinstance(found, dict) or not found.get("epochs") or "trained_on" not in found:
+            content = read_json(path, "stage 5 (scenes)")
+            if not isinstance(content, dict) or not content.get("epochs") or "trained_on" not in content:
                 raise UserError(f"{path} lacks its epochs; delete it and run stage 5 (scenes) again")
-            return found
+            return content
     return None
 
 
-def _predictions(path: Path) -> tuple[ScoredClips, dict[str, Sequence[str]]]:
+def _read_predictions(path: Path) -> tuple[ScoredClips, dict[str, Sequence[str]]]:
+    """Read the test clips and, by classifier, the predicted scenes."""
     try:
         with path.open(newline="", encoding="utf-8") as file:
             header, *rows = csv.reader(file)
@@ -247,6 +244,6 @@ def _predictions(path: Path) -> tuple[ScoredClips, dict[str, Sequence[str]]]:
         clips = ScoredClips(*(np.array(columns.pop(name)) for name in ("clip", "split", "scene", "location")))
         return clips, {SVM: columns.pop(SVM), **columns}
     except FileNotFoundError:
-        raise UserError(f"{path} does not exist; stage 7 (svm) makes it") from None
+        raise UserError(f"{path} does not exist; run stage 7 (svm) to create it") from None
     except (ValueError, KeyError):
-        raise UserError(f"{path} is no whole table of predictions; run stage 7 (svm) again") from None
+        raise UserError(f"{path} is incomplete; run stage 7 (svm) again") from None

@@ -1,7 +1,7 @@
-"""How sure one can be of a figure or of a difference: bootstrap, permutation, Holm's correction, McNemar's test.
+"""Confidence intervals, significance tests and effect sizes.
 
-Clips of one recording location are not independent, so the bootstrap and the permutation test can take whole
-locations; a test that treats clips as independent says so.
+Clips of one recording location are not independent. The bootstrap and the permutation test can therefore resample
+whole locations. Tests that treat clips as independent are labelled so.
 """
 
 from collections.abc import Sequence
@@ -9,36 +9,37 @@ from collections.abc import Sequence
 import numpy as np
 import scipy.stats
 
-Interval = tuple[float, float]
-_BLOCK = 250  # draws held in memory at a time
+Interval = tuple[float, float]  # lower and upper bound
+_BATCH = 250  # resamples held in memory at a time
 
 
 def bootstrap(values: np.ndarray, units: Sequence[str], draws: int = 2000, seed: int = 0) -> np.ndarray:
-    """95 % percentile intervals of means over clips, drawing whole units with replacement.
+    """Compute 95 % percentile intervals of means over clips, drawing whole units with replacement.
 
-    All rows of ``values`` see the same draws, so that a difference of rows is a paired difference.
+    All rows of ``values`` share the draws, so the difference of two rows is a paired difference.
 
     Args:
-        values: (..., clips), for instance 1 where a clip is right and 0 where it is wrong, or differences of such.
-        units: each clip's unit: its recording location; its own id for an interval over single clips.
-        draws: how often the units are drawn.
-        seed: of the drawing.
+        values: (..., clips), such as 1 for a recognised clip and 0 otherwise, or differences of these.
+        units: unit of each clip: its recording location, or its id for an interval over clips.
+        draws: bootstrap resamples.
+        seed: random seed.
 
     Returns:
-        (..., 2), lower and upper bounds; nan with fewer than two units.
+        (..., 2), lower and upper bounds; nan for fewer than two units.
     """
     totals, counts = totals_by(values, units)
     if len(counts) < 2:
         return np.full((*totals.shape[:-1], 2), np.nan)
 
     def means(drawn: np.ndarray, axis: int) -> np.ndarray:
+        """Compute the mean over clips of each resample: indices (resamples, units) → (..., resamples)."""
         rows = drawn + len(counts) * np.arange(len(drawn))[:, None]
         times = np.bincount(rows.ravel(), minlength=drawn.size).reshape(drawn.shape).astype(float)
         return totals @ times.T / (times @ counts)
 
-    numbers = np.arange(len(counts))
+    indices = np.arange(len(counts))
     interval = scipy.stats.bootstrap(
-        (numbers,), means, n_resamples=draws, batch=_BLOCK, method="percentile", vectorized=True, rng=seed
+        (indices,), means, n_resamples=draws, batch=_BATCH, method="percentile", vectorized=True, rng=seed
     ).confidence_interval
     return np.stack(interval, axis=-1)
 
@@ -46,32 +47,32 @@ def bootstrap(values: np.ndarray, units: Sequence[str], draws: int = 2000, seed:
 def permutation_p(
     values: np.ndarray, base: np.ndarray, units: Sequence[str], resamples: int = 9999, seed: int = 0
 ) -> np.ndarray:
-    """Two-sided p of differences in accuracy, swapping whole units between each system and the base.
+    """Compute two-sided p values of differences in accuracy, swapping whole units between each system and the base.
 
-    With so few units that all ways of swapping are no more than ``resamples``, all are taken and p is exact.
+    If there are at most ``resamples`` permutations, all are evaluated and p is exact.
 
     Args:
-        values: (systems, clips), the systems' right and wrong answers.
-        base: (clips,), those of the system they are compared to.
-        units: each clip's unit, its recording location.
-        resamples: how many ways of swapping are drawn.
-        seed: of the drawing.
+        values: (systems, clips), accuracy by clip of the systems.
+        base: (clips,), accuracy by clip of the system that they are compared with.
+        units: unit of each clip: its recording location.
+        resamples: random permutations.
+        seed: random seed.
 
     Returns:
         (systems,).
     """
-    ours, _ = totals_by(values, units)
-    theirs = np.broadcast_to(totals_by(base, units)[0], ours.shape)
+    totals, _ = totals_by(values, units)
+    base_totals = np.broadcast_to(totals_by(base, units)[0], totals.shape)
 
-    def difference(one: np.ndarray, other: np.ndarray, axis: int) -> np.ndarray:
-        return (one - other).sum(axis=axis)
+    def difference(first: np.ndarray, second: np.ndarray, axis: int) -> np.ndarray:
+        return (first - second).sum(axis=axis)
 
-    settings = {"permutation_type": "samples", "vectorized": True, "n_resamples": resamples, "batch": _BLOCK}
-    return scipy.stats.permutation_test((ours, theirs), difference, axis=-1, rng=seed, **settings).pvalue
+    settings = {"permutation_type": "samples", "vectorized": True, "n_resamples": resamples, "batch": _BATCH}
+    return scipy.stats.permutation_test((totals, base_totals), difference, axis=-1, rng=seed, **settings).pvalue
 
 
 def holm(p: Sequence[float]) -> np.ndarray:
-    """Holm's correction of a family of p values: (tests,), in the order given, at most 1."""
+    """Apply Holm's correction to a family of p values; return them in the given order, at most 1, (tests,)."""
     p = np.asarray(p, dtype=float)
     order = np.argsort(p)
     corrected = np.empty(len(p))
@@ -79,28 +80,34 @@ def holm(p: Sequence[float]) -> np.ndarray:
     return corrected
 
 
-def mcnemar(one: np.ndarray, other: np.ndarray) -> float:
-    """Exact two-sided McNemar's test of two systems' right answers, bool (clips,); treats clips as independent."""
-    only_one, only_other = int((one & ~other).sum()), int((other & ~one).sum())
-    return float(scipy.stats.binomtest(only_one, only_one + only_other).pvalue) if only_one + only_other else 1.0
+def mcnemar(first: np.ndarray, second: np.ndarray) -> float:
+    """Compute the exact two-sided p of McNemar's test, treating clips as independent.
+
+    Args:
+        first: whether the first system recognises each clip, bool (clips,).
+        second: the same for the second system.
+    """
+    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
+    differing = only_first + only_second
+    return float(scipy.stats.binomtest(only_first, differing).pvalue) if differing else 1.0
 
 
 def totals_by(values: np.ndarray, units: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Sums over the clips of each unit: (..., clips) → (..., units), and the number of clips of each, (units,)."""
-    names, of_clip = np.unique(np.asarray(units), return_inverse=True)
+    """Sum over the clips of each unit: (..., clips) → (..., units); also return the clips per unit, (units,)."""
+    names, unit_indices = np.unique(np.asarray(units), return_inverse=True)
     values = np.asarray(values, dtype=float)
     totals = np.zeros((len(names), *values.shape[:-1]))
-    np.add.at(totals, of_clip, np.moveaxis(values, -1, 0))
-    return np.moveaxis(totals, 0, -1), np.bincount(of_clip)
+    np.add.at(totals, unit_indices, np.moveaxis(values, -1, 0))
+    return np.moveaxis(totals, 0, -1), np.bincount(unit_indices)
 
 
 def mean_by_scene(values: np.ndarray, scene_indices: np.ndarray, scenes: int) -> np.ndarray:
-    """Means over the clips of each scene: (clips, values) and positions of the scenes (clips,) → (scenes, values)."""
+    """Average over the clips of each scene: (clips, values) → (scenes, values)."""
     return np.array([values[scene_indices == scene].mean(axis=0) for scene in range(scenes)])
 
 
 def eta_squared(values: np.ndarray, scene_indices: np.ndarray, scenes: int) -> np.ndarray:
-    """Share of each value's variance over clips that lies between scenes (η²): (clips, values) → (values,), 0..1."""
+    """Compute the share of each value's variance that is between scenes (η²): (clips, values) → (values,), 0 to 1."""
     means, counts = mean_by_scene(values, scene_indices, scenes), np.bincount(scene_indices, minlength=scenes)
     between = (counts[:, None] * (means - values.mean(axis=0)) ** 2).sum(axis=0)
     total = ((values - values.mean(axis=0)) ** 2).sum(axis=0)
@@ -108,5 +115,12 @@ def eta_squared(values: np.ndarray, scene_indices: np.ndarray, scenes: int) -> n
 
 
 def attention_perplexity(maps: np.ndarray) -> np.ndarray:
-    """How many filters each head spreads its attention over: exp of the entropy, mean over clips, (heads,)."""
+    """Compute how many filters each head effectively uses: exp of the entropy, mean over clips.
+
+    Args:
+        maps: attention maps, (clips, heads, filters per head).
+
+    Returns:
+        (heads,), between 1 and the filters per head.
+    """
     return np.exp(scipy.stats.entropy(maps, axis=2)).mean(axis=0)

@@ -11,7 +11,7 @@ from tagasc.scene.trunk import TrunkConfig
 @pytest.mark.parametrize(
     "system", [System(heads=2, attention_layers=1), System("before_code", 2, 2, 2, shared=True)], ids=["own", "shared"]
 )
-def test_attention_maps_are_those_that_the_network_multiplies_with(system):
+def test_attention_maps_match_the_factors_that_the_network_applies(system):
     torch.manual_seed(0)
     network = SceneNetwork(TrunkConfig(8, (8, 8)), system, 3, 4, 1).eval()
     tags, feature_map = torch.rand(5, 4), torch.rand(5, 8, 7)

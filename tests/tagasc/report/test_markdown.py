@@ -29,7 +29,7 @@ TEXT = """# Title
 """
 
 
-def test_the_page_holds_tables_and_pictures_and_refers_to_nothing(tmp_path):
+def test_the_page_embeds_tables_and_pictures_and_has_no_external_reference(tmp_path):
     (tmp_path / "one.png").write_bytes(b"\x89PNG picture")
     page = html_page(TEXT, "Title", tmp_path)
     assert page.count("<table>") == 2
@@ -55,12 +55,12 @@ NAMES = [
 ]
 
 
-def test_names_from_outside_stay_names_in_every_table(tmp_path):
+def test_names_are_escaped_in_text_and_tables(tmp_path):
     (tmp_path / "secret.png").write_bytes(b"secret")
     table = markdown_table((("class", "*1.0*<br>**2.0**"), [(name, str(number)) for number, name in enumerate(NAMES)]))
-    said = f"Not shown: {escape(NAMES[0])}"
-    for place in (table, f"<details><summary>more</summary>\n\n{table}\n</details>"):
-        page = html_page(f"{place}\n{said}\n", "Title", tmp_path)
+    line = f"Not shown: {escape(NAMES[0])}"
+    for text in (table, f"<details><summary>more</summary>\n\n{table}\n</details>"):
+        page = html_page(f"{text}\n{line}\n", "Title", tmp_path)
         rows = re.findall(r"<tr>(.*?)</tr>", page, re.DOTALL)
         cells = [[html.unescape(cell) for cell in re.findall(r"<td[^>]*>(.*?)</td>", row, re.DOTALL)] for row in rows]
         assert cells[1:] == [[name.replace("\n", " "), str(number)] for number, name in enumerate(NAMES)]
@@ -69,7 +69,7 @@ def test_names_from_outside_stay_names_in_every_table(tmp_path):
 
 
 @pytest.mark.parametrize("source", ["/etc/hostname", "../one.png", "/one.png", "sub/one.png", "notes.txt"])
-def test_only_a_picture_of_the_reports_own_folder_is_embedded(tmp_path, source):
+def test_only_pictures_in_the_reports_folder_are_embedded(tmp_path, source):
     folder = tmp_path / "report"
     (folder / "sub").mkdir(parents=True)
     for path in (tmp_path / "one.png", folder / "sub/one.png", folder / "notes.txt"):
@@ -77,6 +77,6 @@ def test_only_a_picture_of_the_reports_own_folder_is_embedded(tmp_path, source):
     assert "base64" not in html_page(f'<img src="{source}">\n\n![x]({source})', "Title", folder)
 
 
-def test_a_picture_that_is_not_there_is_an_error(tmp_path):
+def test_a_missing_picture_is_an_error(tmp_path):
     with pytest.raises(UserError, match=r"one\.png does not exist"):
         html_page(TEXT, "Title", tmp_path)

@@ -64,23 +64,23 @@ def rows_of(table):
     return [dict(zip(header, row, strict=True)) for row in rows]
 
 
-def test_accuracies_and_seeds():
+def test_accuracies_are_means_and_deviations_over_seeds():
     results = [BASE, TAGS]
     base, tags = rows_of(accuracy_table(results, "test", accuracy_intervals(results, "test")))
     assert (base["SVM %"], base["seeds"], base["validation %"]) == ("50.0", "1", "50.0")
     assert tags["SVM %"] == "91.7 ± 11.8"
     assert tags["validation %"] == "70.0 ± 14.1"
     assert tags["parameters"] == "1,234,567"
-    assert "final fit %" not in tags  # nobody has one
+    assert "final fit %" not in tags  # empty for all systems
     assert "SVM, standardised codes %" not in tags
     assert tags["selected on test %"] == "not run"
 
 
-def test_the_papers_protocol_takes_the_best_epoch_and_kernel_of_each_seed_and_says_what_it_trained_on():
+def test_the_papers_protocol_takes_the_best_epoch_and_kernel_of_each_seed():
     epochs = [{"epoch": 1, "kernel": "rbf", "test": 0.5}, {"epoch": 2, "kernel": "sigmoid", "test": 0.7}]
-    one = run(1, CLIPS.scenes, 0.5, {"trained_on": "train", "epochs": epochs})
-    other = run(2, CLIPS.scenes, 0.5, {"trained_on": "train", "epochs": [{"epoch": 1, "kernel": "rbf", "test": 0.6}]})
-    result = system("codecat", one, other)
+    first = run(1, CLIPS.scenes, 0.5, {"trained_on": "train", "epochs": epochs})
+    second = run(2, CLIPS.scenes, 0.5, {"trained_on": "train", "epochs": [{"epoch": 1, "kernel": "rbf", "test": 0.6}]})
+    result = system("codecat", first, second)
     row = rows_of(accuracy_table([result], "test", accuracy_intervals([result], "test")))[0]
     assert row["selected on test %"] == "65.0 ± 7.1"
     assert row["trained on"] == "train"
@@ -88,57 +88,59 @@ def test_the_papers_protocol_takes_the_best_epoch_and_kernel_of_each_seed_and_sa
     assert row["selected on test %"] == "not run"
 
 
-def test_a_final_fit_has_its_own_column():
+def test_the_final_fit_has_its_own_column():
     final = {"svm": {"scores": {"test": {"accuracy": 0.75}}}}
     result = system("codecat", run(1, CLIPS.scenes, 0.5, final=final))
     assert rows_of(accuracy_table([result], "test", accuracy_intervals([result], "test")))[0]["final fit %"] == "75.0"
 
 
-def test_differences_to_the_baseline():
-    gains = compute_differences([BASE, TAGS, ORACLE], BASE, "test")
-    assert set(gains) == {"att_h2_l1", "att_h2_l1@oracle"}
-    assert gains["att_h2_l1"].mean == pytest.approx(2.5 / 6)
-    assert gains["att_h2_l1"].negated().by_location[0] == -gains["att_h2_l1"].by_location[1]
-    # Three locations, differences 1, 0.5 and 1 clips: of 8 ways of swapping, only two are as far from 0.
-    assert gains["att_h2_l1"].p == pytest.approx(2 / 8)
-    # Seed 1, which both have: right in two clips that the baseline misses, wrong in none that it has.
-    assert gains["att_h2_l1"].mcnemar_p == pytest.approx(2 / 4)
-    table = rows_of(difference_table(gains, ["att_h2_l1"], {"att_h2_l1": 0.5}))
+def test_differences_intervals_and_p_values():
+    differences = compute_differences([BASE, TAGS, ORACLE], BASE, "test")
+    assert set(differences) == {"att_h2_l1", "att_h2_l1@oracle"}
+    assert differences["att_h2_l1"].mean == pytest.approx(2.5 / 6)
+    assert differences["att_h2_l1"].negated().by_location[0] == -differences["att_h2_l1"].by_location[1]
+    # Three locations with differences of 1, 0.5 and 1 clips: two of 8 permutations are as extreme.
+    assert differences["att_h2_l1"].p == pytest.approx(2 / 8)
+    # With the shared seed 1, the system recognises two clips that the baseline misses, and misses none.
+    assert differences["att_h2_l1"].mcnemar_p == pytest.approx(2 / 4)
+    table = rows_of(difference_table(differences, ["att_h2_l1"], {"att_h2_l1": 0.5}))
     assert [row["system"] for row in table] == ["att_h2_l1"]
-    assert (table[0]["p, locations swapped"], table[0]["Holm's p"]) == ("0.2500", "0.5000")
+    assert (table[0]["p (permutation)"], table[0]["p (Holm)"]) == ("0.2500", "0.5000")
 
 
-def test_what_is_shown_says_what_is_known_of_other_seeds():
+def test_verdicts_state_significance_and_the_deviation_over_seeds():
     wrong, correct = ["park", "park", "bus", "bus", "bus", "bus", "bus"], CLIPS.scenes.tolist()
     base, tags = (
         system(name, *(run(seed, predictions, 0.5) for seed in (1, 2, 3)))
         for name, predictions in (("baseline", wrong), ("codecat", correct))
     )
-    tags.runs[0] = run(1, [*correct[:3], "bus", *correct[4:]], 0.5)  # one of six clips fewer
-    sure = compute_differences([base, tags], base, "test")["codecat"]
-    assert sure.seed_deviation == pytest.approx(np.std([5 / 6, 1, 1], ddof=1))
-    assert verdict(sure, "a gain", "a loss") == "a gain is shown (standard deviation over seeds: 9.6 points)"
-    assert verdict(sure.negated(), "a gain", "a loss") == "a loss is shown (standard deviation over seeds: 9.6 points)"
+    tags.runs[0] = run(1, [*correct[:3], "bus", *correct[4:]], 0.5)  # one clip of six less
+    certain = compute_differences([base, tags], base, "test")["codecat"]
+    assert certain.seed_deviation == pytest.approx(np.std([5 / 6, 1, 1], ddof=1))
+    assert verdict(certain, "gain", "loss") == "significant gain (standard deviation over seeds: 9.6 points)"
+    assert verdict(certain.negated(), "gain", "loss") == "significant loss (standard deviation over seeds: 9.6 points)"
     del base.runs[2]
     two = compute_differences([base, tags], base, "test")["codecat"]
-    assert verdict(two, "a gain", "a loss") == "a gain is shown, by these trainings alone (another seed may turn it)"
-    none = compute_differences([base, system("codecat", *base.runs)], base, "test")["codecat"]
-    assert verdict(none, "a gain", "a loss").startswith("a gain is not shown, by these trainings alone")
+    assert (
+        verdict(two, "gain", "loss") == "significant gain (fewer than three shared seeds; another seed may reverse it)"
+    )
+    equal = compute_differences([base, system("codecat", *base.runs)], base, "test")["codecat"]
+    assert verdict(equal, "gain", "loss").startswith("no significant gain (fewer than three")
 
 
-def test_holms_correction_is_over_all_systems_compared_whatever_their_table(tmp_path):
-    third = system("codecat", *TAGS.runs)  # of Table 2; att_h2_l1 is of Table 3, and a control is in no family
-    study = Comparison(tmp_path, [BASE, TAGS, third, ORACLE], {}, TAGS, tmp_path, tmp_path)
-    assert study.holms_p == {"att_h2_l1": pytest.approx(0.5), "codecat": pytest.approx(0.5)}
+def test_holms_correction_covers_the_systems_of_all_tables(tmp_path):
+    third = system("codecat", *TAGS.runs)  # Table 2; att_h2_l1 is in Table 3, and controls are excluded
+    comparison = Comparison(tmp_path, [BASE, TAGS, third, ORACLE], {}, TAGS, tmp_path, tmp_path)
+    assert comparison.holms_p == {"att_h2_l1": pytest.approx(0.5), "codecat": pytest.approx(0.5)}
     assert Comparison(tmp_path, [BASE], {}, BASE, tmp_path, tmp_path).holms_p == {}
 
 
-def test_unused_clips_count_only_where_said():
+def test_unused_clips_count_only_in_test_plus_unused():
     assert BASE.accuracy_by_clip("test").sum() == 3
     assert BASE.accuracy_by_clip("test+unused").sum() == 4
 
 
-def test_what_uses_the_true_label_says_so_and_is_never_ranked():
+def test_controls_are_never_ranked_and_warn_of_the_true_label():
     assert not ORACLE.is_ranked
     assert not system("tags_only", *TAGS.runs).is_ranked
     assert not system("att_h2_l1@shuffled", *TAGS.runs).is_ranked
@@ -149,10 +151,10 @@ def test_what_uses_the_true_label_says_so_and_is_never_ranked():
     assert [result.name for result in top_systems([BASE, TAGS, ORACLE], 2)] == ["baseline", "att_h2_l1"]
 
 
-def test_controls_stand_beside_baseline_and_system():
-    shown = [BASE, TAGS, ORACLE]
-    gains, gaps = (compute_differences(shown, base, "test") for base in (BASE, TAGS))
-    rows = {row["system"]: row for row in rows_of(unique(control_table(shown, TAGS, "test", gains, gaps)))}
+def test_controls_are_compared_with_baseline_and_system():
+    results = [BASE, TAGS, ORACLE]
+    to_baseline, to_system = (compute_differences(results, base, "test") for base in (BASE, TAGS))
+    rows = {row["system"]: row for row in rows_of(unique(control_table(results, TAGS, "test", to_baseline, to_system)))}
     assert rows["att_h2_l1@shuffled"]["SVM %"] == "not run"
     assert "true label" in rows["att_h2_l1@oracle"]["its tags"]
     assert rows["att_h2_l1@oracle"]["minus baseline"] == "+50.0"
@@ -170,7 +172,7 @@ def test_confusions_are_shares_of_the_true_scenes_clips():
     assert shares[1].tolist() == [0.25, 0.75, 0]
 
 
-def test_class_table_and_its_spellings():
+def test_scene_table_as_markdown_and_as_text():
     table = scene_table([BASE, TAGS], "test")
     assert [tuple(row[:5]) for row in table[1]] == [
         ("bus", "2", "50.0", "100.0", "+50.0"),
@@ -179,23 +181,23 @@ def test_class_table_and_its_spellings():
     ]
     assert (
         markdown_table(table).splitlines()[1] == "| :-- | --: | --: | --: | --: | :-- |"
-    )  # one location each: no interval
+    )  # one location per scene, so no interval
     lines = aligned(table).splitlines()
     assert len({len(line) for line in lines}) == 1
     assert lines[1].startswith("bus ")
 
 
-def test_chosen_table_has_a_row_a_run():
+def test_chosen_table_has_one_row_per_run():
     assert [row[:5] for row in chosen_table([TAGS])[1]] == [
         ("att_h2_l1", "1", "1 of 1", "rbf", "1"),
         ("att_h2_l1", "2", "1 of 1", "rbf", "1"),
     ]
 
 
-def test_each_scenes_own_event_distinguishes_it():
+def test_the_event_added_to_a_scene_is_its_most_distinctive():
     scenes = np.arange(60) % 3
     values = np.random.default_rng(0).random((60, 4)) + np.eye(3, 4)[scenes]
     _, rows = distinctive_events(values, ["a", "b", "c", "d"], scenes, ["x", "y", "z"])
     assert [row[1][0] for row in rows] == ["a", "b", "c"]
-    here, elsewhere = values[scenes == 0, 0].mean(), values[scenes != 0, 0].mean()
-    assert f"({here:.3f}, else {elsewhere:.3f})" in rows[0][1]
+    within, others = values[scenes == 0, 0].mean(), values[scenes != 0, 0].mean()
+    assert f"({within:.3f}, others {others:.3f})" in rows[0][1]

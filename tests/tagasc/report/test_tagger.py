@@ -10,21 +10,21 @@ TAGS = TagVectors(["a", "b", "c", "d"], CLASSES, VALUES)
 
 
 def test_confusions_are_absent_classes_ranked_above_present_ones():
-    """Clip a: dog and rain above bell. b: dog above rain; bell ties with it, which is not above. c: right."""
+    """Clip a: dog and rain above bell. Clip b: dog above rain, bell tied with it. Clip c: correct."""
     assert confused_events(TAGS, TRUTH) == [(1, 0, 1), (1, 0, 2), (1, 2, 1)]
 
 
-def test_a_present_class_above_another_is_no_confusion():
+def test_a_present_class_above_another_is_not_a_confusion():
     truth = TRUTH.copy()
     truth[0] = [1, 1, 0]
     assert confused_events(TAGS, truth) == [(1, 0, 2), (1, 2, 1)]
 
 
-def test_classes_with_labels_lwlrap_and_worst_confusion():
+def test_classes_have_labels_lwlrap_and_most_frequent_confusion():
     _, rows = event_table(TAGS, TRUTH)
     assert rows == [("bell", "2", "0.667", "dog"), ("dog", "0", "", ""), ("rain", "1", "0.333", "dog")]
 
 
-def test_examples_name_labels_and_the_first_tags():
+def test_examples_show_labels_and_highest_tags():
     _, rows = example_table(TAGS, TRUTH, count=2)
     assert rows == [("a", "bell", "dog 0.90, rain 0.50, bell 0.10"), ("c", "bell", "bell 0.60, rain 0.30, dog 0.10")]
