@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measures how fast this machine does the work, in clips a second, on noise, and estimates what a recipe takes.
+"""Measures this machine's speed on noise, in clips a second, and estimates the duration of a recipe.
 
 No stage of a recipe needs it; ``run.sh --estimate`` calls it.
 """
@@ -37,9 +37,9 @@ from tagasc.utils.log import console, log
 
 @dataclass(frozen=True)
 class Options:
-    """Print clips a second for each part of the work, all measured in one run; for all, also what a recipe takes.
+    """Print clips a second of each part of the work; for all, also the estimated duration of each stage.
 
-    The settings are a recipe's: --scene conf/scene.yaml --trunk conf/trunk_table1.yaml --config conf/tagger.yaml.
+    Give a recipe's settings: --scene conf/scene.yaml --trunk conf/trunk_table1.yaml --config conf/tagger.yaml.
 
     Args:
         what: part of the work to measure: scene, tagger, pack, svm; or all.
@@ -55,8 +55,8 @@ class Options:
         inference: inference of the tagger.
         folds: folds of the tagger to train, as in "0 1 2", or all.
         stages: stages of the tagger.
-        work: amount of work; counts of clips hold where there is nothing to count.
-        data: folder with a folder of manifests per corpus (stage 1), to count the clips.
+        work: amount of work; its counts serve corpora that have no clips yet.
+        data: folder of the corpora's folders of manifests (stage 1), to count the clips.
         audio: folder of packed audio (stage 2), to count the clips where there are no manifests.
         corpus: name of the scene corpus.
         tagging_corpus: name of the tagging corpus.
@@ -65,7 +65,7 @@ class Options:
         systems_file: YAML file of the systems.
         nj: CPU processes.
         scene_threads: threads of a scene network on the CPU; null: one per core.
-        audio_cache: place of the scene clips' audio: auto, gpu, pinned, or disk.
+        audio_cache: storage of the scene clips' audio: auto, gpu, pinned, or disk.
         compile: use torch.compile; auto: on a GPU.
         device: auto, cpu, cuda, or cuda:N.
         json: file for the figures, with machine and versions.
@@ -147,7 +147,7 @@ MEASUREMENTS: dict[str, Callable[[Setup, Path], Iterator[Speed]]] = {
 
 
 def main(options: Options) -> None:
-    """Measure, print and write what the options name."""
+    """Measure, print and write."""
     if not 0 <= options.seconds < inf or (options.batch is not None and options.batch < 2):
         raise UserError("--seconds must not be negative, --batch at least 2")
     if min(options.nj, options.scene_threads or options.nj) < 1:
@@ -191,7 +191,7 @@ def _measured(part: str, setup: Setup) -> Iterator[Speed]:
 
 
 def _systems(names: list[str], path: Path) -> int:
-    controls = [name for name in names if name.startswith("@")]  # of a system that training has yet to choose
+    controls = [name for name in names if name.startswith("@")]  # each of the best system, which is not known yet
     return len(select(read_systems(path), [name for name in names if name not in controls], path)) + len(controls)
 
 
@@ -205,11 +205,11 @@ def _rows(speeds: list[tuple[str, Speed]]) -> list[tuple[str, ...]]:
 
 def _print_estimate(stages: dict[str, float | None], scores: float) -> None:
     rows = [(f"{n} {name}", _time(seconds)) for n, (name, seconds) in enumerate(stages.items())]
-    rows.append(("together", _time(sum(seconds or 0 for seconds in stages.values()))))
+    rows.append(("total", _time(sum(seconds or 0 for seconds in stages.values()))))
     console.print(aligned((("stage", "estimate"), rows)))
     if scores:
-        console.print(f"beside stage 5, the CPU scores every epoch in the paper's way: {_time(scores)}")
-    console.print("Estimated from the speeds above; starting programs, checkpoints and waiting come on top.\n")
+        console.print(f"during stage 5, the CPU also scores every epoch as in the paper: {_time(scores)}")
+    console.print("Estimated from the speeds above, without start of programs, checkpoints and waiting.\n")
 
 
 def _time(seconds: float | None) -> str:

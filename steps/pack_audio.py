@@ -17,14 +17,14 @@ from tagasc.utils.log import log
 def main(manifests: Path, out: Path, sample_format: SampleFormat = "int16", nj: int = 1, force: bool = False) -> None:
     """Pack the clips of every ``<corpus>_cuts_<split>.jsonl.gz`` into ``<out>/<corpus>_<split>``.
 
-    Packed splits of the same corpus without such a file are removed.
+    Packed splits of these corpora without such a file are removed.
 
     Args:
-        manifests: folder of Lhotse manifests (stage 1), which also say how long a clip is.
-        out: folder for the packed audio.
+        manifests: folder of Lhotse manifests (stage 1), which also set the length of a clip.
+        out: folder of the packed audio.
         sample_format: type of the stored samples; int16 rounds, float32 keeps 24-bit audio exact at twice the size.
         nj: number of processes.
-        force: pack again even what is there.
+        force: pack again even if up to date.
     """
     if nj < 1:
         raise UserError("--nj must be positive")
@@ -38,7 +38,7 @@ def main(manifests: Path, out: Path, sample_format: SampleFormat = "int16", nj: 
 
 
 def _remove_dropped(out: Path, corpus: str, splits: set[str]) -> None:
-    """Remove packed splits without a manifest: their clips may be in another split now, and stages 4 to 8 take all."""
+    """Remove packed splits without a manifest; stages 4 to 8 use every split, and clips may have moved to another."""
     for split, folder in packed_splits(out, corpus).items():
         if split not in splits:
             log.warning("%s: removed, since its manifest is gone", folder.name)
@@ -54,12 +54,12 @@ def _pack(path: Path, folder: Path, sample_format: SampleFormat, nj: int, force:
         shutil.rmtree(folder.with_name(f".partial.{folder.name}"), ignore_errors=True)
     sources = read_sources(path)
     if not sources:
-        raise UserError(f"{path} lists no clips; run stage 1 (manifests) on a corpus that has some")
+        raise UserError(f"{path} lists no clips; run stage 1 (manifests) on a corpus with clips")
     size = sum(s.frames * s.channels for s in sources) * (2 if sample_format == "int16" else 4)
     folder.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder.parent).free
     if size > free and not folder.with_name(f".partial.{folder.name}").exists():
-        raise UserError(f"{folder} needs {size / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; free some space")
+        raise UserError(f"{folder} needs {size / 1e9:.1f} GB, but {free / 1e9:.1f} GB are free; free some space")
     pack(sources, folder, record, sample_format, nj)
 
 

@@ -1,6 +1,5 @@
-"""Acoustic scene classification using audio tagging: the science, without paths, corpora or stages.
+"""Acoustic scene classification using audio tagging, without paths of a recipe, corpora or stages.
 
-From the ground up: ``errors``, ``files``, ``console``, ``provenance``, ``command`` (for every program);
-``audio``, ``metrics``, ``features`` and ``tags`` (what is stored and measured); ``augment`` and ``models``;
-``training``; ``tagger`` and ``scene`` (what is trained); ``backend`` and ``systems``; ``report`` and ``pictures``.
+From the ground up: ``utils``; ``audio`` (packed clips) and ``training`` (the loop); ``tagger`` (tag vectors) and
+``backend`` (SVMs on codes); ``scene`` (scene networks and their codes); ``report`` (results) and ``benchmark`` (speed).
 """

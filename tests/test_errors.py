@@ -289,7 +289,7 @@ def clip_lost_after_manifests(b):
     return command
 
 
-@case("holds samples that are not numbers")
+@case("holds samples that are not finite")
 def nan_samples(b):
     command = b.pack(b.copy("scenes"))
     soundfile.write(b.wav(), np.full((int(RATE * SECONDS), 2), np.nan), RATE, subtype="FLOAT")
@@ -410,13 +410,13 @@ def settings_not_in_utf_8_named_in_a_configuration(b):
     return b.train("--config", b.tmp / "config.yaml")
 
 
-@case("does not exist; stage 3 (tagger) makes it")
+@case("does not exist; run stage 3 (tagger) to create it")
 def tags_without_tagger(b):
     (b.copy("tagger") / "tagger.json").unlink()
     return b.tag()
 
 
-@case("snapshot1.safetensors does not exist; stage 3 (tagger) makes it")
+@case("snapshot1.safetensors does not exist; run stage 3 (tagger) to create it")
 def tags_without_weights(b):
     (b.copy("tagger") / "fold0/stage1/snapshot1.safetensors").unlink()
     return b.tag()
@@ -428,7 +428,7 @@ def damaged_tagger_description(b):
     return b.tag()
 
 
-@case("is not a whole model file")
+@case("is not a complete model file")
 def damaged_tagger(b):
     path = b.copy("tagger") / "fold0/stage1/snapshot1.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
@@ -566,7 +566,7 @@ def loss_not_finite(b):
     return b.train("--training.learning_rate", 1e30)
 
 
-@case("does not exist; stage 5 (scenes) makes it")
+@case("does not exist; run stage 5 (scenes) to create it")
 def codes_without_network(b):
     options = [
         "--audio",
@@ -714,7 +714,7 @@ def tagging_csv_with_a_strange_label(b):
     return "local/tagging_csv.py", table_of(b, ["file,labels,split", f"{one},dog,curated", f"{two},cat,noisy"]), b.out
 
 
-@case("was 2 and is 3); --force trains it anew")
+@case("was 2 and is 3); --force trains it again")
 def training_of_another_configuration(b):
     succeed(*b.train())
     next(b.out.rglob("model.safetensors")).unlink()
@@ -730,7 +730,7 @@ def damaged_checkpoint(b):
     return b.train()
 
 
-@case("a file stands where a folder is needed; check the path")
+@case("a file is where a folder is needed; check the path")
 def output_is_a_file(b):
     b.out.write_text("in the way")
     return b.train()

@@ -22,7 +22,7 @@ def test_what_was_made_from_an_older_tagger_is_outdated(finished, tmp_path):
     status, said = recipe.run("--stage", 3, "--stop-stage", 3)
     assert status == 1
     assert "training.crop_frames was 32 and is 24" in said
-    assert "--force trains it anew" in said
+    assert "--force trains it again" in said
     status, said = recipe.run("--stage", 3, "--stop-stage", 3, "--force")
     assert status == 0, said
     status, said = recipe.run("--stage", 8)
@@ -170,5 +170,5 @@ def test_a_killed_run_resume_to_the_same_weights(finished, uninterrupted, tmp_pa
         assert f"To resume: {ROOT}/run.sh" in said
     code, said = recipe.run(*LONG)
     assert code == 0, said
-    assert "going on after epoch" in said
+    assert "resuming after epoch" in said
     assert (run / "model.safetensors").read_bytes() == uninterrupted

@@ -1,1 +1,1 @@
-"""Packed audio and how it is read."""
+"""Packed audio: writing it, and reading windows of it on a device."""

@@ -1,4 +1,4 @@
-"""Lhotse cut manifests, as stage 1 writes them: their names, and the clips that they list."""
+"""Lhotse cut manifests of stage 1: their names, and the clips that they list."""
 
 import os
 from pathlib import Path

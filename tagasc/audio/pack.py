@@ -1,4 +1,4 @@
-"""Decodes audio files once into packed audio (``tagasc.audio.packed``), in parallel and resumably."""
+"""Decodes audio files into packed audio (``tagasc.audio.packed``), in parallel and resumably."""
 
 import json
 import os
@@ -26,9 +26,9 @@ _BLOCK = 2**15  # frames
 
 @dataclass(frozen=True)
 class Source:
-    """A stretch of an audio file that becomes one clip of ``frames`` sample frames.
+    """A segment of an audio file that becomes one clip.
 
-    The file is read from ``first`` on for ``available`` frames, then cut or padded with zeros to ``frames``.
+    The file is read from frame ``first`` for ``available`` frames, then cut or zero-padded to ``frames`` frames.
     """
 
     id: str
@@ -46,20 +46,20 @@ class Source:
 def pack(
     sources: Sequence[Source], folder: Path, record: dict, sample_format: SampleFormat = "int16", jobs: int = 1
 ) -> None:
-    """Decode ``sources`` into ``folder``; a run that was cut goes on with the clips not yet decoded.
+    """Decode ``sources`` into ``folder``; an interrupted run resumes with the clips not yet decoded.
 
     Args:
-        sources: the clips in order, all of one sampling rate and number of channels.
-        folder: where the packed audio goes.
-        record: from ``provenance.record``; an unfinished folder made from anything else is started over.
+        sources: clips in order, of one sampling rate and number of channels.
+        folder: folder of the packed audio.
+        record: provenance record; an unfinished folder with another record is started over.
         sample_format: type of the stored samples.
         jobs: number of processes.
 
     Raises:
-        UserError: a file is absent, unreadable, shorter than its manifest says, of another format, or not finite.
+        UserError: a file is missing, unreadable, truncated, unlike its manifest, or has samples that are not finite.
     """
     if len({(source.sampling_rate, source.channels) for source in sources}) != 1:
-        raise UserError(f"{folder}: its clips differ in sampling rate or channels; give manifests of one kind")
+        raise UserError(f"{folder}: its clips differ in sampling rate or channels; give manifests with one format")
     partial = folder.with_name(f".partial.{folder.name}")
     starts = np.concatenate([[0], np.cumsum([source.frames for source in sources])]).tolist()
     done = _resume(partial, record, sources, starts, sample_format)
@@ -81,7 +81,7 @@ def pack(
 
 
 def quantise(wave: np.ndarray) -> np.ndarray:
-    """float in -1..1 to int16: round(x · 32768), ties to even, clipped. Exact for 16-bit audio."""
+    """Convert float in -1..1 to int16: round(x · 32768), ties to even, clipped. Exact for 16-bit audio."""
     rescale = wave * wave.dtype.type(FULL_SCALE)
     np.rint(rescale, out=rescale)
     np.clip(rescale, -FULL_SCALE, FULL_SCALE - 1, out=rescale)
@@ -89,10 +89,14 @@ def quantise(wave: np.ndarray) -> np.ndarray:
 
 
 def read(source: Source, buffer: np.ndarray) -> np.ndarray:
-    """Decode one source into ``buffer``: float32 (frames, channels), which holds 24-bit samples exactly.
+    """Decode one source into ``buffer``.
+
+    Args:
+        source: the clip.
+        buffer: float32 (frames or more, channels), which holds 24-bit samples exactly.
 
     Returns:
-        The part of ``buffer``, which has as many frames or more, that the clip takes.
+        The clip's part of ``buffer``, (frames, channels).
 
     Raises:
         UserError: see ``pack``.
@@ -100,11 +104,11 @@ def read(source: Source, buffer: np.ndarray) -> np.ndarray:
     wanted = min(source.available, source.frames)
     try:
         with soundfile.SoundFile(source.path) as file:
-            found = (file.samplerate, file.channels)
-            if found != (source.sampling_rate, source.channels):
+            file_format = (file.samplerate, file.channels)
+            if file_format != (source.sampling_rate, source.channels):
                 raise UserError(
-                    f"{source.path} has {found[0]} Hz and {found[1]} channel(s), its manifest says"
-                    f" {source.sampling_rate} Hz and {source.channels}; run stage 1 (manifests) again"
+                    f"{source.path} has {file_format[0]} Hz and {file_format[1]} channel(s), but its manifest"
+                    f" says {source.sampling_rate} Hz and {source.channels}; run stage 1 (manifests) again"
                 )
             file.seek(source.first)
             decoded = len(file.read(out=buffer[:wanted]))
@@ -121,22 +125,22 @@ def read(source: Source, buffer: np.ndarray) -> np.ndarray:
 def _resume(
     partial: Path, record: dict, sources: Sequence[Source], starts: list[int], sample_format: SampleFormat
 ) -> dict:
-    """Prepare the partial folder; return what an earlier run of the same record has finished, by clip number."""
+    """Prepare the partial folder; return by number the clips that an earlier run with the same record has finished."""
     old = provenance.read(partial)
     if old is not None and provenance.difference(old, record) is None and (partial / "audio.npy").exists():
         lines = (partial / "done.jsonl").read_text(encoding="utf-8").split("\n")[:-1]
         samples = np.load(partial / "audio.npy", mmap_mode="r", allow_pickle=False)
         done = {number: tuple(rest) for number, *rest in map(json.loads, lines)}
-        # The journal may have reached the disk before the samples did, if the machine itself went down.
+        # If the machine crashed, the journal may have reached the disk before the samples.
         kept = {n: row for n, row in done.items() if zlib.crc32(samples[starts[n] : starts[n + 1]]) == row[0]}
         if kept:
-            log.info("%s: going on after %d of %d clips", partial.name, len(kept), len(sources))
+            log.info("%s: resuming after %d of %d clips", partial.name, len(kept), len(sources))
         return kept
     partial.mkdir(parents=True, exist_ok=True)
     (partial / provenance.NAME).unlink(missing_ok=True)
     shape = (starts[-1], sources[0].channels)
     open_memmap(partial / "audio.npy", mode="w+", dtype=np.dtype(sample_format).newbyteorder("<"), shape=shape).flush()
-    with (partial / "audio.npy").open("r+b") as file:  # take the space now, so that a full disk shows at once
+    with (partial / "audio.npy").open("r+b") as file:  # reserve the space, so that a full disk fails at once
         os.posix_fallocate(file.fileno(), 0, (partial / "audio.npy").stat().st_size)
     (partial / "done.jsonl").write_text("", encoding="utf-8")
     provenance.write(partial, record)
@@ -144,12 +148,12 @@ def _resume(
 
 
 def _decode_chunk(work: tuple[str, list[tuple[Source, int, int]]]) -> list[tuple[int, int, float, float]]:
-    """Decode some clips into the array; for each: its number, checksum, energy of rounding error and of signal."""
+    """Decode clips into the array; return number, checksum, rounding-error energy and signal energy of each."""
     path, clips = work
     samples = np.load(path, mmap_mode="r", allow_pickle=False)
     buffer = np.empty((max(source.frames for source, _, _ in clips), samples.shape[1]), np.float32)
     finished = []
-    with open(path, "r+b") as file:  # not through the mapping, where each new page costs a fault
+    with open(path, "r+b") as file:  # not through the memory map, where each new page costs a fault
         for source, start, number in clips:
             file.seek(samples.offset + start * samples.strides[0])
             finished.append((number, *_store(source, read(source, buffer), samples.dtype, file)))
@@ -157,13 +161,13 @@ def _decode_chunk(work: tuple[str, list[tuple[Source, int, int]]]) -> list[tuple
 
 
 def _store(source: Source, wave: np.ndarray, sample_format: np.dtype, file: BinaryIO) -> tuple[int, float, float]:
-    """Write a clip in blocks that the cache holds: its checksum, energy of rounding error and of signal."""
+    """Write a clip in cache-sized blocks; return its checksum, rounding-error energy and signal energy."""
     crc32, error, energy = 0, 0.0, 0.0
     for start in range(0, len(wave), _BLOCK):
         block = wave[start : start + _BLOCK]
         energy += float(np.vdot(block, block))
         if not np.isfinite(energy):
-            raise UserError(f"{source.path} holds samples that are not numbers; fetch the file again or leave it out")
+            raise UserError(f"{source.path} holds samples that are not finite; fetch the file again or leave it out")
         stored = block
         if sample_format == np.int16:
             stored = quantise(block)
@@ -181,15 +185,15 @@ def _clip(source: Source, start: int, crc32: int) -> Clip:
 def _report(folder: Path, sources: Sequence[Source], energies: list[tuple]) -> None:
     hours = sum(source.frames for source in sources) / sources[0].sampling_rate / 3600
     log.info("%s: %d clips, %.2f hours", folder.name, len(sources), hours)
-    changed = [(source.frames - source.available) for source in sources if source.frames != source.available]
-    if changed:
-        log.info("%s: %d clips padded or cut by up to %d frames", folder.name, len(changed), max(map(abs, changed)))
+    changes = [(source.frames - source.available) for source in sources if source.frames != source.available]
+    if changes:
+        log.info("%s: %d clips padded or cut by up to %d frames", folder.name, len(changes), max(map(abs, changes)))
     ratios = [10 * np.log10(energy / error) for _, error, energy in energies if error > 0 and energy > 0]
     if ratios:
-        quiet, middle = np.percentile(ratios, [1, 50])
+        quiet, median = np.percentile(ratios, [1, 50])
         log.info(
             "%s: signal to rounding error %.1f dB in the median clip, %.1f dB in the quietest hundredth",
             folder.name,
-            middle,
+            median,
             quiet,
         )

@@ -1,13 +1,13 @@
-"""Packed audio: every clip of a data set, decoded once, in one flat array that training reads without copying.
+"""Packed audio: every clip of a split, decoded once into one flat array that training memory-maps.
 
-A packed folder holds ``audio.npy``, an array of shape (frames, channels), interleaved as in a WAV file, and
-``index.json``: sampling rate and, for each clip in order, its id, first frame, number of frames, labels, location
-and a checksum of its samples. The index therefore stands for the audio wherever a hash of the audio is needed.
+A packed folder holds ``audio.npy``, an array (frames, channels), interleaved as in a WAV file, and ``index.json``:
+sampling rate and, for each clip in order, id, first frame, number of frames, labels, location and a checksum of its
+samples. Because of the checksums, the hash of the index serves as the hash of the audio.
 
-int16 samples are ``round(x · 32768)``, ties to even, clipped to ±full scale, for x in -1..1; 24-bit audio is thus
-rounded to 16 bits, not cut off (``steps/pack_audio.py`` logs the ratio of signal to rounding error).
+int16 samples are ``round(x · 32768)``, ties to even, clipped to ±full scale, for x in -1..1. 24-bit audio is rounded
+to 16 bits, not truncated; ``steps/pack_audio.py`` logs the ratio of signal to rounding error.
 
-``tagasc.audio.pack`` writes it.
+``tagasc.audio.pack`` writes packed folders.
 """
 
 from dataclasses import dataclass
@@ -39,30 +39,30 @@ class Clip:
 
 
 def packed_splits(audio: Path, corpus: str) -> dict[str, Path]:
-    """A corpus's packed folders in ``audio``, ``<corpus>_<split>``, by their splits in alphabetical order.
+    """Find a corpus's packed folders in ``audio``, ``<corpus>_<split>``; return them by split, alphabetically.
 
-    No split has ``_`` in its name (stage 2 sees to it): ``cafe_events_test`` is of ``cafe_events``, not of ``cafe``.
+    Stage 2 allows no ``_`` in a split's name, so ``cafe_events_test`` belongs to ``cafe_events``, not to ``cafe``.
     """
     folders = sorted(index.parent for index in audio.glob("*_*/index.json"))
-    named = ((*folder.name.rsplit("_", 1), folder) for folder in folders)
-    return {split: folder for name, split, folder in named if name == corpus}
+    names = ((*folder.name.rsplit("_", 1), folder) for folder in folders)
+    return {split: folder for name, split, folder in names if name == corpus}
 
 
 class PackedAudio:
     """A packed folder, memory-mapped.
 
     Attributes:
-        folder: where it lies.
+        folder: path of the folder.
         samples: array (all frames, channels), int16 or float32, read-only.
-        sampling_rate: in Hz.
-        clips: the clips in the order of ``samples``.
+        sampling_rate: sampling rate, Hz.
+        clips: clips in the order of ``samples``.
     """
 
     def __init__(self, folder: Path) -> None:
-        """Open ``folder``.
+        """Open a packed folder.
 
         Raises:
-            UserError: it does not exist, or index and samples do not agree.
+            UserError: the folder is missing or incomplete, or index and samples disagree.
         """
         self.folder = folder
         self.index_file = folder / "index.json"
@@ -70,13 +70,13 @@ class PackedAudio:
         try:
             if index["format"] != FORMAT:
                 raise UserError(
-                    f"{self.index_file} has format {index['format']}, not {FORMAT}; pack again with --force"
+                    f"{self.index_file} has format {index['format']}, not {FORMAT}; run stage 2 (pack) with --force"
                 )
             self.sampling_rate: int = index["sampling_rate"]
             self.clips = [Clip(**{**clip, "labels": tuple(clip["labels"])}) for clip in index["clips"]]
             self.samples = np.load(folder / "audio.npy", mmap_mode="r", allow_pickle=False)
         except (KeyError, TypeError, ValueError, FileNotFoundError) as error:
-            raise UserError(f"{folder} is not whole ({error}); run stage 2 (pack) with --force") from None
+            raise UserError(f"{folder} is incomplete ({error}); run stage 2 (pack) with --force") from None
         end = self.clips[-1].start + self.clips[-1].frames if self.clips else 0
         if self.samples.shape != (end, index["channels"]):
             raise UserError(f"{folder}: audio.npy does not fit index.json; run stage 2 (pack) with --force")
@@ -86,7 +86,7 @@ class PackedAudio:
 
     @property
     def channels(self) -> int:
-        """Channels of every clip."""
+        """Number of channels."""
         return self.samples.shape[1]
 
     @cached_property
@@ -105,13 +105,15 @@ class PackedAudio:
         return torch.tensor([clip.frames for clip in self.clips], dtype=torch.int64)
 
     def one_length(self) -> int:
-        """The number of frames that every clip has.
+        """Return the number of frames that all clips have.
 
         Raises:
             UserError: the clips differ in length.
         """
         lengths = sorted({clip.frames for clip in self.clips})
         if len(lengths) != 1:
-            found = f"{lengths[0]} to {lengths[-1]} frames" if lengths else "no clips"
-            raise UserError(f"{self.folder} holds {found}, but scene clips need one length; run stage 1 with --seconds")
+            content = f"{lengths[0]} to {lengths[-1]} frames" if lengths else "no clips"
+            raise UserError(
+                f"{self.folder} holds {content}, but scene clips need one length; run stage 1 with --seconds"
+            )
         return lengths[0]

@@ -1,4 +1,4 @@
-"""Packed audio where it is fastest read from: on the GPU, in page-locked memory, or memory-mapped on disk."""
+"""Windows of packed audio, read from the GPU, pinned memory, or disk (memory-mapped), delivered on a device."""
 
 import os
 import re
@@ -20,27 +20,27 @@ from tagasc.utils.errors import UserError
 from tagasc.utils.log import log
 
 AudioCache = Literal["auto", "gpu", "pinned", "disk"]
-GPU_SHARE = 0.5  # of the GPU's free memory: what remains is the training's
-MEMORY_SHARE = 0.5  # of the machine's available memory: what remains is also the page cache's
+GPU_SHARE = 0.5  # of the GPU's free memory; training needs the rest
+MEMORY_SHARE = 0.5  # of the machine's available memory; the page cache needs some of the rest
 _CGROUPS = Path("/sys/fs/cgroup")
-AHEAD = 3  # batches that are on their way from host memory
+AHEAD = 3  # batches in flight from host memory
 
 
 class AudioStore:
     """Cuts windows out of one packed folder and delivers them on a device.
 
     Attributes:
-        packed: the folder.
-        device: where windows are delivered.
-        home: ``gpu``, ``pinned`` or ``disk``, where the samples lie.
-        flat: the samples, (all frames, channels).
+        packed: the packed folder.
+        device: device on which windows are delivered.
+        storage: ``gpu``, ``pinned`` or ``disk``, which holds the samples.
+        flat: samples, (all frames, channels).
     """
 
     def __init__(self, packed: PackedAudio, device: torch.device, audio_cache: AudioCache = "auto") -> None:
-        """Bring the samples to where they are to lie; ``auto`` takes the GPU, then memory, if they fit there.
+        """Load the samples into their storage; ``auto`` takes the first of GPU, pinned memory and disk with room.
 
         Raises:
-            UserError: they do not fit where they must, or there is no GPU.
+            UserError: the samples do not fit into the given storage, or there is no GPU.
         """
         self.packed, self.device = packed, device
         self.storage, why = _choose_storage(packed.samples.nbytes, device, audio_cache)
@@ -49,16 +49,16 @@ class AudioStore:
                 "%s: %.1f GB %s (%s)", packed.folder.name, packed.samples.nbytes / 1e9, _STORAGE_TEXT[self.storage], why
             )
         if self.storage == "pinned":
-            self.flat = _page_locked(np.array(packed.samples))
+            self.flat = _pinned(np.array(packed.samples))
         else:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the samples are read-only, and nothing writes to them
                 self.flat = torch.from_numpy(packed.samples)
-        place = device if self.storage == "gpu" else torch.device("cpu")
-        self.flat, self.starts, self.lengths = (x.to(place) for x in (self.flat, packed.starts, packed.lengths))
+        target = device if self.storage == "gpu" else torch.device("cpu")
+        self.flat, self.starts, self.lengths = (x.to(target) for x in (self.flat, packed.starts, packed.lengths))
 
     def windows(self, clips: Tensor, starts: Tensor, frames: int) -> Tensor:
-        """Cut equally long windows, which may reach past their clips' ends.
+        """Cut windows of one length, which may reach past their clips' ends.
 
         Args:
             clips: int64 (batch,), positions in the packed folder.
@@ -66,14 +66,13 @@ class AudioStore:
             frames: length of the windows.
 
         Returns:
-            float32 (batch, frames, channels) in -1..1 on the device. Where a window reaches past its clip's ends the
-            clip is mirrored there, edge sample not repeated ('reflect'), as a centred spectrogram needs it; a clip of
-            one sample repeats it.
+            float32 (batch, frames, channels) in -1..1 on the device. Past its ends a clip is mirrored without
+            repeating the edge sample ('reflect'), as a centred spectrogram needs; a clip of one sample repeats it.
         """
         if self.storage == "gpu":
             clips, starts = to_device(torch.stack([clips, starts]), self.device).unsqueeze(2)
-            place = _mirror(starts + torch.arange(frames, device=self.device), self.lengths[clips])
-            return waveform(self.flat[self.starts[clips] + place])
+            positions = _mirror(starts + torch.arange(frames, device=self.device), self.lengths[clips])
+            return waveform(self.flat[self.starts[clips] + positions])
         cuts = zip(clips.tolist(), starts.tolist(), strict=True)
         return waveform(to_device(torch.stack([self._cut(clip, start, frames) for clip, start in cuts]), self.device))
 
@@ -85,10 +84,12 @@ class AudioStore:
 
 
 class JoinedStore:
-    """Several stores as one, in order: the clips of the second follow those of the first. No audio is copied.
+    """Several stores as one: the clips of the second follow those of the first. No audio is copied.
 
     Attributes:
-        resident: whether every sample lies on the GPU, so that windows are cut without waiting for the CPU.
+        stores: the stores, in order.
+        device: their device.
+        on_gpu: whether all samples are on the GPU, so that windows are cut without synchronising with the CPU.
     """
 
     def __init__(self, stores: Sequence[AudioStore]) -> None:
@@ -97,11 +98,11 @@ class JoinedStore:
         self._ends = torch.tensor([len(store.packed) for store in stores]).cumsum(0)
 
     def samples(self, clips: Tensor, starts: Tensor, frames: int) -> Tensor:
-        """Cut equally long windows, each within its clip.
+        """Cut windows of one length, each within its clip.
 
         Args:
-            clips: int64 (batch,), positions, counted through all stores; on the device if ``resident``.
-            starts: int64 (batch,), each window's first frame within its clip; where ``clips`` is.
+            clips: int64 (batch,), positions, counted through all stores; on the device if ``on_gpu``.
+            starts: int64 (batch,), each window's first frame within its clip; on the device of ``clips``.
             frames: length of the windows.
 
         Returns:
@@ -115,10 +116,9 @@ class JoinedStore:
         return out.to(self.device)
 
     def batches(self, clips: Tensor, starts: Tensor, frames: int) -> Iterator[Tensor]:
-        """One batch of samples after another, as ``samples`` gives them.
+        """Yield batches of samples, as ``samples`` returns them.
 
-        From host memory to a GPU the next batches are on their way while one is used; a batch holds until the next is
-        asked for.
+        From host memory to a GPU the next batches are prefetched; a batch is valid until the next one is requested.
 
         Args:
             clips: int64 (batches, batch), on the CPU.
@@ -136,37 +136,37 @@ class JoinedStore:
         yield from prefetch(lambda number, out: self._copy(clips[number], starts[number], out), len(clips), buffers)
 
     def _gathered(self, clips: Tensor, starts: Tensor, frames: int) -> Tensor:
-        """Without a branch that depends on data: every store gives a window for every clip, its own are kept."""
+        """Cut windows without data-dependent branches: every store cuts one per clip, and its own clips' are kept."""
         inside = torch.arange(frames, device=self.device)
-        found, first = None, 0
+        windows, first = None, 0
         for store in self.stores:
             own = (clips - first).clamp(0, len(store.packed) - 1)
             window = store.flat[(store.starts[own] + starts).unsqueeze(1) + inside]
-            found = window if found is None else torch.where((clips >= first).reshape(-1, 1, 1), window, found)
+            windows = window if windows is None else torch.where((clips >= first).reshape(-1, 1, 1), window, windows)
             first += len(store.packed)
-        return found
+        return windows
 
     def _copy(self, clips: Tensor, starts: Tensor, out: Tensor) -> None:
-        of_store = torch.bucketize(clips, self._ends, right=True).tolist()
-        for place, (clip, start, number) in enumerate(zip(clips.tolist(), starts.tolist(), of_store, strict=True)):
+        stores = torch.bucketize(clips, self._ends, right=True).tolist()
+        for row, (clip, start, number) in enumerate(zip(clips.tolist(), starts.tolist(), stores, strict=True)):
             store = self.stores[number]
             own = clip - (int(self._ends[number - 1]) if number else 0)
             first = int(store.packed.starts[own]) + start
-            out[place].copy_(store.flat[first : first + out.shape[1]], non_blocking=True)
+            out[row].copy_(store.flat[first : first + out.shape[1]], non_blocking=True)
 
 
-_STORAGE_TEXT = {"gpu": "on the GPU", "pinned": "in page-locked memory", "disk": "read from disk"}
+_STORAGE_TEXT = {"gpu": "on the GPU", "pinned": "in pinned memory", "disk": "read from disk"}
 
 
 def _choose_storage(size: int, device: torch.device, audio_cache: AudioCache) -> tuple[str, str]:
-    """Where samples of so many bytes are to lie, and why."""
+    """Return the storage for ``size`` bytes of samples, and the reason in words."""
     if device.type != "cuda":
         if audio_cache in ("gpu", "pinned"):
             raise UserError(
-                f"--audio-cache {audio_cache} needs a GPU, and this runs on the CPU; take --audio-cache auto"
+                f"--audio-cache {audio_cache} needs a GPU, but this runs on the CPU; use --audio-cache auto"
             )
         return "disk", "on the CPU"
-    sharing = int(os.environ.get("TAGASC_PROCESSES", "1"))  # processes of this run, each with a GPU of its own
+    sharing = int(os.environ.get("TAGASC_PROCESSES", "1"))  # processes of this run, one per GPU
     free, memory = torch.cuda.mem_get_info(device)[0], _available_memory() // sharing
     room = {"gpu": free if audio_cache == "gpu" else GPU_SHARE * free, "disk": size}
     room["pinned"] = memory if audio_cache == "pinned" else MEMORY_SHARE * memory
@@ -174,39 +174,37 @@ def _choose_storage(size: int, device: torch.device, audio_cache: AudioCache) ->
         if size > room[audio_cache]:
             raise UserError(
                 f"--audio-cache {audio_cache}: the audio takes {size / 1e9:.1f} GB and {room[audio_cache] / 1e9:.1f} GB"
-                " are free there; take --audio-cache auto"
+                " are free there; use --audio-cache auto"
             )
-        return audio_cache, "as asked"
-    storage = next(place for place in ("gpu", "pinned", "disk") if size <= room[place])
+        return audio_cache, "as given"
+    storage = next(name for name in ("gpu", "pinned", "disk") if size <= room[name])
     return storage, f"free: {free / 1e9:.1f} GB on the GPU, {memory / 1e9:.1f} GB of memory"
 
 
 def _available_memory() -> int:
-    """Bytes that the machine can give without swapping, or that a job or container is allowed, whichever is less."""
+    """Return the bytes available without swapping, at most the memory limit of the job or container."""
     meminfo = Path("/proc/meminfo").read_text(encoding="ascii")
     machine = int(re.search(r"MemAvailable:\s*(\d+)", meminfo)[1]) * 1024
-    mine = re.search("^0::/(.*)$", Path("/proc/self/cgroup").read_text(encoding="utf-8"), re.MULTILINE)
-    group = _CGROUPS / (mine[1] if mine else "")
+    cgroup = re.search("^0::/(.*)$", Path("/proc/self/cgroup").read_text(encoding="utf-8"), re.MULTILINE)
+    group = _CGROUPS / (cgroup[1] if cgroup else "")
     files = [folder / "memory.max" for folder in (group, *group.parents) if folder.is_relative_to(_CGROUPS)]
     limits = [file.read_text(encoding="ascii").strip() for file in files if file.exists()]
     return min([machine, *(int(limit) for limit in limits if limit != "max")])
 
 
-def _page_locked(samples: np.ndarray) -> Tensor:
-    """Lock memory in place; torch's own pinned allocator would round its size up to a power of two."""
+def _pinned(samples: np.ndarray) -> Tensor:
+    """Pin memory in place; torch's pinned allocator would round its size up to a power of two."""
     flat = torch.from_numpy(samples)
     cuda = torch.cuda.cudart()
     status = int(cuda.cudaHostRegister(flat.data_ptr(), samples.nbytes, 0))
     if status != 0:
-        raise UserError(
-            f"{samples.nbytes / 1e9:.1f} GB cannot be page-locked (CUDA error {status}); take --audio-cache disk"
-        )
-    # What is freed must not stay locked: a later store may get the same address.
+        raise UserError(f"{samples.nbytes / 1e9:.1f} GB cannot be pinned (CUDA error {status}); use --audio-cache disk")
+    # Unpin on release: a later store may get the same address.
     weakref.finalize(samples, cuda.cudaHostUnregister, flat.data_ptr()).atexit = False
     return flat
 
 
-def _mirror(place: Tensor, length: Tensor) -> Tensor:
+def _mirror(positions: Tensor, length: Tensor) -> Tensor:
     """Reflect positions outside 0..length-1 at the ends: a triangle wave of period 2·(length - 1)."""
     last = length - 1
-    return last - (place.remainder((2 * last).clamp(min=1)) - last).abs()
+    return last - (positions.remainder((2 * last).clamp(min=1)) - last).abs()

@@ -1,4 +1,4 @@
-"""From stored samples to the wave that a network takes: scaling, pre-emphasis, channels, sampling rate."""
+"""Waveforms of stored samples: scaling, pre-emphasis, mono, resampling."""
 
 import torch
 from torch import Tensor, nn
@@ -9,17 +9,17 @@ from tagasc.utils.device import full_precision
 
 
 def waveform(samples: Tensor) -> Tensor:
-    """Stored samples as floating point in -1..1: int16 as float32 in units of full scale, floating point as it is."""
+    """Return stored samples in -1..1: int16 as float32 in units of full scale, floating point unchanged."""
     return samples.float() / FULL_SCALE if samples.dtype == torch.int16 else samples
 
 
 def preemphasis(wave: Tensor, coefficient: float = 0.97, scale: float = 32000.0) -> Tensor:
-    """x[t] - coefficient · x[t-1] per channel, the first sample dropped, times ``scale`` (released code of [21]).
+    """Compute scale · (x[t] - coefficient · x[t-1]) per channel, without the first sample (released code of [21]).
 
     Args:
         wave: (batch, frames, channels).
-        coefficient: of the sample before.
-        scale: of the result.
+        coefficient: weight of the previous sample.
+        scale: factor on the result.
 
     Returns:
         (batch, frames - 1, channels); 480,000 frames give the paper's (479999, 2) (Table 1).
@@ -28,14 +28,19 @@ def preemphasis(wave: Tensor, coefficient: float = 0.97, scale: float = 32000.0)
 
 
 class ToMono(nn.Module):
-    """Mean of the channels, resampled."""
+    """Mean over the channels, resampled."""
 
     def __init__(self, sampling_rate: int, wanted: int) -> None:
-        """Args: sampling rates in Hz, of what is given and of what is to come."""
+        """Prepare the resampling.
+
+        Args:
+            sampling_rate: input rate, Hz.
+            wanted: output rate, Hz.
+        """
         super().__init__()
         self.resample = Resample(sampling_rate, wanted)
 
     def forward(self, wave: Tensor) -> Tensor:
-        """(batch, frames, channels) → (batch, samples)."""
+        """Map (batch, frames, channels) to (batch, samples)."""
         with full_precision():
             return self.resample(wave.mean(dim=2))

@@ -1,1 +1,1 @@
-"""How fast it goes, and how long a recipe will take."""
+"""Speed of each part of the work, and the estimated duration of a recipe."""

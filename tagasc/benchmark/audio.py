@@ -23,8 +23,8 @@ def measure_packing(folder: Path, clips: int, jobs: int, seconds: float) -> Iter
     """Measure packing 24-bit 48-kHz stereo WAV files of 10 s to int16.
 
     Args:
-        folder: an empty folder, for the noise and the packed audio.
-        clips: number of clips, out of at most 16 files.
+        folder: empty folder for the noise and the packed audio.
+        clips: number of clips, from at most 16 files.
         jobs: number of processes.
         seconds: duration of the measurement, seconds.
     """

@@ -22,9 +22,9 @@ def measure_backend(train: int, test: int, values: int, jobs: int, seconds: floa
     Better codes take less time. Speeds are in training clips a second.
 
     Args:
-        train: training clips; a sixth as many are validation clips.
-        test: test clips.
-        values: length of a code.
+        train: number of training clips; a sixth as many are validation clips.
+        test: number of test clips.
+        values: values per code.
         jobs: threads that choose the SVM.
         seconds: duration of each measurement, seconds.
     """

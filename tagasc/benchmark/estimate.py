@@ -1,4 +1,4 @@
-"""What a recipe will take on this machine, stage by stage, from speeds that were measured on it."""
+"""Estimates the duration of a recipe's stages from the speeds measured on this machine."""
 
 import math
 from collections.abc import Iterable
@@ -21,25 +21,25 @@ from tagasc.utils.log import log
 
 @dataclass(frozen=True)
 class Workload:
-    """How much there is to do; the defaults are the paper's experiment.
+    """The amount of work of a recipe; the defaults are the paper's experiment.
 
     Args:
-        train: training clips of the scene corpus, those of validation among them.
-        validation: those held out of ``train``.
+        train: training clips of the scene corpus, including the validation clips.
+        validation: clips held out of ``train``.
         test: official test clips.
-        unused: clips that are in neither.
-        seconds: length of a scene clip.
-        sampling_rate: of the scene clips, in Hz.
+        unused: scene clips in neither split.
+        seconds: length of a scene clip, seconds.
+        sampling_rate: sampling rate of the scene clips, Hz.
         curated: curated tagging clips.
         noisy: noisy tagging clips.
         tagging_test: test clips of the tagging corpus.
-        tagging_rate: sampling rate of the tagging clips, in Hz.
-        tagging_seconds: their mean length; FSDKaggle2019 lasts 103 hours in all.
-        protocol: ours; both, where each epoch is scored in the paper's way too; paper, where a second training is.
+        tagging_rate: sampling rate of the tagging clips, Hz.
+        tagging_seconds: mean length of a tagging clip, seconds; FSDKaggle2019 lasts 103 hours in all.
+        protocol: ours; both also scores each epoch as the paper does; paper does so for a second training.
         final_fit: all adds a training on all training clips.
-        own_tagger: whether the tagger is trained here; what one made elsewhere takes is not known.
-        gpus: that share the tagger's folds.
-        at_once: scene networks that run at once, on GPUs or cores.
+        own_tagger: whether the tagger is trained here; the cost of an external one is unknown.
+        gpus: GPUs that share the tagger's folds.
+        at_once: scene networks in parallel, on GPUs or cores.
     """
 
     train: int = 9185
@@ -71,13 +71,13 @@ class Workload:
 
     @property
     def scene_clips(self) -> int:
-        """All of them."""
+        """Number of all scene clips."""
         return self.train + self.test + self.unused
 
 
 @dataclass(frozen=True)
 class TaggerCost:
-    """The tagger's settings that its cost depends on; ``pads`` counts its passes at inference."""
+    """The settings that determine the tagger's cost; ``pads`` is the number of passes at inference."""
 
     training: TaggerTraining = TaggerTraining()
     semi: SemiTraining = SemiTraining()
@@ -86,22 +86,22 @@ class TaggerCost:
     pads: int = 2
 
     def snapshots(self, stage: int) -> int:
-        """Networks that a fold keeps of a stage."""
+        """Return the number of networks that a fold keeps from a stage."""
         return math.ceil((self.training.epochs if stage == 1 else self.semi.epochs) / self.training.cycle)
 
 
 @dataclass(frozen=True)
 class Throughput:
-    """Clips a second.
+    """Clips a second of each part of the work.
 
     Attributes:
-        packed: 10-s stereo clips at 48 kHz, packed.
-        step: clips of all streams in the tagger's training.
-        tags: 10-s clips tagged by one model with one pad.
-        whole: crops in the scene network's training, data path included.
-        codes: whole scene clips coded.
-        chosen: training clips of choosing an SVM.
-        scored: training clips of scoring an epoch in the paper's way.
+        packed: packing, 10-s stereo clips at 48 kHz.
+        step: training of the tagger, clips of all streams.
+        tags: tagging, 10-s clips with one model and one pad.
+        whole: training of the scene network, crops, data path included.
+        codes: computation of codes, whole scene clips.
+        chosen: choice of an SVM, training clips.
+        scored: scoring of an epoch as in the paper, training clips.
     """
 
     packed: float
@@ -114,19 +114,26 @@ class Throughput:
 
     @classmethod
     def of(cls, measured: Iterable[Speed]) -> "Throughput":
-        """Take from what the benchmark measured; of one thing measured with several threads, the last."""
-        found = {speed.what: speed.clips_per_second for speed in measured}
+        """Pick the benchmark's speeds by name; of several with one name, the last."""
+        speeds = {speed.what: speed.clips_per_second for speed in measured}
         names = (PACKED, STEP, TAGS, WHOLE, CODES, CHOSEN, SCORED)
-        return cls(*([value for what, value in found.items() if what.startswith(name)][-1] for name in names))
+        return cls(*([value for what, value in speeds.items() if what.startswith(name)][-1] for name in names))
 
 
 def stages(
     work: Workload, networks: int, throughput: Throughput, scene: SceneTraining, tagger: TaggerCost
 ) -> dict[str, float | None]:
-    """Seconds of each stage of run.sh, by its name, for so many scene networks; None for what is not estimated.
+    """Estimate the seconds of each stage of run.sh, by name; None for stages that are not estimated.
 
-    Left out of the others: starting programs, checkpoints, the tagger's validation, the final fit's SVMs, and whatever
-    waits. Networks that run at once are taken not to slow one another.
+    Not included: start of programs, checkpoints, the tagger's validation, the final fit's SVMs, and waiting. Parallel
+    networks are assumed not to slow each other down.
+
+    Args:
+        work: amount of work.
+        networks: number of scene networks.
+        throughput: measured speeds.
+        scene: training of the scene networks.
+        tagger: cost of the tagger.
     """
     tagged = work.scene_clips * work.seconds / 10 * tagger.folds * tagger.snapshots(tagger.stages) * tagger.pads
     at_once = min(work.at_once, networks)
@@ -145,7 +152,7 @@ def stages(
 
 
 def epoch_scores(work: Workload, networks: int, throughput: Throughput, scene: SceneTraining) -> float:
-    """Seconds of the SVMs of the paper's protocol, which run on the CPU beside stage 5."""
+    """Estimate the seconds of the SVMs of the paper's protocol, which run on the CPU during stage 5."""
     fitted = {"ours": 0, "both": work.train - work.validation, "paper": work.train}[work.protocol]
     return networks * scene.epochs * fitted / throughput.scored
 
@@ -160,12 +167,12 @@ class SplitSize:
 
 
 def count(work: Workload, corpus: str, tagging_corpus: str, data: Path | None, audio: Path | None) -> Workload:
-    """Return ``work`` with the clips of the corpora counted, as far as they are there.
+    """Return ``work`` with the counts of the clips that are there.
 
     Args:
-        work: settings, and the counts that are kept where there is nothing to count.
+        work: settings, and the counts for a corpus that has no clips yet.
         corpus: name of the scene corpus.
-        tagging_corpus: name of the tagging corpus; only counted if the tagger is trained here.
+        tagging_corpus: name of the tagging corpus; counted only if the tagger is trained here.
         data: folder of the corpora's manifests (stage 1), counted first.
         audio: folder of packed audio (stage 2), counted where there are no manifests.
     """
@@ -227,16 +234,16 @@ def _mean_seconds(splits: dict[str, SplitSize]) -> float:
 
 
 def _ten_seconds(work: Workload) -> float:
-    """All audio, in clips of 10 s at 48 kHz with two channels."""
+    """Return the amount of all audio, in 10-s stereo clips at 48 kHz."""
     scenes = work.scene_clips * work.seconds * work.sampling_rate * 2
     tagging = (work.curated + work.noisy + work.tagging_test) * work.tagging_seconds * work.tagging_rate
     return (scenes + tagging) / (10 * 48000 * 2)
 
 
 def _tagger(work: Workload, throughput: Throughput, tagger: TaggerCost) -> float:
-    """Every fold: stage 1, soft labels, stage 2, and scores on held-out and test clips."""
+    """Estimate the seconds of all folds: stage 1, pseudo-labels, stage 2, and scores on held-out and test clips."""
     training = tagger.training
-    clips = work.curated * (training.folds - 1) // training.folds // training.batch * training.batch  # of an epoch
+    clips = work.curated * (training.folds - 1) // training.folds // training.batch * training.batch  # per epoch
     trained, tagged = training.epochs * clips * (2 if work.noisy else 1), 0
     if tagger.stages == 2:
         trained += tagger.semi.epochs * clips * 3
@@ -248,12 +255,14 @@ def _tagger(work: Workload, throughput: Throughput, tagger: TaggerCost) -> float
 
 
 def _network(work: Workload, throughput: Throughput, training: SceneTraining) -> float:
-    """Every epoch of a system's trainings: crops, codes of validation and, for the paper's protocol, of all others."""
+    """Estimate the seconds of a system's trainings: crops, and codes of validation (paper's protocol: of all clips)."""
     kept, tests = work.train - work.validation, work.test + work.unused
-    trainings = [(kept, work.validation + (kept + tests if work.protocol == "both" else 0))]  # clips trained on, coded
+    trainings = [
+        (kept, work.validation + (kept + tests if work.protocol == "both" else 0))
+    ]  # clips trained on, clips coded
     if work.protocol == "paper":
         trainings.append((work.train, work.train + tests))
     if work.final_fit == "all":
-        trainings.append((work.train, 0))  # at most, if validation chose the last epoch
+        trainings.append((work.train, 0))  # at most: validation may choose an earlier epoch
     crops = sum(clips // training.batch * training.batch for clips, _ in trainings)
     return training.epochs * (crops / throughput.whole + sum(coded for _, coded in trainings) / throughput.codes)

@@ -1,4 +1,4 @@
-"""Measures how many clips a second something does, on data made up for it."""
+"""Measures speed in clips a second, on noise."""
 
 import json
 import time
@@ -17,9 +17,9 @@ class Speed:
     """A measured speed.
 
     Attributes:
-        what: was measured.
+        what: description of the work.
         clips_per_second: median over the calls.
-        calls: that were timed.
+        calls: number of timed calls.
     """
 
     what: str
@@ -28,9 +28,16 @@ class Speed:
 
 
 def measure(what: str, work: Callable[[], object], clips: int, device: torch.device, seconds: float) -> Speed:
-    """Call ``work``, which does ``clips`` clips, for about so many seconds, at least twice; a first call is not timed.
+    """Time calls of ``work``, at least two.
 
-    The first call takes what is done once: allocations, the choice of algorithms, compilation.
+    A first call is not timed, since it allocates, chooses algorithms and compiles.
+
+    Args:
+        what: description of the work.
+        work: function that processes ``clips`` clips.
+        clips: clips per call.
+        device: device that ``work`` runs on.
+        seconds: total duration of the calls, seconds.
     """
     durations: list[float] = []
     for call in range(-1, 10_000):
@@ -46,7 +53,7 @@ def measure(what: str, work: Callable[[], object], clips: int, device: torch.dev
 
 
 def noise_folder(folder: Path, clips: int, seconds: float, rate: int, channels: int, labels: list[str]) -> Path:
-    """Write a packed folder of white noise, int16; clip n has the n-th label, over and over."""
+    """Write a packed folder of white noise, int16; the clips take the labels in rotation."""
     frames = round(seconds * rate)
     folder.mkdir(parents=True)
     samples = np.random.default_rng(0).integers(-8000, 8000, (clips * frames, channels), dtype=np.int16)

@@ -1,4 +1,4 @@
-"""How fast scene networks are trained and used, part by part, on noise in place of clips."""
+"""Speed of a scene network's training and inference, part by part, on noise."""
 
 from collections.abc import Callable, Iterator
 from copy import copy
@@ -34,15 +34,15 @@ _TAGS = 80
 
 @dataclass(frozen=True)
 class SceneBenchmark:
-    """What is measured.
+    """Clips and network to measure.
 
     Args:
         trunk: shape of the network.
         training: batch, length of crops, optimiser.
-        seconds: length of a clip.
-        sampling_rate: of the clips, in Hz.
-        steps: of a call, each with other clips.
-        data_on: where the audio lies.
+        seconds: length of a clip, seconds.
+        sampling_rate: sampling rate of the clips, Hz.
+        steps: steps per call, each with other clips.
+        audio_cache: storage of the audio.
     """
 
     trunk: TrunkConfig = TrunkConfig()
@@ -56,14 +56,14 @@ class SceneBenchmark:
 def measure_scene(
     folder: Path, what: SceneBenchmark, compiled: bool, device: torch.device, seconds: float
 ) -> Iterator[Speed]:
-    """Measure training and use of ``shared_h4_l3``.
+    """Measure training and inference of ``shared_h4_l3``.
 
     Args:
-        folder: an empty folder, for the noise.
+        folder: empty folder for the noise.
         what: clips and network.
-        compiled: whether torch.compile makes our network.
-        device: where.
-        seconds: for each measurement.
+        compiled: whether to use torch.compile.
+        device: device to measure.
+        seconds: duration of each measurement, seconds.
     """
     count = what.steps * what.training.batch
     packed = PackedAudio(noise_folder(folder / "scenes", count, what.seconds, what.sampling_rate, 2, _SCENES))
@@ -83,7 +83,7 @@ def measure_scene(
 
 
 def _reference_steps(task: SceneTrainer, steps: int) -> Callable[[], None]:
-    """Steps as one would first write them, in float32; on a GPU, products and convolutions may use TF32."""
+    """Return training steps in plain PyTorch in float32; on a GPU, products and convolutions may use TF32."""
     network = ReferenceNetwork(task.network).to(task.clips.device).train()
     optimizer = torch.optim.Adam(network.parameters(), 1e-4, weight_decay=1e-3, amsgrad=True)
     batch = task.config.batch
@@ -100,7 +100,7 @@ def _reference_steps(task: SceneTrainer, steps: int) -> Callable[[], None]:
 
 
 def _ready(task: SceneTrainer) -> SceneClips:
-    """The clips with a store that has every batch ready, the same again and again."""
+    """Return the clips with a store that delivers the same ready batch again and again."""
     samples = _crops(task)
 
     class Ready:

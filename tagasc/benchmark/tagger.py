@@ -1,4 +1,4 @@
-"""How fast the tagger is trained and used, part by part, on noise in place of clips."""
+"""Speed of the tagger's training and inference, part by part, on noise."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -33,26 +33,28 @@ def measure_tagger(
     device: torch.device,
     seconds: float,
 ) -> Iterator[Speed]:
-    """Measure a tagger in training (two streams) and in use; beside the published one, what plain PyTorch makes of it.
+    """Measure a tagger's training (two streams) and inference; for the published network, also plain PyTorch.
 
     Args:
-        folder: an empty folder, for the noise.
+        folder: empty folder for the noise.
         model: shape of the network.
-        mel: the spectrogram.
-        training: its batch and crops.
-        compiled: measure the training step as torch.compile makes it, too.
-        device: where.
-        seconds: for each measurement.
+        mel: log-mel spectrogram.
+        training: training settings; batch and crops count.
+        compiled: also measure the training step with torch.compile.
+        device: device to measure.
+        seconds: duration of each measurement, seconds.
     """
     batch = training.batch
     if model == TaggerConfig():
-        plain = _torchvision_step(batch, device)
-        yield measure("training step, plain PyTorch in float32, ready spectrograms", plain, 2 * batch, device, seconds)
-    for also in (False, True)[: 1 + compiled]:
-        task = _task(folder / f"compiled{also}", model, mel, training, also, device)
-        streams, rng = task.streams(EpochRng(1, 1)), EpochRng(1, 1)
-        step = lambda task=task, streams=streams, rng=rng: task.step(streams, 0, rng)
-        yield measure("compiled: " * also + STEP, step, 2 * batch, device, seconds)
+        reference = _torchvision_step(batch, device)
+        yield measure(
+            "training step, plain PyTorch in float32, ready spectrograms", reference, 2 * batch, device, seconds
+        )
+    for compile in (False, True)[: 1 + compiled]:
+        trainer = _trainer(folder / f"compiled{compile}", model, mel, training, compile, device)
+        streams, rng = trainer.streams(EpochRng(1, 1)), EpochRng(1, 1)
+        step = lambda trainer=trainer, streams=streams, rng=rng: trainer.step(streams, 0, rng)
+        yield measure("compiled: " * compile + STEP, step, 2 * batch, device, seconds)
     yield measure("log-mel of 10-s clips alone", _log_mel(mel, batch, device), batch, device, seconds)
     scenes = PackedAudio(noise_folder(folder / "scenes", batch, 10.0, 48000, 2, _CLASSES))
     ensemble = Ensemble([TaggerNetwork(model, 80).to(device).eval()], mel, _CLASSES, (0,))
@@ -60,7 +62,7 @@ def measure_tagger(
 
 
 class _TorchvisionTagger(nn.Module):
-    """The same network out of torchvision's parts, without any of our choices."""
+    """The same network, assembled from torchvision's ResNet-34."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -74,7 +76,7 @@ class _TorchvisionTagger(nn.Module):
 
 
 def _torchvision_step(batch: int, device: torch.device) -> Callable[[], None]:
-    """A step on two streams; float32 as PyTorch has it by default, which on a GPU lets convolutions use TF32."""
+    """Return a training step on two streams in PyTorch's default float32; on a GPU, convolutions may use TF32."""
     network = _TorchvisionTagger().to(device)
     optimizer = torch.optim.Adam(network.parameters())
     inputs, target = torch.randn(2, batch, 128, 512, device=device), torch.zeros(batch, 80, device=device)
@@ -87,7 +89,7 @@ def _torchvision_step(batch: int, device: torch.device) -> Callable[[], None]:
     return step
 
 
-def _task(
+def _trainer(
     folder: Path, model: TaggerConfig, mel: MelConfig, training: TaggerTraining, compiled: bool, device: torch.device
 ) -> TaggerTrainer:
     config = replace(training, folds=2, leave_out=())

@@ -8,9 +8,9 @@ from tagasc.utils.device import to_device
 
 
 class EpochRng:
-    """Random numbers of one epoch: they depend on the seed and the epoch alone, so a resumed run draws the same.
+    """Random numbers of one epoch. They depend on seed and epoch alone, so a resumed run draws the same numbers.
 
-    Draws are made on the CPU, whatever the device, so that every machine sees the same ones.
+    Draws are made on the CPU, so that they are the same on every device.
     """
 
     def __init__(self, seed: int, epoch: int) -> None:
@@ -18,40 +18,40 @@ class EpochRng:
         torch.manual_seed(int(self._numpy.integers(2**62)))  # dropout
 
     def permutation(self, count: int) -> Tensor:
-        """A shuffle of 0..count-1, int64."""
+        """Draw a permutation of 0..count-1, int64."""
         return torch.from_numpy(self._numpy.permutation(count))
 
     def integers(self, below: Tensor) -> Tensor:
-        """For each entry a whole number in 0..entry-1, int64 of the same shape; entries are at least 1."""
+        """Draw for each entry of ``below`` (at least 1) an integer in 0..entry-1, int64 of the same shape."""
         return torch.from_numpy(self._numpy.integers(0, below.numpy()))
 
     def uniform(self, low: float, high: float, count: int) -> Tensor:
-        """float32 (count,)."""
+        """Draw uniformly from low to high, float32 (count,)."""
         return torch.from_numpy(self._numpy.uniform(low, high, count)).float()
 
     def beta(self, alpha: float, count: int) -> Tensor:
-        """Draws from Beta(alpha, alpha), float32 (count,)."""
+        """Draw from Beta(alpha, alpha), float32 (count,)."""
         return torch.from_numpy(self._numpy.beta(alpha, alpha, count)).float()
 
     def chance(self, probability: float, count: int) -> Tensor:
-        """bool (count,), each true with the given probability."""
+        """Draw bool (count,), each true with the given probability."""
         return self.uniform(0, 1, count) < probability
 
 
 def mix(values: Tensor, order: Tensor, weight: Tensor) -> Tensor:
-    """Mixup: weight · values + (1 - weight) · values in another order.
+    """Mix up a batch: weight · values + (1 - weight) · values[order].
 
     Args:
         values: (batch, …).
-        order: int64 (batch,), which clip each is mixed with.
-        weight: λ, (batch,), or (1,) for one λ for all.
+        order: int64 (batch,), index of each clip's partner.
+        weight: λ, (batch,), or (1,) for one λ in the batch.
     """
     weight = to_device(weight, values.device).reshape(-1, *[1] * (values.dim() - 1))
     return values * weight + values[to_device(order, values.device)] * (1 - weight)
 
 
 def band_mask(bands: int, rng: EpochRng, half_width: tuple[int, int], probability: float, batch: int) -> Tensor:
-    """One frequency mask a clip: bool (batch, bands), true where the band is silenced.
+    """Draw one frequency mask per clip, bool (batch, bands), true in masked bands.
 
     The centre is uniform over the bands, the half-width uniform over ``half_width``, both ends included.
     """
@@ -62,17 +62,17 @@ def band_mask(bands: int, rng: EpochRng, half_width: tuple[int, int], probabilit
 
 
 def time_slice(frames: int, rng: EpochRng, part: tuple[float, float], probability: float, batch: int) -> Tensor:
-    """Which frames of each crop are kept: bool (batch, frames), one stretch of a random length at a random place.
+    """Draw the frames of each crop to keep, bool (batch, frames): one segment of random length and position.
 
     Args:
-        frames: length of the crops.
+        frames: frames per crop.
         rng: random numbers.
-        part: share of the crop that is kept, uniform between these.
-        probability: how often a crop is sliced; the others are kept whole.
+        part: shortest and longest part of a crop to keep, as a fraction; uniform between these.
+        probability: probability that a crop is sliced; others are kept whole.
         batch: number of crops.
     """
     length = (rng.uniform(*part, batch) * frames).round().long().clamp(1, frames)
     length = torch.where(rng.chance(probability, batch), length, frames)
     start = rng.integers(frames - length + 1).unsqueeze(1)
-    place = torch.arange(frames)
-    return (place >= start) & (place < start + length.unsqueeze(1))
+    index = torch.arange(frames)
+    return (index >= start) & (index < start + length.unsqueeze(1))

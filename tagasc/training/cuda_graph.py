@@ -1,4 +1,4 @@
-"""CUDA graphs: work on a GPU that is recorded once and then replayed with a single launch."""
+"""CUDA graphs: GPU work that is captured once and then replayed with a single launch."""
 
 import gc
 from collections.abc import Callable, Iterator
@@ -9,20 +9,20 @@ import torch
 
 
 class CudaGraph:
-    """Does the same work again and again: plainly a few times, then it records it, and from then on replays it.
+    """Runs a function eagerly a few times, then captures it as a CUDA graph and replays that.
 
-    The plain calls compile, choose algorithms and allocate; they are calls like any other, so nothing is to be undone.
-    What is recorded must read what changes from tensors that stay where they are, and must not wait for the CPU.
+    The eager calls compile, choose algorithms and allocate memory; each is a full call of the function. Captured work
+    must read its inputs from fixed tensors and must not synchronise with the CPU.
     """
 
-    def __init__(self, plain_calls: int = 3) -> None:
-        self._plain_calls = plain_calls
+    def __init__(self, eager_calls: int = 3) -> None:
+        self._eager_calls = eager_calls
         self._graph: torch.cuda.CUDAGraph | None = None
 
     def __call__(self, work: Callable[[], None]) -> None:
-        """Do ``work``, the same in every call; it is not kept, so that a finished training leaves no memory taken."""
-        if self._plain_calls > 0:
-            self._plain_calls -= 1
+        """Do ``work``, the same in every call. It is not stored, so a finished training frees its memory."""
+        if self._eager_calls > 0:
+            self._eager_calls -= 1
             _run_eagerly(work)
             return
         if self._graph is None:
@@ -34,16 +34,16 @@ class CudaGraph:
 
 @contextmanager
 def _capturing(graph: torch.cuda.CUDAGraph) -> Iterator[None]:
-    """Record in ``graph``; a recording that fails leaves the current stream as it was, which torch does not."""
+    """Capture into ``graph``; unlike torch, restore the current stream if the capture fails."""
     restored = torch.cuda.stream(torch.cuda.current_stream())
-    # Other threads, such as one that prefetches, go on meanwhile.
-    recorded = torch.cuda.graph(graph, stream=_side_stream(), capture_error_mode="thread_local")
-    with _no_collection(), restored, recorded:
+    # Other threads, such as the prefetching one, continue meanwhile.
+    capture = torch.cuda.graph(graph, stream=_side_stream(), capture_error_mode="thread_local")
+    with _no_collection(), restored, capture:
         yield
 
 
 def _run_eagerly(work: Callable[[], None]) -> None:
-    """On a stream of its own, so that nothing of it ties the recording to the default stream."""
+    """Do ``work`` on the side stream, so that the capture does not depend on the default stream."""
     stream = _side_stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -58,7 +58,7 @@ def _side_stream() -> torch.cuda.Stream:
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """Another training's graph, destroyed by the garbage collector while one is recorded, would spoil the recording."""
+    """Suspend garbage collection, which could destroy another graph and so break the capture."""
     gc.collect()
     gc.disable()
     try:

@@ -1,13 +1,13 @@
-"""The training loop: epochs, validation, checkpoints, and going on after an interruption with the same result.
+"""The training loop: epochs, validation, checkpoints, and resuming to the same result.
 
-It knows nothing of tags or scenes. What is trained brings a network, an optimiser, one epoch of training, and a
-validation score; the loop keeps the best epoch's weights. A result's folder holds
+It knows nothing of tags or scenes. A trainer provides network, optimiser, one epoch of training, and a validation
+score; the loop keeps the weights of the best epoch. A result's folder holds
 
-- ``provenance.json``: configuration, inputs, versions, command, written first;
-- ``checkpoint.pt``: the state after the last finished epoch, while training goes on;
-- ``tensorboard/``: the curves, live;
-- ``history.json`` and ``model.safetensors``: the curves and the best weights; the latter is written last, so its
-  presence means that training has ended.
+- ``provenance.json``: configuration, inputs, versions, command; written first;
+- ``checkpoint.pt``: the state after the last finished epoch; deleted at the end;
+- ``tensorboard/``: the curves during training;
+- ``history.json``: the curves;
+- ``model.safetensors``: the best weights; written last, so its presence means that training is complete.
 """
 
 import math
@@ -27,17 +27,17 @@ from tagasc.utils.log import log
 
 
 class Trainer(Protocol):
-    """What the loop needs of the thing trained."""
+    """The interface between the loop and what it trains."""
 
     network: nn.Module
     optimizer: torch.optim.Optimizer
 
     def train(self, epoch: int) -> dict[str, float]:
-        """Train one epoch (counted from 1); return figures for the curves, ``loss`` among them."""
+        """Train one epoch (counted from 1); return values for the curves, including ``loss``."""
         ...
 
     def validate(self) -> dict[str, float]:
-        """Return figures for the curves; among them ``score``, the higher the better, or the last epoch is kept."""
+        """Return values for the curves; with ``score``, the highest one is kept, without it the last epoch."""
         ...
 
 
@@ -48,19 +48,19 @@ def fit(
     metadata: dict[str, Any],
     after_epoch: Callable[[int], None] = lambda epoch: None,
 ) -> None:
-    """Train ``trainer`` for ``epochs`` epochs, going on from ``folder``'s checkpoint if there is one.
+    """Train for ``epochs`` epochs, resuming from the checkpoint in ``folder`` if there is one.
 
     Args:
-        trainer: what is trained, freshly initialised.
-        folder: where the result goes.
-        epochs: how many.
-        metadata: what a reader of the weights needs to build the network again; stored with them.
-        after_epoch: called with each epoch's number before it counts as finished.
+        trainer: freshly initialised trainer.
+        folder: folder of the result.
+        epochs: number of epochs.
+        metadata: metadata saved with the weights, enough to rebuild the network.
+        after_epoch: function called with each epoch's number before the epoch counts as finished.
 
     Raises:
-        UserError: the loss is not finite, or the checkpoint is not readable.
+        UserError: the loss is not finite, or the checkpoint is unreadable.
     """
-    from torch.utils.tensorboard import SummaryWriter  # here, since it takes long to import
+    from torch.utils.tensorboard import SummaryWriter  # slow to import
 
     history, best = _resume(trainer, folder)
     with SummaryWriter(str(folder / "tensorboard"), purge_step=len(history) + 1) as board:
@@ -79,8 +79,8 @@ def fit(
                 board.add_scalar(name, value, epoch)
             after_epoch(epoch)
             _save_checkpoint(trainer, folder, history, best)
-            shown = ", ".join(f"{name} {value:.4g}" for name, value in row.items() if name not in ("epoch", "score"))
-            log.info("%s: epoch %d of %d: %s", short_name(folder), epoch, epochs, shown)
+            curves = ", ".join(f"{name} {value:.4g}" for name, value in row.items() if name not in ("epoch", "score"))
+            log.info("%s: epoch %d of %d: %s", short_name(folder), epoch, epochs, curves)
     summary = {
         "parameters": parameters(trainer.network),
         "threads": torch.get_num_threads(),
@@ -94,7 +94,7 @@ def fit(
 
 
 def mean_of(losses: Iterable[Tensor]) -> float:
-    """Mean of losses kept on the device, read once, so that no step waits for the device."""
+    """Return the mean of losses on the device; one read at the end, so that no step synchronises."""
     return float(torch.stack(list(losses)).mean())
 
 
@@ -107,15 +107,18 @@ def _resume(trainer: Trainer, folder: Path) -> tuple[list[dict], dict | None]:
         trainer.network.load_state_dict(state["network"])
         trainer.optimizer.load_state_dict(state["optimizer"])
         history, best, threads = state["history"], state["best"], state["threads"]
-    except Exception:  # torch raises many kinds for a damaged file
+    except Exception:  # torch raises many types for a damaged file
         raise UserError(
             f"{path} cannot be read as a checkpoint of this network; delete it or start over with --force"
         ) from None
     if threads != torch.get_num_threads():
         log.warning(
-            "%s: %d threads before, %d now: sums may differ in the last bit", folder, threads, torch.get_num_threads()
+            "%s: resuming with %d instead of %d threads; sums may differ in the last bit",
+            folder,
+            torch.get_num_threads(),
+            threads,
         )
-    log.info("%s: going on after epoch %d", short_name(folder), len(history))
+    log.info("%s: resuming after epoch %d", short_name(folder), len(history))
     return history, best
 
 

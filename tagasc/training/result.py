@@ -1,4 +1,4 @@
-"""A training's folder: the names of its files, and whether it holds a result."""
+"""The folder of a training: names of its files, and whether it holds a result."""
 
 import shutil
 from pathlib import Path
@@ -15,24 +15,29 @@ TEST_BY_EPOCH = "test_by_epoch.json"
 
 
 def check_result_folder(folder: Path, record: dict[str, Any], force: bool) -> bool:
-    """Look at what lies in a result's folder.
+    """Check what a result's folder holds, and prepare it for training.
+
+    Args:
+        folder: folder of the result.
+        record: provenance record of the training.
+        force: delete an existing training.
 
     Returns:
-        Whether training is still to be done (from the start or from a checkpoint).
+        Whether to train, from the start or from a checkpoint.
 
     Raises:
-        UserError: the folder holds a training of another configuration or of other inputs, and not ``force``.
+        UserError: the folder holds a training with another configuration or other inputs.
     """
     if force:
         shutil.rmtree(folder, ignore_errors=True)
     old, trained = provenance.read(folder), (folder / WEIGHTS).exists()
     if not trained and not (folder / CHECKPOINT).exists():
-        shutil.rmtree(folder, ignore_errors=True)  # at most a record of a training that never finished an epoch
+        shutil.rmtree(folder, ignore_errors=True)  # at most the record of a training that finished no epoch
         provenance.write(folder, record)
         return True
-    why = "no record of what it was made from" if old is None else provenance.difference(old, record)
+    why = "no provenance record" if old is None else provenance.difference(old, record)
     if why is not None:
-        raise UserError(f"{folder} holds another training ({why}); --force trains it anew, or move it away to keep it")
+        raise UserError(f"{folder} holds another training ({why}); --force trains it again, or move it away to keep it")
     if trained:
         log.info("%s: already trained", short_name(folder))
         return False
@@ -40,5 +45,5 @@ def check_result_folder(folder: Path, record: dict[str, Any], force: bool) -> bo
 
 
 def short_name(folder: Path) -> str:
-    """A result's folder as the log names it: its last two parts."""
+    """Return the name of a result's folder in the log: its last two parts."""
     return "/".join(folder.parts[-2:])

@@ -1,1 +1,1 @@
-"""What every part of the project needs: errors, files, provenance, command line, logging, sweeps, devices."""
+"""Shared by all packages: errors, files, provenance, command line, logging, sweeps, devices."""

@@ -1,4 +1,4 @@
-"""Turns a typed function into a program: options, configuration files, and errors of one line."""
+"""Runs a typed function as a program: options, configuration files, one-line errors, exit status."""
 
 import errno
 import inspect
@@ -21,6 +21,7 @@ from tagasc.utils.log import log, start_logging
 from tagasc.utils.processes import peak_memory
 
 Config = TypeVar("Config")
+_GROUP = "settings"  # group of a configuration's keys in its parser
 RENAMED = {
     "beds": "backgrounds",
     "chosen_by": "select_from",
@@ -33,10 +34,10 @@ RENAMED = {
     "ways": "groups",
     "windows": "code_segment",
     "wrong": "label_noise",
-}  # options of earlier versions
+}  # options of earlier versions, and their new names
 REMOVED = {
     "seconds": "stage 1 (manifests) sets the length of clips; give it there",
-}  # options of earlier versions, where a program has none of that name
+}  # options of earlier versions that a program lacks now, and what replaces them
 _SYSTEM = {
     errno.ENOSPC: "the disk is full; free some space and run the same command again",
     errno.EDQUOT: "the disk quota is used up; free some space and run the same command again",
@@ -45,18 +46,22 @@ _SYSTEM = {
     errno.EACCES: "no permission; check who owns it",
     errno.EROFS: "the file system is read-only; choose another place to write to",
     errno.ENOENT: "no such file or folder; check the path",
-    errno.ENOTDIR: "a file stands where a folder is needed; check the path",
-    errno.EISDIR: "a folder stands where a file is needed; check the path",
+    errno.ENOTDIR: "a file is where a folder is needed; check the path",
+    errno.EISDIR: "a folder is where a file is needed; check the path",
 }
 
 
 def run(main: Callable[..., None], positional: bool = False) -> None:
     """Run ``main`` as a command-line program.
 
-    Each parameter of ``main`` is an option (with ``positional``, those without a default are arguments). If its only
-    parameter is a dataclass, each field of that is one. Further dataclasses are groups of options, and
-    ``--config FILE.yaml`` sets any of them. Exit status: 0 done, 1 bad input, 2 bad options, 3 some runs of several
-    failed, 130 interrupted.
+    Each parameter of ``main`` is an option; if its only parameter is a dataclass, each field of that is one. Other
+    dataclasses are groups of options, and ``--config FILE.yaml`` sets any option.
+
+    Exit status: 0 done, 1 bad input, 2 bad options, 3 some of several runs failed, 130 interrupted.
+
+    Args:
+        main: the program's function.
+        positional: whether parameters without a default are positional arguments.
     """
     kinds = [parameter.annotation for parameter in inspect.signature(main).parameters.values()]
     options = kinds[0] if len(kinds) == 1 and is_dataclass(kinds[0]) else None
@@ -75,17 +80,17 @@ def run(main: Callable[..., None], positional: bool = False) -> None:
     except UserError as error:
         _exit(str(error), error.status)
     except UnicodeDecodeError as error:
-        _exit(f"{_holding(error.object)} is not UTF-8 text; save it as UTF-8", 1)
+        _exit(f"{_file_with(error.object)} is not UTF-8 text; save it as UTF-8", 1)
     except KeyboardInterrupt:
-        _exit("interrupted; the same command goes on where this stopped", 130)
+        _exit("interrupted; run the same command again to resume", 130)
     except OSError as error:
         if error.errno not in _SYSTEM:
             raise
         _exit(f"{error.filename or 'writing'}: {_SYSTEM[error.errno]}", 1)
     except BrokenProcessPool:
-        _exit("a worker process died, most likely for want of memory or disk; free some, or lower --nj", 1)
+        _exit("a worker process died, probably out of memory or disk; free some, or lower --nj", 1)
     except RuntimeError as error:
-        if type(error).__name__ != "OutOfMemoryError":  # torch's, which not every program imports
+        if type(error).__name__ != "OutOfMemoryError":  # torch's; not every program imports torch
             raise
         _exit("the GPU's memory is full; choose a smaller batch, or free the GPU", 1)
 
@@ -94,27 +99,29 @@ def from_values(cls: type[Config], values: Any, where: str) -> Config:
     """Build a configuration dataclass from plain values, each checked against its field's type.
 
     Raises:
-        UserError: names ``where`` and the key that is unknown or of the wrong type.
+        UserError: a key is unknown or of the wrong type; the message gives ``where`` and the key.
     """
     if not isinstance(values, dict):
         raise UserError(f"{where} must be a mapping of settings, not {values!r}")
     parser = _parser(cls)
     try:
-        return parser.instantiate(parser.parse_object({"it": values})).it
+        return parser.instantiate(parser.parse_object({_GROUP: values}))[_GROUP]
     except (ArgumentError, ValueError, TypeError) as error:
-        said = re.sub(r"Group 'it' does not accept option '(.*?)'", r"there is no setting '\1'", _one_line(error))
-        raise UserError(f"{where}: {said.replace('it.', '')}") from None
+        message = re.sub(
+            rf"Group '{_GROUP}' does not accept option '(.*?)'", r"there is no setting '\1'", _one_line(error)
+        )
+        raise UserError(f"{where}: {message.replace(f'{_GROUP}.', '')}") from None
 
 
 @cache
 def _parser(cls: type) -> ArgumentParser:
     parser = ArgumentParser(exit_on_error=False, allow_abbrev=False)
-    parser.add_class_arguments(cls, "it")
+    parser.add_class_arguments(cls, _GROUP)
     return parser
 
 
 def to_json(value: Any) -> Any:
-    """Dataclasses, paths and tuples as what JSON can hold."""
+    """Return dataclasses, paths and tuples as the dicts, strings and lists that JSON can hold."""
     if is_dataclass(value) and not isinstance(value, type):
         return to_json(asdict(value))
     if isinstance(value, dict):
@@ -125,11 +132,11 @@ def to_json(value: Any) -> Any:
 
 
 def _normalise_flags(main: Callable[..., None], arguments: list[str]) -> list[str]:
-    """Options as jsonargparse wants them: ``--allow-partial`` becomes ``--allow_partial true``."""
+    """Rewrite options as jsonargparse expects them: ``--allow-partial`` becomes ``--allow_partial true``."""
     parameters = inspect.signature(main).parameters
     flags = {name for name, parameter in parameters.items() if parameter.annotation is bool}
-    spelt: list[str] = []
-    for place, argument in enumerate(arguments):
+    normalised: list[str] = []
+    for position, argument in enumerate(arguments):
         name, equals, value = argument.partition("=")
         if name.startswith("--"):
             name = name.replace("-", "_").replace("__", "--", 1)
@@ -137,15 +144,15 @@ def _normalise_flags(main: Callable[..., None], arguments: list[str]) -> list[st
                 raise ArgumentError(None, f"option {argument} is now --{RENAMED[name[2:]].replace('_', '-')}")
             if name[2:] in REMOVED and name[2:] not in parameters:
                 raise ArgumentError(None, f"option {argument} was removed: {REMOVED[name[2:]]}")
-        spelt.append(name + equals + value)
-        following = arguments[place + 1 : place + 2]
+        normalised.append(name + equals + value)
+        following = arguments[position + 1 : position + 2]
         if name[2:] in flags and name.startswith("--") and not equals and following not in (["true"], ["false"]):
-            spelt.append("true")
-    return spelt
+            normalised.append("true")
+    return normalised
 
 
-def _holding(content: bytes) -> str:
-    """The file among the arguments that has this content, since an error of decoding does not name it."""
+def _file_with(content: bytes) -> str:
+    """Find the file among the arguments that has this content, since a decoding error does not name it."""
     for argument in sys.argv[1:]:
         name = argument.rpartition("=")[2]
         if os.path.isfile(name) and os.path.getsize(name) == len(content) and Path(name).read_bytes() == content:

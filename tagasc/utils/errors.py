@@ -1,20 +1,20 @@
-"""The one exception for what a user can cause."""
+"""Exceptions for errors that a user can cause and fix."""
 
 
 class UserError(Exception):
-    """Bad input. Its text is one line: what is wrong, in which file, what to do.
+    """Bad input; the message is one line: what is wrong, what was found, what to do.
 
-    ``tagasc.utils.cli.run`` prints that line without a traceback and exits with ``status``.
+    ``tagasc.utils.cli.run`` prints the message without a traceback and exits with ``status``.
     """
 
     status = 1
 
 
 class SettingError(UserError, ValueError):
-    """A setting of a configuration that is out of range; also a ``ValueError``, as parsers of settings expect."""
+    """A setting out of range; also a ``ValueError``, as jsonargparse expects."""
 
 
 class PartialFailure(UserError):
-    """Some runs of a sweep failed while others are done, so later stages have something to go on with."""
+    """Some runs of a sweep failed; later stages can use the others."""
 
     status = 3

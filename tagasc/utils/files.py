@@ -1,4 +1,4 @@
-"""Files that are whole or absent: everything is written beside its place and renamed into it."""
+"""Atomic files and folders, written under a temporary name and then renamed; JSON, YAML and .npz; digests."""
 
 import hashlib
 import json
@@ -20,9 +20,9 @@ from tagasc.utils.errors import UserError
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Yield a path to write to; on success it becomes ``path``, on failure it vanishes.
+    """Yield a temporary path; on success it is renamed to ``path``, on failure it is deleted.
 
-    The yielded name keeps the suffix of ``path``, since some writers choose their format by it.
+    It keeps the suffix of ``path``, since some writers choose their format by it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
@@ -35,8 +35,8 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty folder to fill; on success it becomes ``path`` (replacing an old one), on failure it vanishes."""
-    temporary = path.with_name(f".partial.{path.name}")  # a fixed name, so that what a killed run left is cleared here
+    """Yield an empty temporary folder; on success it replaces ``path``, on failure it is deleted."""
+    temporary = path.with_name(f".partial.{path.name}")  # a fixed name, so that leftovers of a killed run are deleted
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
@@ -47,7 +47,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def replace_folder(source: Path, target: Path) -> None:
-    """Rename the folder ``source`` to ``target``; an old ``target`` is removed only after it has been moved aside."""
+    """Rename the folder ``source`` to ``target``; an old ``target`` is moved aside first and then deleted."""
     aside = target.with_name(f".{os.getpid()}.old.{target.name}")
     if target.exists():
         os.replace(target, aside)
@@ -62,68 +62,76 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write ``value`` as indented JSON, whole or not at all."""
+    """Write ``value`` as indented JSON, atomically."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
 def read_json(path: Path, made_by: str) -> Any:
-    """Read JSON; ``made_by`` names the stage or program that writes the file, for the error.
+    """Read JSON.
+
+    Args:
+        path: the file.
+        made_by: stage that writes it, for the error.
 
     Raises:
-        UserError: the file is absent or is not JSON.
+        UserError: the file is missing or not JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{path} does not exist; {made_by} makes it") from None
+        raise UserError(f"{path} does not exist; run {made_by} to create it") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not JSON ({error}); delete it and let {made_by} make it again") from None
+        raise UserError(f"{path} is not JSON ({error}); delete it and run {made_by} again") from None
 
 
 def read_yaml(path: Path, remedy: str) -> Any:
-    """Read YAML in which no mapping has a key twice; ``remedy`` says what to do where the file is absent.
+    """Read YAML without duplicate keys.
+
+    Args:
+        path: the file.
+        remedy: what to do if it is missing, for the error.
 
     Raises:
-        UserError: the file is absent, or is not such YAML.
+        UserError: the file is missing, not YAML, or has a duplicate key.
     """
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), _EachKeyOnce)
+        return yaml.load(path.read_text(encoding="utf-8"), _UniqueKeyLoader)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; {remedy}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
 
 
-class _EachKeyOnce(yaml.SafeLoader):
-    """Refuses a key that stands twice, of which others take the last."""
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """SafeLoader that rejects duplicate keys."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
         for number, (key, _) in enumerate(node.value):
             if key.value in [earlier.value for earlier, _ in node.value[:number]]:
-                raise yaml.MarkedYAMLError(problem=f"{key.value!r} stands twice", problem_mark=key.start_mark)
+                raise yaml.MarkedYAMLError(problem=f"duplicate key {key.value!r}", problem_mark=key.start_mark)
         return node
 
 
 def digest(path: Path) -> str:
-    """The SHA-256 of a file's bytes, in hexadecimal; of an ``.npz`` that of its arrays, without the record in it."""
+    """Return the hexadecimal SHA-256 of a file's bytes; for ``.npz``, of its arrays without the provenance record."""
     if path.suffix != ".npz":
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    whole = hashlib.sha256()
+    sha256 = hashlib.sha256()
     try:
         with NpzFile(path, allow_pickle=False) as arrays:  # np.load takes other formats too
             for name in sorted(set(arrays.files) - {"provenance"}):
                 value = np.ascontiguousarray(arrays[name])
-                whole.update(f"{name} {value.dtype} {value.shape}".encode())
-                whole.update(value.tobytes())
+                sha256.update(f"{name} {value.dtype} {value.shape}".encode())
+                sha256.update(value.tobytes())
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error):
         return "not readable"
-    return whole.hexdigest()
+    return sha256.hexdigest()
 
 
 def write_npz(path: Path, record: dict[str, Any], **arrays: np.ndarray) -> None:
-    """Write arrays, with the record of what they were made from, whole or not at all."""
+    """Write arrays and their provenance record, atomically."""
     with atomic_file(path) as temporary:
         np.savez(temporary, provenance=np.array(json.dumps(record)), **arrays)
 
@@ -132,21 +140,21 @@ def read_npz(path: Path, names: tuple[str, ...], made_by: str) -> dict[str, np.n
     """Read the named arrays, without pickle.
 
     Raises:
-        UserError: the file is absent, no ``.npz``, or lacks an array.
+        UserError: the file is missing, not ``.npz``, or lacks an array.
     """
     try:
         with NpzFile(path, allow_pickle=False) as file:  # np.load takes other formats too
             return {name: file[name] for name in names}
     except FileNotFoundError:
-        raise UserError(f"{path} does not exist; {made_by} makes it") from None
+        raise UserError(f"{path} does not exist; run {made_by} to create it") from None
     except KeyError as error:
         raise UserError(f"{path} lacks the array {error.args[0]}; it should hold {', '.join(names)}") from None
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{path} is not a readable .npz file ({error}); make it again with {made_by}") from None
+        raise UserError(f"{path} is not a readable .npz file ({error}); run {made_by} again") from None
 
 
 def read_record(path: Path) -> dict[str, Any] | None:
-    """What an ``.npz`` was made from; None if it is absent or does not say."""
+    """Read the provenance record of an ``.npz``; None if the file or the record is missing."""
     try:
         with NpzFile(path, allow_pickle=False) as file:
             record = json.loads(str(file["provenance"]))

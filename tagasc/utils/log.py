@@ -1,8 +1,8 @@
-"""What a person sees while waiting: log lines with time and stage, and progress bars on a terminal.
+"""Log lines with time and stage, and progress bars on a terminal.
 
-``run.sh`` sends a step's standard error to its log file and hands over the terminal as the file descriptor
-``TAGASC_CONSOLE_FD``; a step started by hand has both in one place. Steps that run side by side
-(``TAGASC_SHARED_CONSOLE``) draw no bars, which would overwrite each other.
+``run.sh`` redirects a step's standard error to its log file and passes the terminal as file descriptor
+``TAGASC_CONSOLE_FD``. Without it, both are standard error. Steps that run in parallel (``TAGASC_SHARED_CONSOLE``) draw
+no bars, which would overwrite each other.
 """
 
 import logging
@@ -28,18 +28,18 @@ def _make_console() -> Console:
 console = _make_console()
 
 
-class _OnConsole(logging.Handler):
+class _ConsoleHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         console.print(self.format(record))
 
 
 def start_logging() -> None:
-    """Send log lines to standard error and, where it is another place, to the console."""
+    """Send log lines to standard error and, if that is not the terminal, to the console as well."""
     stage = os.environ.get("TAGASC_STAGE", "")
     layout = logging.Formatter(f"%(asctime)s {stage + ': ' if stage else ''}%(message)s", "%Y-%m-%d %H:%M:%S")
-    handlers: list[logging.Handler] = [_OnConsole()]
+    handlers: list[logging.Handler] = [_ConsoleHandler()]
     if not console.stderr:
-        # The file is the whole record; errors reach the terminal through run.sh, with the way to go on.
+        # The log file gets every line; run.sh shows errors on the terminal, with the command that resumes.
         handlers[0].addFilter(lambda record: logging.DEBUG < record.levelno < logging.ERROR)
         handlers.append(logging.StreamHandler(sys.stderr))
     for handler in handlers:
@@ -49,11 +49,11 @@ def start_logging() -> None:
     log.propagate = False
 
 
-def progress(items: Iterable[Item], what: str, total: int | None = None) -> Iterator[Item]:
-    """Iterate with a progress bar that disappears when done; without a terminal of one's own, just iterate."""
+def progress(items: Iterable[Item], title: str, total: int | None = None) -> Iterator[Item]:
+    """Iterate with a progress bar that disappears at the end; without a terminal, or on a shared one, just iterate."""
     if not console.is_terminal or "TAGASC_SHARED_CONSOLE" in os.environ:
         yield from items
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as bar:
-        yield from bar.track(items, total=total, description=what)
+        yield from bar.track(items, total=total, description=title)

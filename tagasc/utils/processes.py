@@ -1,4 +1,4 @@
-"""Worker processes for work on the CPU."""
+"""Worker processes, and the peak memory for the log."""
 
 import os
 import re
@@ -15,13 +15,13 @@ from pathlib import Path
 
 
 def workers(jobs: int) -> ProcessPoolExecutor:
-    """A pool of ``jobs`` forked processes that end with this one, even if it is killed."""
+    """Return a pool of ``jobs`` forked processes that end with this process, even if it is killed."""
     return ProcessPoolExecutor(jobs, mp_context=get_context("fork"), initializer=_begin, initargs=(os.getpid(),))
 
 
 @contextmanager
 def mapping(jobs: int) -> Iterator[Callable]:
-    """A ``map`` that shares its calls among ``jobs`` processes, or makes them in this one; an error ends them all."""
+    """Yield a ``map`` over ``jobs`` processes, or over this one alone; an error cancels all calls."""
     if jobs <= 1:
         yield map
         return
@@ -40,24 +40,23 @@ def _begin(parent: int) -> None:
 
 
 def _end_with(parent: int) -> None:
-    """An orphan would wait for work for ever, and hold the recipe's lock."""
+    """Exit once the parent has died; an orphan would wait forever and hold the recipe's lock."""
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)
 
 
 def peak_memory() -> str:
-    """The most that this process took, that each of its workers took, and that it took on the GPU, for the log.
+    """Describe the peak memory of this process, of its largest worker, and on the GPU, for the log.
 
-    Memory-mapped files count as far as they were in memory, though the system takes that back when it needs it; so what
-    the process holds without them, now, is told too.
+    Peak resident memory includes memory-mapped pages, so current anonymous memory is reported as well.
     """
-    most, workers = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    own = int(re.search(r"RssAnon:\s*(\d+)", Path("/proc/self/status").read_text())[1])
-    said = f"{most / 1e6:.1f} GB of memory (now {own / 1e6:.1f} GB without mapped files)"  # all counted in kB
-    if workers:
-        said += f", {workers / 1e6:.1f} GB in a worker"
-    torch = sys.modules.get("torch")  # most programs import it, but not for this
+    own, worker = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    anonymous = int(re.search(r"RssAnon:\s*(\d+)", Path("/proc/self/status").read_text())[1])
+    text = f"{own / 1e6:.1f} GB of memory (now {anonymous / 1e6:.1f} GB without mapped files)"  # all counted in kB
+    if worker:
+        text += f", {worker / 1e6:.1f} GB in a worker"
+    torch = sys.modules.get("torch")  # not imported for this alone
     if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
-        said += f", {torch.cuda.max_memory_allocated() / 1e9:.1f} GB of the GPU's"
-    return said
+        text += f", {torch.cuda.max_memory_allocated() / 1e9:.1f} GB on the GPU"
+    return text

@@ -1,7 +1,7 @@
-"""What a result was made from: configuration, inputs by hash, versions, commit and command.
+"""Provenance records: configuration, input hashes, versions, commit and command of a result.
 
-Two records describe the same result when step, configuration and input hashes agree; time, machine and versions are
-kept for the reader, and do not make a result outdated.
+Two records describe the same result if step, configuration and input hashes agree. Time, machine and versions are
+information for the reader; they do not make a result outdated.
 """
 
 import json
@@ -25,12 +25,12 @@ _PACKAGES = ("torch", "torchaudio", "torchvision", "lhotse", "scikit-learn", "nu
 
 
 def record(step: str, config: dict[str, Any], inputs: dict[str, Path | str]) -> dict[str, Any]:
-    """Describe a result about to be made.
+    """Return the provenance record of a new result.
 
     Args:
-        step: the program's name.
+        step: name of the program.
         config: every setting that the result depends on.
-        inputs: by name, the files that it depends on (their bytes are hashed), or ready hashes as strings.
+        inputs: files that the result depends on, by name; strings are taken as hashes.
     """
     hashes = {name: digest(item) if isinstance(item, Path) else item for name, item in sorted(inputs.items())}
     return {
@@ -46,13 +46,13 @@ def record(step: str, config: dict[str, Any], inputs: dict[str, Path | str]) -> 
 
 
 def is_current(title: str, old: dict[str, Any] | None, new: dict[str, Any], force: bool = False) -> bool:
-    """Tell, and log, whether a result is up to date, so that it need not be made again.
+    """Return, and log, whether a result is up to date.
 
     Args:
-        title: the result's name in the log.
-        old: the record that the result was made with; None if there is no result.
-        new: the record that it would be made with now.
-        force: make it again in any case.
+        title: name of the result in the log.
+        old: record of the result; None if there is no result.
+        new: record of the result as it would be made now.
+        force: make the result again in any case.
     """
     if old is None or force:
         return False
@@ -62,7 +62,7 @@ def is_current(title: str, old: dict[str, Any] | None, new: dict[str, Any], forc
 
 
 def difference(old: dict[str, Any], new: dict[str, Any]) -> str | None:
-    """Say in a few words why ``old`` is not ``new``; None where they describe the same result."""
+    """Describe in a few words how ``old`` differs from ``new``; None if they describe the same result."""
     if old.get("step") != new["step"]:
         return f"made by {old.get('step')}, not {new['step']}"
     for kind in ("config", "inputs"):
@@ -76,7 +76,7 @@ def difference(old: dict[str, Any], new: dict[str, Any]) -> str | None:
 
 
 def read(folder: Path) -> dict[str, Any] | None:
-    """The record kept in a result's folder, or None."""
+    """Read the record in a result's folder; None if there is none."""
     try:
         record = json.loads((folder / NAME).read_text(encoding="utf-8"))
     except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
@@ -85,12 +85,12 @@ def read(folder: Path) -> dict[str, Any] | None:
 
 
 def write(folder: Path, record: dict[str, Any]) -> None:
-    """Keep a record in a result's folder."""
+    """Write a record into a result's folder."""
     write_json(folder / NAME, record)
 
 
 def flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested settings by their dotted names."""
+    """Return nested settings by their dotted names."""
     if not isinstance(value, dict):
         return {prefix: value}
     parts = [flat(item, f"{prefix}.{key}" if prefix else str(key)) for key, item in value.items()]
@@ -99,13 +99,13 @@ def flat(value: Any, prefix: str = "") -> dict[str, Any]:
 
 @cache
 def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:
-            found[name] = metadata.version(name)
+            versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
-            found[name] = "absent"
-    return found
+            versions[name] = "absent"
+    return versions
 
 
 @cache

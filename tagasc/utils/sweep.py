@@ -1,4 +1,4 @@
-"""Many runs that a lab can leave alone: shared among processes, going on past failures, and told of."""
+"""Run many trainings unattended: shared between processes, continuing after failures, summarised at the end."""
 
 import fcntl
 import logging
@@ -17,41 +17,40 @@ from tagasc.utils.log import log
 
 
 def sweep(names: Sequence[str], work: Callable[[int], bool], logs: Path) -> None:
-    """Do every run once; processes that are given the same list share it.
+    """Do every run once; several processes with the same list share it.
 
-    A run is claimed by a lock on its log, ``<logs>/<name>.log``, so one that dies leaves no trace of a claim. A run
-    that fails, whether by bad input or by an error of the program, is told of at the end, after the others are done;
-    what concerns all of them (a full disk, an interruption) ends the sweep.
+    A process locks the log of its run, ``<logs>/<name>.log``; the lock ends with the process. A run that fails, by bad
+    input or by a bug, is reported after the others are done. A full disk or an interruption ends the sweep.
 
     Args:
-        names: of the runs.
-        work: does the run of that number; returns False if there was nothing to do.
+        names: names of the runs.
+        work: function that does the run with a given number; it returns False if there was nothing to do.
         logs: folder of the runs' logs.
 
     Raises:
-        UserError: the only run failed, or all did.
-        SomeFailed: some did.
+        UserError: the only run, or every run, failed.
+        PartialFailure: some runs failed.
     """
     failures: list[tuple[str, Path, Exception]] = []
     began, worked = time.monotonic(), 0
     for number, name in enumerate(names):
         with _lock_log(logs / f"{name}.log") as own_log:
             if own_log is None:
-                log.info("run %d of %d, %s: another process is at it", number + 1, len(names), name)
+                log.info("run %d of %d, %s: skipped, running in another process", number + 1, len(names), name)
                 continue
-            left = _left(time.monotonic() - began, worked, len(names) - number)
-            log.info("run %d of %d: %s%s", number + 1, len(names), name, left)
+            remaining = _remaining(time.monotonic() - began, worked, len(names) - number)
+            log.info("run %d of %d: %s%s", number + 1, len(names), name, remaining)
             try:
                 worked += work(number)
             except (OSError, BrokenProcessPool):
                 raise
-            except Exception as error:  # whatever it is, the other runs can go on
+            except Exception as error:  # the other runs can continue
                 if len(names) == 1 and not isinstance(error, UserError):
                     raise
                 log.warning("%s failed: %s", name, _message(error))
                 if not isinstance(error, UserError):
                     traceback.print_exc(file=own_log)
-                # Without what leads to the run's frames, which would keep its network and its data in memory.
+                # Drop references to the run's frames, which would keep its network and data in memory.
                 error.__cause__ = error.__context__ = None
                 failures.append((name, logs / f"{name}.log", error.with_traceback(None)))
     if failures:
@@ -59,24 +58,24 @@ def sweep(names: Sequence[str], work: Callable[[int], bool], logs: Path) -> None
 
 
 def clear_once(folders: Sequence[Path], logs: Path) -> None:
-    """Remove results that are to be made anew; each only once by all the processes that one ``run.sh`` starts."""
-    started = os.environ.get("TAGASC_RUN", f"process {os.getpid()}")
+    """Delete results that are to be made again, each once among the processes of one ``run.sh``."""
+    this_start = os.environ.get("TAGASC_RUN", f"process {os.getpid()}")
     logs.mkdir(parents=True, exist_ok=True)
-    with (logs / ".forced").open("a+", encoding="utf-8") as mark:
-        fcntl.flock(mark, fcntl.LOCK_EX)
-        mark.seek(0)
-        by, *cleared = mark.read().splitlines() or [""]
-        cleared = set(cleared) if by == started else set()
+    with (logs / ".forced").open("a+", encoding="utf-8") as journal:
+        fcntl.flock(journal, fcntl.LOCK_EX)
+        journal.seek(0)
+        last_start, *cleared = journal.read().splitlines() or [""]
+        cleared = set(cleared) if last_start == this_start else set()
         for folder in folders:
             if str(folder) not in cleared:
                 shutil.rmtree(folder, ignore_errors=True)
-        mark.truncate(0)
-        mark.write("\n".join([started, *sorted(cleared | {str(folder) for folder in folders})]))
+        journal.truncate(0)
+        journal.write("\n".join([this_start, *sorted(cleared | {str(folder) for folder in folders})]))
 
 
 @contextmanager
 def _lock_log(path: Path) -> Iterator[TextIO | None]:
-    """Hold the lock on a log and write to it what is logged; None if another process holds it."""
+    """Lock a log file and copy log lines to it; yield None if another process holds the lock."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
         try:
@@ -93,8 +92,8 @@ def _lock_log(path: Path) -> Iterator[TextIO | None]:
             log.removeHandler(handler)
 
 
-def _left(seconds: float, worked: int, runs: int) -> str:
-    """At most this long, if no further run is done already."""
+def _remaining(seconds: float, worked: int, runs: int) -> str:
+    """Return the time left in words; an upper bound, since some of the runs may be done already."""
     if worked == 0:
         return ""
     minutes = seconds / worked * runs / 60
@@ -109,8 +108,8 @@ def _summary(failures: list[tuple[str, Path, Exception]], runs: int) -> UserErro
         (name, path, error), *_ = failures
         return PartialFailure(f"1 of {runs} runs failed: {name}: {_message(error)}; its log: {path}")
     kind = UserError if len(failures) == runs else PartialFailure
-    named = ", ".join(f"{name} ({path})" for name, path, _ in failures)
-    return kind(f"{len(failures)} of {runs} runs failed, see their logs: {named}")
+    listed = ", ".join(f"{name} ({path})" for name, path, _ in failures)
+    return kind(f"{len(failures)} of {runs} runs failed, see their logs: {listed}")
 
 
 def _message(error: Exception) -> str:

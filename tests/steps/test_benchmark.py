@@ -13,9 +13,9 @@ from tagasc.tagger.network import TaggerConfig
 from tagasc.utils.files import read_json
 from tests.helpers import run, succeed
 
-TINY = ["--trunk.stem_filters", 8, "--trunk.block_filters", "[8, 8]", "--scene.crop_seconds", 0.5]
-WORK = ["--work.seconds", 1, "--work.sampling_rate", 4000, "--work.train", 60, "--work.validation", 20]
-WORK += ["--work.test", 20, "--work.unused", 10]
+BATCH = 2
+SMALL = f"""--batch {BATCH} --seconds 0 --trunk.stem_filters 8 --trunk.block_filters [8,8] --scene.crop_seconds 0.5
+    --work.seconds 1 --work.sampling_rate 4000 --work.train 60 --work.validation 20 --work.test 20 --work.unused 10""".split()
 TAGGER = {
     "model": {"depths": [1, 1], "width": 8, "hidden": 16},
     "mel": {"sampling_rate": 8000, "n_fft": 256, "hop": 128, "mels": 32, "low": 20, "high": 4000},
@@ -26,42 +26,41 @@ TAGGER = {
 def everything(tmp_path_factory):
     folder = tmp_path_factory.mktemp("benchmark")
     (folder / "tagger.yaml").write_text(yaml.safe_dump(TAGGER))
-    options = ["--batch", 2, "--seconds", 0, "--json", folder / "speeds.json", "--config", folder / "tagger.yaml"]
-    said = succeed(
-        "steps/benchmark.py", "all", *options, *TINY, *WORK, "--systems", "table2 @shuffled", "--seeds", "1 2"
-    )
-    return said, read_json(folder / "speeds.json", "")
+    files = ("--json", folder / "speeds.json", "--config", folder / "tagger.yaml")
+    networks = ("--systems", "table2 @shuffled", "--seeds", "1 2")
+    output = succeed("steps/benchmark.py", "all", *SMALL, *files, *networks)
+    return output, read_json(folder / "speeds.json", "")
 
 
 def test_every_part_is_measured_in_one_run(everything):
-    said, found = everything
-    assert list(dict.fromkeys(speed["part"] for speed in found["speeds"])) == ["scene", "tagger", "pack", "svm"]
-    assert [s["what"].split(",")[0] for s in found["speeds"] if s["part"] == "scene"] == [
+    output, result = everything
+    assert list(dict.fromkeys(speed["part"] for speed in result["speeds"])) == ["scene", "tagger", "pack", "svm"]
+    assert [s["what"].split(",")[0] for s in result["speeds"] if s["part"] == "scene"] == [
         "training step",
         "our training step",
         "our training step",
         "codes of whole clips",
     ]
-    for speed in found["speeds"]:
+    for speed in result["speeds"]:
         assert speed["calls"] == 2
-        assert speed["what"] in said
-    assert found["provenance"]["versions"]["torch"]
+        assert speed["what"] in output
+    assert result["provenance"]["versions"]["torch"]
 
 
-def test_ratios_are_to_the_parts_first_speed(everything):
-    said, found = everything
-    scene = [speed["clips_per_second"] for speed in found["speeds"] if speed["part"] == "scene"]
-    shown = [float(value) for value in re.findall(r"^scene .*? ([\d.]+) +2$", said, re.MULTILINE)]
-    assert shown == pytest.approx([value / scene[0] for value in scene], abs=0.006)
+def test_ratios_are_relative_to_the_first_speed_of_a_part(everything):
+    output, result = everything
+    scene = [speed["clips_per_second"] for speed in result["speeds"] if speed["part"] == "scene"]
+    printed = [float(value) for value in re.findall(r"^scene .*? ([\d.]+) +2$", output, re.MULTILINE)]
+    assert printed == pytest.approx([value / scene[0] for value in scene], abs=0.006)
 
 
 def test_the_estimate_follows_from_the_speeds(everything):
-    said, found = everything
-    codes = next(s["clips_per_second"] for s in found["speeds"] if s["what"].startswith("codes"))
-    assert found["estimate"]["codes"] == pytest.approx(9 * 2 * 90 / codes)  # nine systems, two seeds
-    assert found["estimate"]["download"] is None
-    assert "not estimated" in said
-    assert "together" in said
+    output, result = everything
+    codes = next(s["clips_per_second"] for s in result["speeds"] if s["what"].startswith("codes"))
+    assert result["estimate"]["codes"] == pytest.approx(9 * 2 * 90 / codes)  # nine systems, two seeds
+    assert result["estimate"]["download"] is None
+    assert "not estimated" in output
+    assert "total" in output
 
 
 def test_defaults_of_the_tagger_are_those_of_stage_3():
@@ -78,16 +77,16 @@ def test_defaults_of_the_tagger_are_those_of_stage_3():
     assert (options.folds, options.stages) == ("0", 1)
 
 
-def test_the_tagger_is_measured_as_it_is_trained(tmp_path):
+def test_the_tagger_is_measured_with_its_training_settings(tmp_path):
     mel = MelConfig(sampling_rate=8000, n_fft=256, hop=128, mels=32, low=20, high=4000)
     training = TaggerTraining(batch=2, crop_frames=40, mask_half_width=(1, 4), leave_out=("a",))
-    task = tagger_speed._task(
+    trainer = tagger_speed._trainer(
         tmp_path, TaggerConfig(depths=(1,), width=8, hidden=8), mel, training, False, torch.device("cpu")
     )
-    assert (task.config.batch, task.config.crop_frames, task.config.mask_half_width) == (2, 40, (1, 4))
+    assert (trainer.config.batch, trainer.config.crop_frames, trainer.config.mask_half_width) == (2, 40, (1, 4))
 
 
-def test_the_scene_network_alone_gets_its_own_threads(monkeypatch):
+def test_only_the_scene_network_uses_scene_threads(monkeypatch):
     threads = []
 
     def measured(*_):
@@ -100,7 +99,7 @@ def test_the_scene_network_alone_gets_its_own_threads(monkeypatch):
     assert [*threads, torch.get_num_threads()] == [before - 1, before]
 
 
-def test_what_cannot_be_measured_is_one_clear_line():
+def test_invalid_options_are_one_line_errors():
     assert run("steps/benchmark.py", "heater").status == 2
     assert "--batch at least 2" in run("steps/benchmark.py", "tagger", "--batch", 1).error
     assert "--seconds must" in run("steps/benchmark.py", "svm", "--seconds", ".nan").error
@@ -108,5 +107,5 @@ def test_what_cannot_be_measured_is_one_clear_line():
     assert "train must exceed validation" in few.error
     outcome = run("steps/benchmark.py", "all", "--systems", "att_h3")
     assert "there is no system 'att_h3'" in outcome.error
-    assert "clips/s" not in outcome.error  # told before minutes are spent on measuring
+    assert "clips/s" not in outcome.error  # the error comes before the measurements
     assert "needs a GPU" in run("steps/benchmark.py", "scene", "--audio-cache", "gpu", "--device", "cpu").error

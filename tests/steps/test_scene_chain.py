@@ -159,7 +159,7 @@ def test_codes_of_a_cut_and_resumed_run_are_the_same(chain, audio, tags, tmp_pat
     assert run(*train(audio, tags, tmp_path, *options)).status == 130
     assert len(list((tmp_path / "scene/shared_h4_l3/seed1/epochs").iterdir())) >= 1
     monkeypatch.setattr(SceneTrainer, "train", method)
-    assert "going on after epoch 1" in succeed(*train(audio, tags, tmp_path, *options))
+    assert "resuming after epoch 1" in succeed(*train(audio, tags, tmp_path, *options))
     succeed(*codes(audio, tags, tmp_path, "--systems", "shared_h4_l3"))
     for split in ("train", "test", "unused"):
         whole, cut = (Codes.read(out / f"codes/shared_h4_l3/seed1/{split}.npz") for out in (chain, tmp_path))

@@ -17,61 +17,61 @@ from tagasc.utils.errors import UserError
 
 
 @given(st.lists(st.integers(-(2**23), 2**23 - 1), min_size=1, max_size=50))
-def test_24_bit_is_rounded_not_cut(samples):
-    """Against integer arithmetic: the nearest 16-bit value, within full scale."""
+def test_24_bit_samples_are_rounded_not_truncated(samples):
+    """Integer arithmetic gives the nearest 16-bit value within full scale."""
     exact = np.array(samples, np.int64)
-    found = quantise((exact / 2**23).astype(np.float32)).astype(np.int64)
+    rounded = quantise((exact / 2**23).astype(np.float32)).astype(np.int64)
     clipped = np.clip(exact, None, 32767 * 256)
-    assert (np.abs(found * 256 - clipped) <= 128).all()
+    assert (np.abs(rounded * 256 - clipped) <= 128).all()
 
 
-def test_16_bit_passes_unchanged():
+def test_16_bit_samples_are_unchanged():
     every = np.arange(-32768, 32768)
     assert (quantise((every / 32768).astype(np.float32)) == every).all()
 
 
 def sources(folder, count=5, frames=1000, subtype="PCM_16"):
     random = np.random.default_rng(0)
-    made = []
+    clips = []
     for number in range(count):
         path = folder / f"{number}.wav"
         soundfile.write(path, random.uniform(-0.5, 0.5, (frames, 2)), 8000, subtype=subtype)
-        made.append(Source(str(number), str(path), 0, frames, frames, 2, 8000, ("x",)))
-    return made
+        clips.append(Source(str(number), str(path), 0, frames, frames, 2, 8000, ("x",)))
+    return clips
 
 
 RECORD = provenance.record("test", {}, {})
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_samples_and_checksums(tmp_path, jobs):
+def test_packed_samples_and_checksums_match_the_files(tmp_path, jobs):
     pack(sources(tmp_path), tmp_path / "out", RECORD, jobs=jobs)
     packed = PackedAudio(tmp_path / "out")
     for number, clip in enumerate(packed.clips):
         expected, _ = soundfile.read(tmp_path / f"{number}.wav", dtype="int16")
-        found = np.array(packed.samples[clip.start : clip.start + clip.frames])
-        assert (found == expected).all()
-        assert clip.crc32 == zlib.crc32(found)
+        samples = np.array(packed.samples[clip.start : clip.start + clip.frames])
+        assert (samples == expected).all()
+        assert clip.crc32 == zlib.crc32(samples)
 
 
-def test_float32_keeps_24_bits(tmp_path):
+def test_float32_keeps_24_bit_samples_exactly(tmp_path):
     pack(sources(tmp_path, subtype="PCM_24"), tmp_path / "out", RECORD, "float32")
     expected, _ = soundfile.read(tmp_path / "0.wav", dtype="float32")
     assert (np.array(PackedAudio(tmp_path / "out").samples[:1000]) == expected).all()
 
 
 def test_clips_are_padded_and_cut_to_one_length(tmp_path):
-    made = sources(tmp_path, 2)
-    shorter = replace(made[0], available=990, frames=995)
-    pack([shorter, replace(made[1], frames=995)], tmp_path / "a", RECORD)
+    clips = sources(tmp_path, 2)
+    shorter = replace(clips[0], available=990, frames=995)
+    pack([shorter, replace(clips[1], frames=995)], tmp_path / "a", RECORD)
     packed = PackedAudio(tmp_path / "a")
     assert packed.one_length() == 995
     assert (packed.samples[990:995] == 0).all()
     assert (packed.samples[980:990] != 0).any()
 
 
-def test_an_interrupted_run_goes_on(tmp_path, monkeypatch):
-    made = sources(tmp_path, 40, frames=50)
+def test_an_interrupted_run_resumes(tmp_path, monkeypatch):
+    clips = sources(tmp_path, 40, frames=50)
     decode, calls = module._decode_chunk, []
 
     def broken(work):
@@ -82,37 +82,37 @@ def test_an_interrupted_run_goes_on(tmp_path, monkeypatch):
 
     monkeypatch.setattr(module, "_decode_chunk", broken)
     with pytest.raises(KeyboardInterrupt):
-        pack(made, tmp_path / "out", RECORD)
+        pack(clips, tmp_path / "out", RECORD)
     assert not (tmp_path / "out").exists()
     monkeypatch.setattr(module, "_decode_chunk", decode)
     shutil.copytree(tmp_path / ".partial.out", tmp_path / ".partial.damaged")
-    again = []
-    monkeypatch.setattr(module, "_decode_chunk", lambda work: again.append(len(work[1])) or decode(work))
-    pack(made, tmp_path / "out", RECORD)
-    assert sum(again) == 40 - 16
+    decoded = []
+    monkeypatch.setattr(module, "_decode_chunk", lambda work: decoded.append(len(work[1])) or decode(work))
+    pack(clips, tmp_path / "out", RECORD)
+    assert sum(decoded) == 40 - 16
     monkeypatch.setattr(module, "_decode_chunk", decode)
-    pack(made, tmp_path / "whole", RECORD)
-    assert (tmp_path / "out" / "audio.npy").read_bytes() == (tmp_path / "whole" / "audio.npy").read_bytes()
-    index = [json.loads((tmp_path / name / "index.json").read_text()) for name in ("out", "whole")]
+    pack(clips, tmp_path / "uninterrupted", RECORD)
+    assert (tmp_path / "out" / "audio.npy").read_bytes() == (tmp_path / "uninterrupted" / "audio.npy").read_bytes()
+    index = [json.loads((tmp_path / name / "index.json").read_text()) for name in ("out", "uninterrupted")]
     assert index[0] == index[1]
-    # As after a power cut: the journal says that a clip is done, but its samples never reached the disk.
+    # After a power cut the journal may list a clip whose samples never reached the disk.
     damaged = np.load(tmp_path / ".partial.damaged/audio.npy", mmap_mode="r+")
     damaged[50:100] = 0
     damaged.flush()
-    pack(made, tmp_path / "damaged", RECORD)
-    assert (tmp_path / "damaged" / "audio.npy").read_bytes() == (tmp_path / "whole" / "audio.npy").read_bytes()
+    pack(clips, tmp_path / "damaged", RECORD)
+    assert (tmp_path / "damaged" / "audio.npy").read_bytes() == (tmp_path / "uninterrupted" / "audio.npy").read_bytes()
 
 
-def test_samples_that_are_not_numbers_are_refused(tmp_path):
-    made = sources(tmp_path, 1, frames=10, subtype="FLOAT")
-    soundfile.write(made[0].path, np.full((10, 2), np.nan), 8000, subtype="FLOAT")
-    with pytest.raises(UserError, match=r"0\.wav holds samples that are not numbers"):
-        pack(made, tmp_path / "out", RECORD)
+def test_samples_that_are_not_finite_are_an_error(tmp_path):
+    clips = sources(tmp_path, 1, frames=10, subtype="FLOAT")
+    soundfile.write(clips[0].path, np.full((10, 2), np.nan), 8000, subtype="FLOAT")
+    with pytest.raises(UserError, match=r"0\.wav holds samples that are not finite"):
+        pack(clips, tmp_path / "out", RECORD)
     assert not (tmp_path / "out").exists()
 
 
-def test_the_ratio_of_signal_to_rounding_error(tmp_path, caplog, monkeypatch):
-    """A full-scale sine, longer than a block: rounding adds an error of a twelfth of a step squared."""
+def test_the_ratio_of_signal_to_rounding_error_is_logged(tmp_path, caplog, monkeypatch):
+    """Rounding a full-scale sine, longer than a block, adds an error energy of a twelfth of a squared step."""
     monkeypatch.setattr(module.log, "propagate", True)
     frames = 3 * module._BLOCK // 2
     sine = np.sin(0.01 * np.arange(frames))[:, None]
@@ -124,8 +124,8 @@ def test_the_ratio_of_signal_to_rounding_error(tmp_path, caplog, monkeypatch):
     assert PackedAudio(tmp_path / "out").clips[0].crc32 == zlib.crc32(stored)
 
 
-def test_a_corpus_whose_name_begins_alike_is_another_corpus(tmp_path):
-    """Neither what a run has not finished, nor a folder without packed audio, is a split."""
+def test_packed_splits_belong_to_the_exact_name_of_the_corpus(tmp_path):
+    """Unfinished folders and folders without packed audio are not splits."""
     for name in ("cafe_train", "cafe_test", "cafe_events_curated", "my_cafe_test", ".partial.cafe_validation"):
         pack(sources(tmp_path, 1), tmp_path / name, RECORD)
     (tmp_path / "cafe_notes").mkdir()

@@ -17,32 +17,32 @@ def test_windows_mirror_like_numpy(tmp_path_factory, length, start, frames):
     store = AudioStore(write_packed(tmp_path_factory.mktemp("packed") / "p", waves, np.float32), torch.device("cpu"))
     window = store.windows(torch.tensor([1]), torch.tensor([start]), frames)[0, :, 0]
     padding = 200
-    whole = np.pad(np.arange(length), padding, mode="reflect" if length > 1 else "edge")
-    assert window.tolist() == whole[padding + start : padding + start + frames].tolist()
+    mirrored = np.pad(np.arange(length), padding, mode="reflect" if length > 1 else "edge")
+    assert window.tolist() == mirrored[padding + start : padding + start + frames].tolist()
 
 
-def test_int16_comes_back_in_units_of_full_scale(tmp_path):
+def test_int16_samples_are_scaled_by_full_scale(tmp_path):
     store = AudioStore(write_packed(tmp_path / "p", [np.array([-32768, 0, 16384])]), torch.device("cpu"))
     assert store.windows(torch.tensor([0]), torch.tensor([0]), 3)[0, :, 0].tolist() == [-1.0, 0.0, 0.5]
 
 
 def test_preemphasis_drops_the_first_sample_and_scales():
     wave = torch.randn(2, 480, 2)
-    found = preemphasis(wave)
-    assert found.shape == (2, 479, 2)
+    filtered = preemphasis(wave)
+    assert filtered.shape == (2, 479, 2)
     expected = (wave[1, 5, 1] - 0.97 * wave[1, 4, 1]) * 32000
-    torch.testing.assert_close(found[1, 4, 1], expected)
+    torch.testing.assert_close(filtered[1, 4, 1], expected)
 
 
-def test_an_index_that_does_not_fit_its_samples_is_refused(tmp_path):
+def test_an_index_that_does_not_fit_its_samples_is_an_error(tmp_path):
     write_packed(tmp_path / "p", [np.arange(5)])
     np.save(tmp_path / "p" / "audio.npy", np.zeros((4, 1), np.int16))
     with pytest.raises(UserError, match="does not fit"):
         PackedAudio(tmp_path / "p")
 
 
-def test_a_pickled_array_is_refused(tmp_path):
+def test_a_pickled_array_is_an_error(tmp_path):
     write_packed(tmp_path / "p", [np.arange(5)])
     np.save(tmp_path / "p" / "audio.npy", np.array([{"a": 1}] * 5).reshape(5, 1), allow_pickle=True)
-    with pytest.raises(UserError, match="not whole"):
+    with pytest.raises(UserError, match="is incomplete"):
         PackedAudio(tmp_path / "p")

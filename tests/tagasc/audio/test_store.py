@@ -6,7 +6,7 @@ import torch
 
 from tagasc.audio import store as module
 from tagasc.audio.prefetch import DeviceBuffer, _fill_stream, prefetch
-from tagasc.audio.store import AudioStore, JoinedStore, _page_locked
+from tagasc.audio.store import AudioStore, JoinedStore, _pinned
 from tagasc.utils.device import to_device
 from tagasc.utils.errors import UserError
 from tests.helpers import write_packed
@@ -14,66 +14,68 @@ from tests.helpers import write_packed
 CPU = torch.device("cpu")
 
 
-def slots(count):
+def buffers(count):
     return [DeviceBuffer((2, 3), torch.float32, CPU, staged=False) for _ in range(count)]
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 7])
-def test_prefetched_batches_come_in_order_each_whole(count):
-    found = [batch.clone() for batch in prefetch(lambda number, out: out.fill_(number), count, slots(3))]
-    assert [batch.unique().tolist() for batch in found] == [[number] for number in range(count)]
+def test_prefetched_batches_are_complete_and_in_order(count):
+    batches = [batch.clone() for batch in prefetch(lambda number, out: out.fill_(number), count, buffers(3))]
+    assert [batch.unique().tolist() for batch in batches] == [[number] for number in range(count)]
 
 
-def test_a_batch_that_is_used_is_not_overwritten():
-    for number, batch in enumerate(prefetch(lambda number, out: out.fill_(number), 20, slots(2))):
+def test_a_batch_in_use_is_not_overwritten():
+    for number, batch in enumerate(prefetch(lambda number, out: out.fill_(number), 20, buffers(2))):
         for _ in range(3):
             assert (batch == number).all()
 
 
-def test_batches_come_in_inference_mode_too():
+def test_prefetching_works_in_inference_mode():
     with torch.inference_mode():
         staged = [DeviceBuffer((2, 3), torch.float32, CPU, staged=True) for _ in range(2)]
-        for of in (slots(2), staged):
-            found = [batch.clone() for batch in prefetch(lambda number, out: out.fill_(number), 5, of)]
-            assert len(found) == 5
+        for kind in (buffers(2), staged):
+            batches = [batch.clone() for batch in prefetch(lambda number, out: out.fill_(number), 5, kind)]
+            assert len(batches) == 5
 
 
-def test_an_error_while_prefetching_reaches_who_waits():
+def test_an_error_while_prefetching_reaches_the_caller():
     def fill(number, out):
         if number == 4:
             raise OSError("gone")
 
     with pytest.raises(OSError, match="gone"):
-        list(prefetch(fill, 9, slots(3)))
+        list(prefetch(fill, 9, buffers(3)))
 
 
-def test_all_slots_are_filled_on_one_stream(monkeypatch):
-    """Of 32 streams torch gives out the next in turn, so that a new one may be one on which a graph is recorded."""
+def test_all_buffers_are_filled_on_one_stream(monkeypatch):
+    """torch reuses its 32 streams round-robin, so a new one may be under graph capture."""
     stream = SimpleNamespace(wait_stream=lambda other: None)
-    asked, empty = [], torch.empty
+    created, empty = [], torch.empty
     monkeypatch.setattr(torch, "empty", lambda shape, dtype, **_: empty(shape, dtype=dtype))
-    monkeypatch.setattr(torch.cuda, "Stream", lambda device: asked.append(device) or stream)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: created.append(device) or stream)
     monkeypatch.setattr(torch.cuda, "Event", SimpleNamespace)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: stream)
     _fill_stream.cache_clear()
     for staged in (True, False):
         assert all(DeviceBuffer((2, 3), torch.int16, torch.device("cuda"), staged)._stream is stream for _ in range(40))
-    assert asked == [torch.device("cuda")]
+    assert created == [torch.device("cuda")]
     _fill_stream.cache_clear()
 
 
-def test_what_is_sent_arrives():
+def test_to_device_keeps_the_values():
     values = torch.arange(6).reshape(2, 3)
     assert torch.equal(to_device(values, CPU), values)
 
 
-def test_what_is_sent_to_a_gpu_is_page_locked_and_not_waited_for(monkeypatch):
-    """From pageable memory, a copy first waits for all that the GPU has to do."""
-    did = []
-    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: did.append("locked") or self)
-    monkeypatch.setattr(torch.Tensor, "to", lambda self, device, non_blocking=False: did.append((device, non_blocking)))
+def test_copies_to_a_gpu_are_pinned_and_asynchronous(monkeypatch):
+    """A copy from pageable memory would synchronise."""
+    calls = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: calls.append("pinned") or self)
+    monkeypatch.setattr(
+        torch.Tensor, "to", lambda self, device, non_blocking=False: calls.append((device, non_blocking))
+    )
     to_device(torch.zeros(3), torch.device("cuda"))
-    assert did == ["locked", (torch.device("cuda"), True)]
+    assert calls == ["pinned", (torch.device("cuda"), True)]
 
 
 def test_batches_are_the_samples_of_their_clips(tmp_path):
@@ -86,12 +88,12 @@ def test_batches_are_the_samples_of_their_clips(tmp_path):
         assert batch.dtype == torch.int16
         np.testing.assert_array_equal(batch[:, :, 0], wanted[0])
     out = torch.empty(2, 10, 1, dtype=torch.int16)
-    store._copy(clips[1], starts[1], out)  # as a batch on its way to a GPU
+    store._copy(clips[1], starts[1], out)  # as when prefetching to a GPU
     np.testing.assert_array_equal(out[:, :, 0], expected[1][0])
 
 
 @pytest.mark.parametrize(
-    ("gpu", "memory", "asked", "storage"),
+    ("gpu", "memory", "option", "storage"),
     [
         (100, 100, "auto", "gpu"),
         (15, 100, "auto", "pinned"),
@@ -101,50 +103,50 @@ def test_batches_are_the_samples_of_their_clips(tmp_path):
         (100, 100, "disk", "disk"),
     ],
 )
-def test_audio_lies_where_there_is_room(monkeypatch, gpu, memory, asked, storage):
+def test_audio_is_stored_where_there_is_room(monkeypatch, gpu, memory, option, storage):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (gpu, gpu))
     monkeypatch.setattr(module, "_available_memory", lambda: memory)
-    assert module._choose_storage(10, torch.device("cuda"), asked)[0] == storage
+    assert module._choose_storage(10, torch.device("cuda"), option)[0] == storage
 
 
-def test_audio_that_cannot_lie_where_it_is_wanted_is_one_clear_line(monkeypatch):
+def test_storage_without_room_or_gpu_is_an_error(monkeypatch):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (9, 9))
     monkeypatch.setattr(module, "_available_memory", lambda: 9)
-    for place in ("gpu", "pinned"):
+    for option in ("gpu", "pinned"):
         with pytest.raises(UserError, match="--audio-cache auto"):
-            module._choose_storage(10, torch.device("cuda"), place)
+            module._choose_storage(10, torch.device("cuda"), option)
         with pytest.raises(UserError, match="needs a GPU"):
-            module._choose_storage(10, CPU, place)
+            module._choose_storage(10, CPU, option)
 
 
 def test_available_memory_is_read_from_the_system():
     assert module._available_memory() > 50e6
 
 
-@pytest.mark.parametrize(("limits", "found"), [(["max"], None), (["3000"], 3000), (["4000", "max", "2000"], 2000)])
-def test_a_jobs_limit_of_memory_counts(monkeypatch, tmp_path, limits, found):
-    """The job's own, or that of a job around it, whichever is least."""
+@pytest.mark.parametrize(("limits", "limit"), [(["max"], None), (["3000"], 3000), (["4000", "max", "2000"], 2000)])
+def test_the_memory_limit_of_a_job_counts(monkeypatch, tmp_path, limits, limit):
+    """The least of the job's own limit and those of the groups around it counts."""
     folders = [tmp_path / "/".join("abc"[:depth]) for depth in range(len(limits))]
-    for folder, limit in zip(folders, limits, strict=True):
+    for folder, text in zip(folders, limits, strict=True):
         folder.mkdir(exist_ok=True)
-        (folder / "memory.max").write_text(f"{limit}\n")
+        (folder / "memory.max").write_text(f"{text}\n")
     monkeypatch.setattr(module, "_CGROUPS", tmp_path)
     read = module.Path.read_text
-    mine = f"4:memory:/elsewhere\n0::/{folders[-1].relative_to(tmp_path)}\n".replace("/.\n", "/\n")
+    cgroup = f"4:memory:/elsewhere\n0::/{folders[-1].relative_to(tmp_path)}\n".replace("/.\n", "/\n")
     monkeypatch.setattr(
-        module.Path, "read_text", lambda path, **how: mine if path.name == "cgroup" else read(path, **how)
+        module.Path, "read_text", lambda path, **how: cgroup if path.name == "cgroup" else read(path, **how)
     )
     available = module._available_memory()
-    assert available == found if found else available > 50e6
+    assert available == limit if limit else available > 50e6
 
 
-def test_page_locked_memory_is_unlocked_when_it_is_freed(monkeypatch):
-    locked = []
+def test_pinned_memory_is_unpinned_when_freed(monkeypatch):
+    pinned = []
     cuda = SimpleNamespace(
-        cudaHostRegister=lambda address, size, flags: locked.append(address) or 0, cudaHostUnregister=locked.remove
+        cudaHostRegister=lambda address, size, flags: pinned.append(address) or 0, cudaHostUnregister=pinned.remove
     )
     monkeypatch.setattr(torch.cuda, "cudart", lambda: cuda)
-    flat = _page_locked(np.zeros((8, 2), np.int16))
-    assert locked == [flat.data_ptr()]
+    flat = _pinned(np.zeros((8, 2), np.int16))
+    assert pinned == [flat.data_ptr()]
     del flat
-    assert not locked
+    assert not pinned

@@ -35,30 +35,30 @@ TAGGER = TaggerCost(TaggerTraining(epochs=6, cycle=2, batch=16), SemiTraining(ep
 CORPORA = ("tau2019", "fsdkaggle2019")
 
 
-def test_each_stage_by_hand():
-    found = stages(WORK, 7, THROUGHPUT, SCENE, TAGGER)
-    assert list(found) == ["download", "manifests", "pack", "tagger", "tags", "scenes", "codes", "svm", "report"]
-    assert [name for name, seconds in found.items() if seconds is None] == ["download", "manifests", "report"]
-    assert found["pack"] == pytest.approx((200 * 0.5 + 340 * 2 / 2) / 100)
-    # 80 curated clips a fold are five steps of 16; 6 epochs of two streams, 4 of three; then, in clips of 10 s, soft
-    # labels by 3 snapshots, and scores of 40 test and 20 held-out clips by 2.
+def test_stages_take_the_expected_seconds():
+    estimate = stages(WORK, 7, THROUGHPUT, SCENE, TAGGER)
+    assert list(estimate) == ["download", "manifests", "pack", "tagger", "tags", "scenes", "codes", "svm", "report"]
+    assert [name for name, seconds in estimate.items() if seconds is None] == ["download", "manifests", "report"]
+    assert estimate["pack"] == pytest.approx((200 * 0.5 + 340 * 2 / 2) / 100)
+    # 80 curated clips a fold are five steps of 16; 6 epochs have two streams, 4 three. Then, in clips of 10 s,
+    # 3 snapshots make pseudo-labels, and 2 score 40 test and 20 held-out clips.
     training, tagging = (6 * 80 * 2 + 4 * 80 * 3) / 50, (200 * 3 + 60 * 2) * 2 * 2 / 20
-    assert found["tagger"] == pytest.approx(2 * (training + tagging))
-    assert found["tags"] == pytest.approx(200 * 0.5 * 2 * 2 * 2 / 20)
+    assert estimate["tagger"] == pytest.approx(2 * (training + tagging))
+    assert estimate["tags"] == pytest.approx(200 * 0.5 * 2 * 2 * 2 / 20)
     # 100 clips are four steps of 24; all 200 clips are coded after each epoch.
-    assert found["scenes"] == pytest.approx(7 * 3 * (96 / 10 + 200 / 40))
-    assert found["codes"] == pytest.approx(7 * 200 / 40)
-    assert found["svm"] == pytest.approx(2 * 7 * 100 / 5)
+    assert estimate["scenes"] == pytest.approx(7 * 3 * (96 / 10 + 200 / 40))
+    assert estimate["codes"] == pytest.approx(7 * 200 / 40)
+    assert estimate["svm"] == pytest.approx(2 * 7 * 100 / 5)
     assert epoch_scores(WORK, 7, THROUGHPUT, SCENE) == pytest.approx(7 * 3 * 100 / 8)
 
 
-def test_gpus_share_folds():
+def test_gpus_share_the_taggers_folds():
     one, four = (stages(replace(WORK, gpus=gpus), 7, THROUGHPUT, SCENE, TAGGER) for gpus in (1, 4))
     assert four["tagger"] == pytest.approx(one["tagger"] / 2)  # there are two folds
     assert four["pack"] == one["pack"]
 
 
-def test_networks_that_run_at_once_share_training_and_codes():
+def test_parallel_networks_share_training_and_codes():
     one, four = (stages(replace(WORK, at_once=networks), 7, THROUGHPUT, SCENE, TAGGER) for networks in (1, 4))
     assert {name for name in one if one[name] != four[name]} == {"scenes", "codes"}
     assert (four["scenes"], four["codes"]) == pytest.approx((one["scenes"] / 4, one["codes"] / 4))
@@ -66,7 +66,7 @@ def test_networks_that_run_at_once_share_training_and_codes():
     assert many["codes"] == pytest.approx(one["codes"] / 7)  # there are seven networks
 
 
-def test_without_the_papers_protocol_only_validation_is_coded():
+def test_without_the_papers_protocol_only_validation_clips_are_coded():
     work = replace(WORK, protocol="ours")
     assert stages(work, 7, THROUGHPUT, SCENE, TAGGER)["scenes"] == pytest.approx(7 * 3 * (96 / 10 + 20 / 40))
     assert epoch_scores(work, 7, THROUGHPUT, SCENE) == 0
@@ -85,9 +85,9 @@ def test_second_trainings_see_all_training_clips():
     assert final["codes"] == 2 * ours["codes"]
 
 
-def test_a_tagger_made_elsewhere_is_not_estimated():
-    found = stages(replace(WORK, own_tagger=False), 7, THROUGHPUT, SCENE, TAGGER)
-    assert found["tagger"] is found["tags"] is None
+def test_an_external_tagger_is_not_estimated():
+    estimate = stages(replace(WORK, own_tagger=False), 7, THROUGHPUT, SCENE, TAGGER)
+    assert estimate["tagger"] is estimate["tags"] is None
 
 
 def test_clips_are_counted_in_packed_audio(audio):
@@ -117,7 +117,7 @@ def test_without_clips_the_published_counts_are_used_and_logged(tmp_path, caplog
     assert "no manifests or packed audio of tau2019 and fsdkaggle2019" in caplog.text
 
 
-def test_speeds_are_taken_from_the_benchmark_by_name():
+def test_throughput_picks_speeds_by_name():
     names = [PACKED, STEP, TAGS, WHOLE, CODES, CHOSEN, SCORED]
     measured = [Speed(f"{name}, and so on", 10.0 + n, 2) for n, name in enumerate(names)]
     assert Throughput.of(reversed(measured)) == Throughput(*(10.0 + n for n in range(7)))

@@ -109,7 +109,7 @@ def test_killed_and_resumed_ends_at_the_same_weights(whole, options, tmp_path, m
     assert not (tmp_path / "cut/tagger.json").exists()
     monkeypatch.setattr(TaggerTrainer, "train", train)
     torch.rand(5)
-    assert "going on after epoch" in make(tmp_path / "cut", options)
+    assert "resuming after epoch" in make(tmp_path / "cut", options)
     assert weights(tmp_path / "cut") == weights(whole)
     for name in ("fold0/pseudo_labels.npz", "predictions/stage2_test.npz"):
         assert digest(tmp_path / "cut" / name) == digest(whole / name)
@@ -120,7 +120,7 @@ def test_a_fold_that_another_process_is_at_is_left_to_it(whole, options, tmp_pat
     with (tmp_path / "x/log/fold1.stage1.log").open("a") as log:
         fcntl.flock(log, fcntl.LOCK_EX)
         said = succeed("steps/train_tagger.py", "--out", tmp_path / "x", *options)
-    assert "fold1.stage1: another process is at it" in said
+    assert "fold1.stage1: skipped, running in another process" in said
     assert (tmp_path / "x/fold0/stage1/model.safetensors").exists()
     assert not (tmp_path / "x/fold1/stage1").exists()
 

@@ -3,7 +3,7 @@ import torch
 from tagasc.training.augment import EpochRng, band_mask, mix, time_slice
 
 
-def test_an_epochs_draws_depend_on_seed_and_epoch_alone():
+def test_random_numbers_depend_on_seed_and_epoch_alone():
     first, again, other, later = EpochRng(1, 3), EpochRng(1, 3), EpochRng(2, 3), EpochRng(1, 4)
     orders = [rng.permutation(50).tolist() for rng in (first, again, other, later)]
     assert orders[0] == orders[1]
@@ -11,24 +11,24 @@ def test_an_epochs_draws_depend_on_seed_and_epoch_alone():
     assert orders[0] != orders[3]
 
 
-def test_dropout_is_part_of_an_epochs_draws():
-    seen = []
+def test_dropout_depends_on_seed_and_epoch_alone():
+    draws = []
     for _ in range(2):
         torch.rand(7)
         EpochRng(1, 3)
-        seen.append(torch.rand(5).tolist())
-    assert seen[0] == seen[1]
+        draws.append(torch.rand(5).tolist())
+    assert draws[0] == draws[1]
 
 
-def test_mixup_by_the_formula():
+def test_mixup_follows_its_formula():
     values, order, weight = torch.randn(3, 4, 2), torch.tensor([2, 0, 1]), torch.tensor([1.0, 0.25, 0.5])
-    found = mix(values, order, weight)
+    mixed = mix(values, order, weight)
     for clip in range(3):
         expected = weight[clip] * values[clip] + (1 - weight[clip]) * values[order[clip]]
-        torch.testing.assert_close(found[clip], expected)
+        torch.testing.assert_close(mixed[clip], expected)
 
 
-def test_one_weight_serves_the_whole_batch():
+def test_one_mixup_weight_serves_the_whole_batch():
     values, order = torch.randn(3, 2), torch.tensor([1, 2, 0])
     torch.testing.assert_close(mix(values, order, torch.tensor([0.3])), 0.3 * values + 0.7 * values[order])
 
@@ -43,12 +43,12 @@ def test_band_masks_have_the_stated_widths_and_rate():
     assert all(mask.nonzero().flatten().diff().eq(1).all() for mask in inner)
 
 
-def test_integers_reach_both_ends_and_no_further():
+def test_random_integers_cover_their_range():
     drawn = EpochRng(0, 1).integers(torch.full((1000,), 3))
     assert set(drawn.tolist()) == {0, 1, 2}
 
 
-def test_time_slices_keep_one_stretch_of_the_stated_length_anywhere():
+def test_time_slices_keep_one_segment_of_the_stated_length_at_any_position():
     kept = time_slice(200, EpochRng(0, 1), (0.25, 1.0), 0.5, 2000)
     lengths = kept.sum(dim=1)
     assert 0.45 < (lengths < 200).float().mean() < 0.55

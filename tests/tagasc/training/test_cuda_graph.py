@@ -9,8 +9,8 @@ from tagasc.training.cuda_graph import CudaGraph
 
 
 @pytest.fixture
-def recorder(monkeypatch):
-    """CUDA graphs in Python: what is called while one records runs when it is replayed."""
+def capturer(monkeypatch):
+    """A model of CUDA graphs in Python: calls during a capture run when the graph is replayed."""
 
     class Graph:
         calls = ()
@@ -19,49 +19,49 @@ def recorder(monkeypatch):
             for call in self.calls:
                 call()
 
-    class Recorder:
-        recording: Graph | None = None
+    class Capturer:
+        capturing: Graph | None = None
 
         def do(self, call):
-            if self.recording is None:
+            if self.capturing is None:
                 call()
             else:
-                self.recording.calls += (call,)
+                self.capturing.calls += (call,)
 
         @contextmanager
         def graph(self, graph, stream, capture_error_mode):
             assert capture_error_mode == "thread_local"
-            assert stream is cuda_graph._side_stream()  # none that anything else may be given
-            assert not gc.isenabled()  # no other graph may die meanwhile
-            self.recording = graph
+            assert stream is cuda_graph._side_stream()  # not a stream that other code may get
+            assert not gc.isenabled()  # no other graph may be destroyed during the capture
+            self.capturing = graph
             yield
-            self.recording = None
+            self.capturing = None
 
     class Stream:
         def wait_stream(self, other):
             assert isinstance(other, Stream)
 
     cuda_graph._side_stream.cache_clear()
-    recorder = Recorder()
+    capturer = Capturer()
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
-    monkeypatch.setattr(torch.cuda, "graph", recorder.graph)
+    monkeypatch.setattr(torch.cuda, "graph", capturer.graph)
     monkeypatch.setattr(torch.cuda, "Stream", Stream)
     monkeypatch.setattr(torch.cuda, "stream", nullcontext)
     monkeypatch.setattr(torch.cuda, "current_stream", Stream)
-    yield recorder
+    yield capturer
     cuda_graph._side_stream.cache_clear()
 
 
-def test_every_call_does_the_work_once(recorder):
-    seen, passes = [], []
+def test_every_call_does_the_work_once(capturer):
+    done, captures = [], []
 
     def work():
-        passes.append(recorder.recording is not None)
-        recorder.do(lambda: seen.append(len(seen)))
+        captures.append(capturer.capturing is not None)
+        capturer.do(lambda: done.append(len(done)))
 
-    captured = CudaGraph(plain_calls=3)
+    graph = CudaGraph(eager_calls=3)
     for count in range(1, 9):
-        captured(work)
-        assert len(seen) == count
-    assert passes == [False, False, False, True]  # three plain calls, one that records; the others replay
+        graph(work)
+        assert len(done) == count
+    assert captures == [False, False, False, True]  # three eager calls and a capture; later calls replay
     assert gc.isenabled()

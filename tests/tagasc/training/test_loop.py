@@ -1,4 +1,4 @@
-"""Interrupted trainings go on to the same weights, bit for bit on the CPU at the same thread count."""
+"""Resumed trainings end at the same weights, bit for bit on the CPU with the same number of threads."""
 
 import subprocess
 import sys
@@ -23,7 +23,7 @@ from tagasc.utils.log import log
 from tests.helpers import CPU, ROOT, Stop, cut_after
 
 
-def scene_task(audio, tags, seed=3):
+def scene_trainer(audio, tags, seed=3):
     every = select(read_systems(ROOT / "egs/systems.yaml"), ["all"], ROOT)
     corpus = SceneCorpus(audio, "tau2019", tags, CPU)
     clips = [corpus.clips([split], TagOptions()) for split in ("train", "validation")]
@@ -32,16 +32,16 @@ def scene_task(audio, tags, seed=3):
     return SceneTrainer(training, trunk, every["shared_h4_l3"].system, *clips, seed)
 
 
-def test_a_scene_network_cut_and_resumed_has_the_same_weights(audio, tags, tmp_path):
-    whole = scene_task(audio, tags)
-    fit(whole, tmp_path / "whole", 5, whole.metadata())
+def test_a_resumed_scene_network_has_the_same_weights(audio, tags, tmp_path):
+    uninterrupted = scene_trainer(audio, tags)
+    fit(uninterrupted, tmp_path / "whole", 5, uninterrupted.metadata())
     for epochs in (2, 4):
-        cut = scene_task(audio, tags)
+        cut = scene_trainer(audio, tags)
         cut_after(cut, epochs)
         with pytest.raises(Stop):
             fit(cut, tmp_path / "cut", 5, cut.metadata())
     torch.rand(11)  # the state of the global generator must not matter
-    last = scene_task(audio, tags)
+    last = scene_trainer(audio, tags)
     fit(last, tmp_path / "cut", 5, last.metadata())
     assert (tmp_path / "whole/model.safetensors").read_bytes() == (tmp_path / "cut/model.safetensors").read_bytes()
     histories = [read_json(tmp_path / name / "history.json", "") for name in ("whole", "cut")]
@@ -52,20 +52,20 @@ def test_a_scene_network_cut_and_resumed_has_the_same_weights(audio, tags, tmp_p
     assert not (tmp_path / "cut/checkpoint.pt").exists()
 
 
-def test_another_seed_gives_other_weights_and_another_order(audio, tags):
-    tasks = [scene_task(audio, tags, seed) for seed in (3, 3, 4)]
-    same, other = ([task.network.state_dict() for task in some] for some in (tasks[:2], tasks[1:]))
+def test_weights_and_order_of_clips_depend_on_the_seed(audio, tags):
+    trainers = [scene_trainer(audio, tags, seed) for seed in (3, 3, 4)]
+    same, other = ([trainer.network.state_dict() for trainer in pair] for pair in (trainers[:2], trainers[1:]))
     drawn = [name for name in same[0] if name.endswith("conv1.weight") or name == "code.weight"]
     for name in drawn:
         assert torch.equal(same[0][name], same[1][name])
         assert not torch.equal(other[0][name], other[1][name])
-    plans = [task.plan(1).clips for task in tasks]
+    plans = [trainer.plan(1).clips for trainer in trainers]
     assert torch.equal(plans[0], plans[1])
     assert not torch.equal(plans[1], plans[2])
 
 
 class Scripted:
-    """A training whose validation scores are given."""
+    """A trainer with given validation scores."""
 
     def __init__(self, scores, loss=1.0):
         self.network = nn.Linear(1, 1)
@@ -80,7 +80,7 @@ class Scripted:
         return {"score": next(self.scores)}
 
 
-def test_the_best_epochs_weights_are_kept_the_earlier_among_equals(tmp_path):
+def test_weights_of_the_first_best_epoch_are_kept(tmp_path):
     fit(Scripted([0.1, 0.5, 0.5, 0.2]), tmp_path, 4, {"what": "scripted"})
     state, metadata = read_weights(tmp_path / "model.safetensors", "")
     assert state["weight"].item() == 2
@@ -94,20 +94,20 @@ def test_a_loss_that_is_not_finite_is_an_error(tmp_path):
     assert not (tmp_path / "model.safetensors").exists()
 
 
-def test_a_training_that_never_got_going_does_not_stand_in_the_way(tmp_path):
+def test_a_training_without_a_finished_epoch_is_replaced(tmp_path):
     assert check_result_folder(tmp_path / "run", provenance.record("train", {"batch": 5000}, {}), force=False)
     assert check_result_folder(tmp_path / "run", provenance.record("train", {"batch": 12}, {}), force=False)
     assert provenance.read(tmp_path / "run")["config"] == {"batch": 12}
 
 
-def test_weights_without_a_record_are_not_taken_for_a_result(tmp_path):
+def test_weights_without_a_record_are_an_error(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run/model.safetensors").write_text("weights")
-    with pytest.raises(UserError, match="no record of what it was made from"):
+    with pytest.raises(UserError, match="no provenance record"):
         check_result_folder(tmp_path / "run", provenance.record("train", {}, {}), force=False)
 
 
-def test_a_folder_of_another_configuration_is_left_alone(tmp_path):
+def test_a_training_of_another_configuration_is_kept_unless_forced(tmp_path):
     first = provenance.record("train", {"lr": 0.1}, {})
     assert check_result_folder(tmp_path / "run", first, force=False)
     (tmp_path / "run/model.safetensors").write_text("weights")
@@ -120,14 +120,14 @@ def test_a_folder_of_another_configuration_is_left_alone(tmp_path):
     assert not (tmp_path / "run/model.safetensors").exists()
 
 
-def test_a_damaged_checkpoint_or_model_is_one_clear_line(tmp_path):
+def test_a_damaged_checkpoint_or_model_is_an_error(tmp_path):
     (tmp_path / "checkpoint.pt").write_bytes(b"PK\x03\x04 not a checkpoint")
     with pytest.raises(UserError, match="delete it or start over"):
         fit(Scripted([0.1]), tmp_path, 1, {})
     save_weights(tmp_path / "model.safetensors", {"x": torch.ones(3)}, {})
-    whole = (tmp_path / "model.safetensors").read_bytes()
-    (tmp_path / "model.safetensors").write_bytes(whole[:-4])
-    with pytest.raises(UserError, match="not a whole model file"):
+    content = (tmp_path / "model.safetensors").read_bytes()
+    (tmp_path / "model.safetensors").write_bytes(content[:-4])
+    with pytest.raises(UserError, match="not a complete model file"):
         read_weights(tmp_path / "model.safetensors", "stage 5")
 
 
@@ -143,8 +143,8 @@ def test_a_checkpoint_cannot_run_code(tmp_path):
 
 
 @pytest.mark.parametrize("works", [True, False])
-def test_networks_are_compiled_on_a_gpu_if_it_can_be_done_there(monkeypatch, caplog, works):
-    """A compiler, headers or a driver that are missing cost speed, not the run."""
+def test_networks_are_compiled_on_a_gpu_if_compilation_works(monkeypatch, caplog, works):
+    """A missing compiler, header or driver costs speed, not the run."""
 
     def compiler(function):
         def compiled(values):
@@ -161,11 +161,11 @@ def test_networks_are_compiled_on_a_gpu_if_it_can_be_done_there(monkeypatch, cap
     assert ("training is slower: Failed to find a C compiler" in caplog.text) is not works
 
 
-def test_choosing_a_device_does_not_load_the_compiler():
-    """Which takes seconds, of programs too that find their work done."""
-    look = "import sys; from tagasc.utils.device import choose_device; choose_device('cpu'); sys.exit('torch._dynamo' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", look], cwd=ROOT, check=False).returncode == 0
+def test_choosing_a_device_does_not_import_the_compiler():
+    """The import takes seconds, even in programs whose results are up to date."""
+    script = "import sys; from tagasc.utils.device import choose_device; choose_device('cpu'); sys.exit('torch._dynamo' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False).returncode == 0
 
 
-def test_networks_are_compiled_elsewhere_if_it_is_asked_for():
-    assert [should_compile(asked, CPU) for asked in ("auto", "never", "always")] == [False, False, True]
+def test_networks_are_compiled_on_a_cpu_on_request_only():
+    assert [should_compile(mode, CPU) for mode in ("auto", "never", "always")] == [False, False, True]

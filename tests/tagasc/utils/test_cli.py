@@ -22,7 +22,7 @@ TAGGER_GROUPS = {
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("epoch: 3", "epoch"),
         ("epochs: many", "epochs"),
@@ -33,12 +33,12 @@ TAGGER_GROUPS = {
         ("schedule: linear", "schedule"),
     ],
 )
-def test_a_wrong_configuration_is_one_line_that_names_the_key(tmp_path, text, said):
+def test_an_error_in_a_configuration_names_the_key_in_one_line(tmp_path, text, message):
     path = tmp_path / "scene.yaml"
     path.write_text(text)
     outcome = run("steps/train_scene.py", "--audio", tmp_path, "--out", tmp_path / "out", "--training", path)
     assert outcome.status != 0
-    assert said in outcome.error
+    assert message in outcome.error
     assert not (tmp_path / "out").exists()
 
 
@@ -46,14 +46,14 @@ def values(path):
     return yaml.safe_load((ROOT / path).read_text())
 
 
-def test_the_recipes_configurations_are_valid():
+def test_scene_configurations_of_the_recipes_are_valid():
     for path in ROOT.glob("egs/*/conf/scene*.yaml"):
         from_values(SceneTraining, values(path), str(path))
     assert from_values(SceneTraining, values("egs/dcase2019/conf/scene.yaml"), "") == SceneTraining()
 
 
 @pytest.mark.parametrize("path", sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("egs/*/conf/tagger*.yaml")))
-def test_the_recipes_taggers_are_valid(path):
+def test_tagger_configurations_of_the_recipes_are_valid(path):
     tagger = values(path)
     for group, cls in TAGGER_GROUPS.items():
         from_values(cls, tagger.get(group, {}), path)
@@ -61,7 +61,7 @@ def test_the_recipes_taggers_are_valid(path):
 
 
 def test_the_papers_tagger_is_the_published_one():
-    """Its settings are the defaults, of all five folds in two stages."""
+    """Settings are the defaults, with all five folds and both stages."""
     tagger = values("egs/dcase2019/conf/tagger.yaml")
     for group, cls in TAGGER_GROUPS.items():
         assert from_values(cls, tagger.get(group, {}), group) == cls()
@@ -69,8 +69,8 @@ def test_the_papers_tagger_is_the_published_one():
 
 
 @pytest.mark.parametrize("trunk", ["released", "table1"])
-def test_the_trunks_of_the_paper_are_the_same_in_every_recipe(trunk):
-    """Full-sized where the clips are, small where they are short; files of the recipe's own, which may be copied."""
+def test_trunks_of_the_paper_are_equal_in_all_recipes(trunk):
+    """Plain files rather than links, so that a recipe can be copied."""
     paper = values(f"egs/dcase2019/conf/trunk_{trunk}.yaml")
     assert values(f"egs/template/conf/trunk_{trunk}.yaml") == paper
     if trunk == "table1":
@@ -84,21 +84,15 @@ def main(allow_partial: bool = False, clips_per_location: int = 3):
     """Stand in for a program."""
 
 
-def test_options_may_have_dashes_and_flags_no_value():
-    arguments = ["corpus-a", "--allow-partial", "--clips-per-location", "4", "--scenes.clips_per_location=5"]
-    assert _normalise_flags(main, arguments) == [
-        "corpus-a",
-        "--allow_partial",
-        "true",
-        "--clips_per_location",
-        "4",
-        "--scenes.clips_per_location=5",
-    ]
+def test_options_accept_dashes_and_flags_need_no_value():
+    arguments = "corpus-a --allow-partial --clips-per-location 4 --scenes.clips_per_location=5"
+    expected = "corpus-a --allow_partial true --clips_per_location 4 --scenes.clips_per_location=5"
+    assert _normalise_flags(main, arguments.split()) == expected.split()
     assert _normalise_flags(main, ["--allow_partial", "false"]) == ["--allow_partial", "false"]
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("table2: {a: {head: 2}}", "head"),
         ("table2: {a: {heads: 0, attention_layers: 2}}", "needs heads"),
@@ -106,10 +100,10 @@ def test_options_may_have_dashes_and_flags_no_value():
         ("t: {a: {}}\nu: {a: {}}", "names two things"),
     ],
 )
-def test_a_wrong_record_is_named(tmp_path, text, said):
+def test_an_error_in_the_systems_file_is_described(tmp_path, text, message):
     path = tmp_path / "systems.yaml"
     path.write_text(text)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         read_systems(path)
 
 

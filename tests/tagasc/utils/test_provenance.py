@@ -5,7 +5,7 @@ from tagasc.utils.files import digest, write_npz
 from tagasc.utils.provenance import difference, read, record, write
 
 
-def test_a_changed_setting_or_input_is_named(tmp_path):
+def test_the_difference_names_a_changed_setting_or_input(tmp_path):
     path = tmp_path / "input"
     path.write_text("one")
     first = record("step", {"training": {"lr": 0.1}}, {"tags": path})
@@ -23,13 +23,13 @@ def test_a_changed_setting_or_input_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"{", b'["step"]', '{"step": "forêt"}'.encode("latin-1")])
-def test_what_is_no_record_is_none(tmp_path, content):
+def test_an_invalid_record_is_read_as_none(tmp_path, content):
     (tmp_path / "provenance.json").write_bytes(content)
     assert read(tmp_path) is None
 
 
-def test_tag_vectors_made_again_with_the_same_values_are_the_same(tmp_path):
-    """Their record holds the date, which must not make trainings on them outdated."""
+def test_the_digest_of_tag_vectors_ignores_their_record(tmp_path):
+    """The date in the record must not make trainings on the tag vectors outdated."""
     for name, date in (("one.npz", "Monday"), ("two.npz", "Tuesday")):
         write_npz(tmp_path / name, {"date": date}, ids=np.array(["a"]), values=np.array([[0.25]]))
     assert digest(tmp_path / "one.npz") == digest(tmp_path / "two.npz")
@@ -37,7 +37,7 @@ def test_tag_vectors_made_again_with_the_same_values_are_the_same(tmp_path):
     assert digest(tmp_path / "one.npz") != digest(tmp_path / "two.npz")
 
 
-def test_versions_and_command_are_kept():
-    found = record("step", {}, {})
-    assert found["versions"]["torch"] != "absent"
-    assert {"command", "date", "commit", "machine"} <= found.keys()
+def test_a_record_holds_versions_command_and_machine():
+    new = record("step", {}, {})
+    assert new["versions"]["torch"] != "absent"
+    assert {"command", "date", "commit", "machine"} <= new.keys()

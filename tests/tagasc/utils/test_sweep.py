@@ -8,14 +8,14 @@ from tagasc.utils.sweep import clear_once, sweep
 NAMES = ["a", "b", "c"]
 
 
-def test_every_run_is_done_once_and_in_order(tmp_path):
+def test_every_run_is_done_once_in_order(tmp_path):
     done = []
     sweep(NAMES, lambda number: bool(done.append(number)), tmp_path)
     assert done == [0, 1, 2]
     assert sorted(path.name for path in tmp_path.glob("*.log")) == ["a.log", "b.log", "c.log"]
 
 
-def test_it_goes_on_past_a_failure_and_names_it_with_its_log(tmp_path):
+def test_a_sweep_continues_after_a_failure_and_reports_it_with_its_log(tmp_path):
     done = []
 
     def work(number):
@@ -28,11 +28,11 @@ def test_it_goes_on_past_a_failure_and_names_it_with_its_log(tmp_path):
         sweep(NAMES, work, tmp_path)
     assert done == [0, 2]
     assert f"1 of 3 runs failed: b: no good; its log: {tmp_path}/b.log" in str(error.value)
-    assert "Traceback" in (tmp_path / "b.log").read_text()  # an error of the program, not of its input
+    assert "Traceback" in (tmp_path / "b.log").read_text()  # a bug, not bad input
     assert "failed" not in (tmp_path / "a.log").read_text()
 
 
-def test_if_all_fail_it_is_a_plain_error(tmp_path):
+def test_a_sweep_without_success_is_an_error(tmp_path):
     def work(number):
         raise UserError("bad input")
 
@@ -44,7 +44,7 @@ def test_if_all_fail_it_is_a_plain_error(tmp_path):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left")])
-def test_what_concerns_every_run_ends_the_sweep(tmp_path, error):
+def test_an_interruption_or_a_full_disk_ends_the_sweep(tmp_path, error):
     done = []
 
     def work(number):
@@ -56,7 +56,7 @@ def test_what_concerns_every_run_ends_the_sweep(tmp_path, error):
     assert done == [0]
 
 
-def test_a_run_that_another_process_has_claimed_is_left_to_it(tmp_path):
+def test_a_run_locked_by_another_process_is_skipped(tmp_path):
     done = []
     with (tmp_path / "b.log").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
@@ -64,8 +64,8 @@ def test_a_run_that_another_process_has_claimed_is_left_to_it(tmp_path):
     assert done == [0, 2]
 
 
-def test_force_clears_each_result_once_for_all_processes_of_one_start(tmp_path, monkeypatch):
-    """The systems' results first, their controls' later, in the same folder of logs."""
+def test_force_clears_each_result_once_per_start_of_run_sh(tmp_path, monkeypatch):
+    """Results of systems are cleared first, those of controls later, with the same folder of logs."""
     system, control = tmp_path / "system", tmp_path / "control"
     for started, cleared, left in (
         ("1 10", [system], [False, True]),
