@@ -25,7 +25,7 @@ from tagasc.report.markdown import aligned
 from tagasc.scene.config import SceneTraining
 from tagasc.scene.systems import read_systems, select
 from tagasc.scene.trunk import TrunkConfig
-from tagasc.tagger.config import Inference, PseudoLabels, SemiTraining, TaggerTraining
+from tagasc.tagger.config import InferenceConfig, PseudoLabelConfig, SemiTraining, TaggerTraining
 from tagasc.tagger.features import MelConfig
 from tagasc.tagger.network import TaggerConfig
 from tagasc.utils import cli, processes, provenance
@@ -79,9 +79,9 @@ class Options:
     model: TaggerConfig = TaggerConfig()
     mel: MelConfig = MelConfig()
     training: TaggerTraining = TaggerTraining()
-    pseudo_labels: PseudoLabels = PseudoLabels()
+    pseudo_labels: PseudoLabelConfig = PseudoLabelConfig()
     semi: SemiTraining = SemiTraining()
-    inference: Inference = Inference()
+    inference: InferenceConfig = InferenceConfig()
     folds: str = "0"
     stages: Literal[1, 2] = 1
     work: Workload = Workload()

@@ -10,6 +10,7 @@ import numpy as np
 
 from tagasc.report.markdown import Table, aligned, markdown_table
 from tagasc.report.statistics import bootstrap
+from tagasc.tagger.experiment import STAGE, predictions_file
 from tagasc.tagger.lwlrap import label_precisions
 from tagasc.tagger.tags import TagVectors
 from tagasc.utils import cli
@@ -31,14 +32,14 @@ def main(taggers: Path, groups: str, recording: str = r"^(.*?)(?:-[A-Z])?$", out
         recording: pattern whose match in a clip's id tells which clips come from one recording.
         out: also write the table, as Markdown, to this file.
     """
-    found = {}
-    for way in groups.split(";"):
-        title, colon, source = (part.strip() for part in way.partition(":"))
-        prefix, slash, stage = source.partition("/")
-        if not (colon and slash and prefix):
-            raise UserError(f"--groups {way.strip()!r} must be TITLE: PREFIX/stageN")
-        found[title] = _read(taggers, prefix, stage)
-    table = compare(found, recording)
+    precisions = {}
+    for group in groups.split(";"):
+        match = re.fullmatch(r"\s*(.+?)\s*:\s*(.+)/stage(\d+)\s*", group)
+        if match is None:
+            raise UserError(f"--groups {group.strip()!r} must be TITLE: PREFIX/stageN")
+        title, prefix, stage = match.groups()
+        precisions[title] = _read(taggers, prefix, int(stage))
+    table = compare(precisions, recording)
     console.print("\n" + aligned(table) + "\n")
     if out is not None:
         write_text(out, markdown_table(table))
@@ -72,16 +73,21 @@ def compare(groups: Mapping[str, Precisions], recording: str) -> Table:
     return header, rows
 
 
-def _read(taggers: Path, prefix: str, stage: str) -> Precisions:
+def _read(taggers: Path, prefix: str, stage: int) -> Precisions:
     """Precision at every label of the test clips, by seed; test sets of one seed are pooled."""
     seeds: dict[str, dict[Label, float]] = defaultdict(dict)
-    for path in sorted(taggers.glob(f"{prefix}*_seed*/predictions/{stage}_test.npz")):
-        tags, truth = TagVectors.read(path), read_npz(path, ("truth",), "stage 3 (tagger)")["truth"]
+    for tagger in sorted(taggers.glob(f"{prefix}*_seed*")):
+        path, seed = predictions_file(tagger, stage, "test"), tagger.name.rpartition("_seed")[2]
+        if not path.exists():
+            continue
+        tags, truth = TagVectors.read(path), read_npz(path, ("truth",), STAGE)["truth"]
         precision = label_precisions(truth, tags.values)
         for clip, name in np.argwhere(truth).tolist():
-            seeds[path.parts[-3].rpartition("_seed")[2]][tags.ids[clip], tags.classes[name]] = precision[clip, name]
+            seeds[seed][tags.ids[clip], tags.classes[name]] = precision[clip, name]
     if not seeds:
-        raise UserError(f"{taggers} has no {prefix}*_seed* with {stage} scored on test clips; run stage 3 (tagger)")
+        raise UserError(
+            f"{taggers} has no {prefix}*_seed* with stage{stage} scored on test clips; run stage 3 (tagger)"
+        )
     return seeds
 
 

@@ -55,10 +55,10 @@ def main(
         raise UserError(f"{audio} holds no packed {corpus}; run stage 2 (pack)")
     source = open_source(tagger, where, batch, activation)
     heard = None if event_labels is None else _events(event_labels, source.classes, folders.values())
-    scores, made_from = {}, source.made_from()
+    scores, hashes = {}, source.input_hashes()
     for split, folder in folders.items():
         path = out / f"{folder.name}.npz"
-        _tag(source, made_from, folder, path, force)
+        _tag(source, hashes, folder, path, force)
         if heard is not None:
             score = _score(TagVectors.read(path), heard)
             if np.isnan(score):
@@ -72,9 +72,9 @@ def main(
         log.info("lwlrap on scene clips: %s", ", ".join(f"{split} {value:.3f}" for split, value in scores.items()))
 
 
-def _tag(source: TagSource, made_from: dict[str, str], folder: Path, path: Path, force: bool) -> None:
+def _tag(source: TagSource, hashes: dict[str, str], folder: Path, path: Path, force: bool) -> None:
     """Write the tag vectors of one split, unless they are there."""
-    record = provenance.record("extract_tags", {"clips": "whole"}, {**made_from, "audio": folder / "index.json"})
+    record = provenance.record("extract_tags", {"clips": "whole"}, {**hashes, "audio": folder / "index.json"})
     if provenance.is_current(path.name, read_record(path), record, force):
         return
     packed = PackedAudio(folder)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from tagasc.tagger.experiment import TaggerExperiment, TaggerOptions, require
+from tagasc.tagger.experiment import TaggerExperiment, TaggerOptions, pseudo_labels_file, require
 from tagasc.tagger.inference import load_ensemble
 from tagasc.tagger.semi import sharpen
 from tagasc.utils import cli, provenance
@@ -35,7 +35,7 @@ def label(experiment: TaggerExperiment, fold: int) -> bool:
     inputs["noisy"] = experiment.packed["noisy"] / "index.json"
     config = {"pseudo_labels": options.pseudo_labels, "pads": pads}
     record = provenance.record("make_pseudo_labels", config, inputs)
-    path, title = experiment.pseudo_labels_file(fold), f"fold{fold}/pseudo_labels.npz"
+    path, title = pseudo_labels_file(experiment.folder, fold), f"fold{fold}/pseudo_labels.npz"
     if provenance.is_current(title, read_record(path), record, options.force):
         return False
     clips, ensemble = experiment.noisy, load_ensemble(paths, pads, experiment.device)

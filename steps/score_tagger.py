@@ -17,7 +17,7 @@ from tagasc.tagger.experiment import (
 )
 from tagasc.tagger.inference import load_tagger_network, write_tagger
 from tagasc.tagger.lwlrap import lwlrap
-from tagasc.tagger.scoring import Models, chosen_models, lwlrap_by_usage, out_of_fold, tag_test
+from tagasc.tagger.scoring import FoldWeights, lwlrap_by_usage, out_of_fold, tag_test, tagger_weights
 from tagasc.tagger.tags import TagVectors
 from tagasc.training.weights import parameters
 from tagasc.utils import cli, provenance
@@ -40,7 +40,7 @@ def main(options: Options) -> None:
 def score(experiment: TaggerExperiment) -> bool:
     """Score every stage and declare the tagger ready; False if that is up to date."""
     folder = experiment.folder
-    models = {stage: chosen_models(experiment, stage) for stage in range(1, experiment.stages + 1)}
+    models = {stage: tagger_weights(experiment, stage) for stage in range(1, experiment.stages + 1)}
     paths = [path for by_fold in models.values() for some in by_fold.values() for path in some]
     record = experiment.scores_record({str(path.relative_to(folder)): digest(path) for path in paths})
     old = provenance.read(folder) if (folder / TAGGER).exists() else None
@@ -56,7 +56,7 @@ def score(experiment: TaggerExperiment) -> bool:
     return not current
 
 
-def write(experiment: TaggerExperiment, models: dict[int, Models]) -> None:
+def write(experiment: TaggerExperiment, models: dict[int, FoldWeights]) -> None:
     """Write predictions and scores of every stage."""
     folder, options = experiment.folder, experiment.options
     (folder / TAGGER).unlink(missing_ok=True)
@@ -68,7 +68,7 @@ def write(experiment: TaggerExperiment, models: dict[int, Models]) -> None:
     write_json(folder / SCORES, {"lwlrap": values, **metadata})
 
 
-def score_stage(experiment: TaggerExperiment, stage: int, models: Models) -> dict[str, float | None]:
+def score_stage(experiment: TaggerExperiment, stage: int, models: FoldWeights) -> dict[str, float | None]:
     """Write a stage's tags of held-out and test clips; return its lwlrap on them."""
     options = experiment.options
     tags, truth = out_of_fold(experiment, models)

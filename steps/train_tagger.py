@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tagasc.tagger.experiment import TaggerExperiment, TaggerOptions, fold_folder
+from tagasc.tagger.experiment import TaggerExperiment, TaggerOptions, fold_folder, stage_folder
 from tagasc.tagger.training import TaggerTrainer, fit_fold, fold_setup
 from tagasc.training.result import check_result_folder
 from tagasc.utils import cli
@@ -38,7 +38,7 @@ def main(options: Options) -> None:
 def train(experiment: TaggerExperiment, fold: int) -> bool:
     """Train stage 1 on one fold; False if it is trained already."""
     record = experiment.training_record("train_tagger", fold)
-    if not check_result_folder(experiment.stage_folder(fold, 1), record, force=False):
+    if not check_result_folder(stage_folder(experiment.folder, fold, 1), record, force=False):
         return False
     fit_fold(TaggerTrainer(fold_setup(experiment, fold, 1)))
     return True

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from tagasc.tagger.experiment import STAGE, TaggerExperiment, TaggerOptions, require
+from tagasc.tagger.experiment import STAGE, TaggerExperiment, TaggerOptions, pseudo_labels_file, require, stage_folder
 from tagasc.tagger.semi import SemiTrainer
 from tagasc.tagger.tags import TagVectors
 from tagasc.tagger.training import fit_fold, fold_setup
@@ -28,16 +28,16 @@ def main(options: Options) -> None:
     if not experiment.has_semi("stage 2"):
         return
     if options.force:
-        experiment.clear([experiment.stage_folder(fold, 2) for fold in experiment.folds])
+        experiment.clear([stage_folder(experiment.folder, fold, 2) for fold in experiment.folds])
     experiment.for_each_fold("stage2", lambda fold: train(experiment, fold))
 
 
 def train(experiment: TaggerExperiment, fold: int) -> bool:
     """Train stage 2 on one fold; False if it is trained already."""
     start = require(experiment.snapshot_files(fold, 1)[-1], "train_tagger.py")
-    labels = require(experiment.pseudo_labels_file(fold), "make_pseudo_labels.py")
+    labels = require(pseudo_labels_file(experiment.folder, fold), "make_pseudo_labels.py")
     record = experiment.training_record("train_tagger_semi", fold, stage1=start, pseudo_labels=labels)
-    if not check_result_folder(experiment.stage_folder(fold, 2), record, force=False):
+    if not check_result_folder(stage_folder(experiment.folder, fold, 2), record, force=False):
         return False
     pseudo_labels = torch.from_numpy(TagVectors.read(labels).of(experiment.noisy.packed.ids))
     weights, _ = read_weights(start, STAGE)

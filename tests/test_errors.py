@@ -16,7 +16,7 @@ from tagasc.backend.svm import SvmConfig
 from tagasc.benchmark.estimate import Workload
 from tagasc.scene.config import SceneTraining
 from tagasc.scene.trunk import TrunkConfig
-from tagasc.tagger.config import PseudoLabels, SemiTraining, TaggerTraining
+from tagasc.tagger.config import PseudoLabelConfig, SemiTraining, TaggerTraining
 from tagasc.tagger.network import TaggerConfig
 from tagasc.utils.errors import SettingError
 from tests.helpers import RATE, ROOT, SECONDS, TAGGER, run, scene_options, succeed
@@ -781,7 +781,7 @@ def test_the_exceptions_are_cases():
         (TaggerTraining, {"learning_rate": [nan, inf], "least_learning_rate": [0, nan], "mixup_alpha": [0, nan, inf]}),
         (TaggerTraining, {"gain": [(0, 1), (nan, 1), (1, nan), (1, inf)], "probability": [nan]}),
         (SemiTraining, {"consistency": [-1, nan, inf], "slice_part": [(nan, 1)], "slice_probability": [nan]}),
-        (PseudoLabels, {"sharpness": [0, nan, inf]}),
+        (PseudoLabelConfig, {"sharpness": [0, nan, inf]}),
         (SvmConfig, {"costs": [(), (0,), (1, nan), (inf,)]}),
         (SceneSize, {"seconds": [0, 0.00001, nan, inf]}),
         (TaggingSize, {"longest": [0, 0.2, nan, inf], "wrong": [nan]}),

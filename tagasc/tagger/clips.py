@@ -73,7 +73,7 @@ def require_samples(packed: PackedAudio) -> None:
         raise UserError(f"{packed.folder}: clip {empty[0]} has no samples; leave it out")
 
 
-def crop(clips: TaggedClips, which: Tensor, starts: Tensor, frames: int, power: MelPower) -> Tensor:
+def crop_spectrograms(clips: TaggedClips, which: Tensor, starts: Tensor, frames: int, power: MelPower) -> Tensor:
     """Cut ``frames`` spectrogram frames out of clips: (batch, mels, frames), power.
 
     A start may be negative, a crop longer than its clip: frames outside the clip are zero. Frames inside are those of

@@ -83,7 +83,7 @@ class SemiTraining:
 
 
 @dataclass(frozen=True)
-class PseudoLabels:
+class PseudoLabelConfig:
     """How the noisy clips' soft targets are made.
 
     Args:
@@ -101,7 +101,7 @@ class PseudoLabels:
 
 
 @dataclass(frozen=True)
-class Inference:
+class InferenceConfig:
     """How a trained tagger is used.
 
     Args:

@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from tagasc.audio.packed import PackedAudio
 from tagasc.tagger.clips import TaggedClips, label_matrix
-from tagasc.tagger.config import Inference, PseudoLabels, SemiTraining, TaggerTraining
+from tagasc.tagger.config import InferenceConfig, PseudoLabelConfig, SemiTraining, TaggerTraining
 from tagasc.tagger.features import MelConfig
 from tagasc.tagger.network import TaggerConfig
 from tagasc.utils import provenance
@@ -99,9 +99,9 @@ class TaggerOptions:
     model: TaggerConfig = TaggerConfig()
     mel: MelConfig = MelConfig()
     training: TaggerTraining = TaggerTraining()
-    pseudo_labels: PseudoLabels = PseudoLabels()
+    pseudo_labels: PseudoLabelConfig = PseudoLabelConfig()
     semi: SemiTraining = SemiTraining()
-    inference: Inference = Inference()
+    inference: InferenceConfig = InferenceConfig()
     folds: str = "0"
     stages: Literal[1, 2] = 1
     noisy: bool = True
@@ -164,18 +164,10 @@ class TaggerExperiment:
             return None
         return TaggedClips(self.packed["test"], self.curated.classes, self.options.mel, self.device, labelled=False)
 
-    def stage_folder(self, fold: int, stage: int) -> Path:
-        """Return the folder of one training."""
-        return stage_folder(self.folder, fold, stage)
-
-    def pseudo_labels_file(self, fold: int) -> Path:
-        """Return the file of a fold's pseudo-labels."""
-        return pseudo_labels_file(self.folder, fold)
-
     def snapshot_files(self, fold: int, stage: int) -> list[Path]:
         """Return the files of all snapshots of one training."""
         epochs = self.options.training.epochs if stage == 1 else self.options.semi.epochs
-        return snapshot_files(self.stage_folder(fold, stage), epochs, self.options.training.cycle)
+        return snapshot_files(stage_folder(self.folder, fold, stage), epochs, self.options.training.cycle)
 
     def has_semi(self, part: str) -> bool:
         """Tell whether the tagger has a semi-supervised stage; if not, log that ``part`` is skipped."""

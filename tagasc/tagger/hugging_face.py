@@ -63,7 +63,7 @@ class HuggingFaceTagger:
         if kind is None and activation == "auto":
             log.warning("hf:%s does not say whether it is multi-label; if it is, give --activation sigmoid", name)
 
-    def made_from(self) -> dict[str, str]:
+    def input_hashes(self) -> dict[str, str]:
         """A hash of the weights, the configuration, the feature extractor and the activation."""
         whole = hashlib.sha256()
         for name, value in sorted(self.model.state_dict().items()):

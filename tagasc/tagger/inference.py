@@ -19,13 +19,13 @@ from tagasc.audio.store import AudioStore
 from tagasc.audio.waveform import ToMono
 from tagasc.tagger.clips import (
     TaggedClips,
-    crop,
+    crop_spectrograms,
     group_by_length,
     group_by_padded_length,
     padded_frames,
     require_samples,
 )
-from tagasc.tagger.config import Inference
+from tagasc.tagger.config import InferenceConfig
 from tagasc.tagger.experiment import STAGE, TAGGER
 from tagasc.tagger.features import MelConfig, MelPower, normalise, reflect, to_decibels
 from tagasc.tagger.network import TaggerConfig, TaggerNetwork
@@ -45,7 +45,7 @@ class Ensemble:
         networks: in evaluation mode, on one device.
         mel: their spectrogram.
         classes: names of the sound events.
-        pads: see ``Inference``.
+        pads: see ``InferenceConfig``.
     """
 
     networks: Sequence[TaggerNetwork]
@@ -61,7 +61,7 @@ class Ensemble:
         with _many_lengths():
             for pad in self.pads:
                 for places, frames in group_by_padded_length(clips.frames[which] + 2 * pad, batch):
-                    spectra = crop(clips, which[places], torch.full((len(places),), -pad), frames, power)
+                    spectra = crop_spectrograms(clips, which[places], torch.full((len(places),), -pad), frames, power)
                     total[to_device(places, device)] += self._probabilities(spectra)
         return _mean(total, self.pads, [clips.packed.ids[n] for n in which.tolist()], clips.packed)
 
@@ -124,7 +124,7 @@ def load_tagger_network(path: Path) -> tuple[TaggerNetwork, MelConfig, list[str]
         ) from None
 
 
-def write_tagger(folder: Path, models: Sequence[Path], inference: Inference) -> None:
+def write_tagger(folder: Path, models: Sequence[Path], inference: InferenceConfig) -> None:
     """Declare the tagger in ``folder`` ready: it consists of ``models``, weights files below that folder."""
     listed = [{"weights": str(path.relative_to(folder)), "sha256": digest(path)} for path in models]
     write_json(folder / TAGGER, {"models": listed, "chosen": inference.models, "pads": list(inference.pads)})
@@ -140,7 +140,7 @@ def load_tagger(folder: Path, device: torch.device) -> Ensemble:
     metadata = read_json(path, STAGE)
     try:
         listed = [(folder / model["weights"], model["sha256"]) for model in metadata["models"]]
-        pads = Inference(pads=tuple(metadata["pads"])).pads
+        pads = InferenceConfig(pads=tuple(metadata["pads"])).pads
     except (KeyError, TypeError) as error:
         raise UserError(f"{path} does not describe a tagger ({error}); run stage 3 (tagger) again") from None
     ensemble = load_ensemble([weights for weights, _ in listed], pads, device)

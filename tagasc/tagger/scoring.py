@@ -9,25 +9,25 @@ import torch
 from torch import Tensor
 
 from tagasc.tagger.clips import TaggedClips
-from tagasc.tagger.experiment import STAGE, TaggerExperiment, require
+from tagasc.tagger.experiment import STAGE, TaggerExperiment, require, stage_folder
 from tagasc.tagger.inference import load_ensemble
 from tagasc.tagger.lwlrap import lwlrap
 from tagasc.tagger.tags import TagVectors
-from tagasc.tagger.training import folds_of
+from tagasc.tagger.training import split_folds
 from tagasc.training.result import HISTORY, WEIGHTS
 from tagasc.utils.files import read_json
 
-Models = Mapping[int, Sequence[Path]]
+FoldWeights = Mapping[int, Sequence[Path]]
 
 
-def chosen_models(experiment: TaggerExperiment, stage: int) -> Models:
+def tagger_weights(experiment: TaggerExperiment, stage: int) -> FoldWeights:
     """Return the weights files that a stage's tagger consists of, by fold: all snapshots, or the best single network.
 
     Raises:
         UserError: a fold is not trained.
     """
     program = "train_tagger.py" if stage == 1 else "train_tagger_semi.py"
-    best_weights = {fold: experiment.stage_folder(fold, stage) / WEIGHTS for fold in experiment.folds}
+    best_weights = {fold: stage_folder(experiment.folder, fold, stage) / WEIGHTS for fold in experiment.folds}
     for path in best_weights.values():
         require(path, program)  # written last
     if experiment.options.inference.models == "mean":
@@ -46,16 +46,16 @@ def best_fold(histories: Mapping[int, dict[str, Any]]) -> int:
     return max(histories, key=score)
 
 
-def out_of_fold(experiment: TaggerExperiment, models: Models) -> tuple[TagVectors, np.ndarray]:
+def out_of_fold(experiment: TaggerExperiment, models: FoldWeights) -> tuple[TagVectors, np.ndarray]:
     """Tag each fold's held-out curated clips with that fold's own networks; their truth is (clips, classes)."""
     clips, training = experiment.curated, experiment.options.training
-    held_out = torch.cat([folds_of(clips, training)[fold][1] for fold in models])
-    values = [_tag(experiment, paths, clips, folds_of(clips, training)[fold][1]) for fold, paths in models.items()]
+    held_out = torch.cat([split_folds(clips, training)[fold][1] for fold in models])
+    values = [_tag(experiment, paths, clips, split_folds(clips, training)[fold][1]) for fold, paths in models.items()]
     ids = [clips.packed.ids[number] for number in held_out.tolist()]
     return TagVectors(ids, clips.classes, np.concatenate(values)), clips.truth[held_out].numpy()
 
 
-def tag_test(experiment: TaggerExperiment, models: Models) -> tuple[TagVectors, np.ndarray]:
+def tag_test(experiment: TaggerExperiment, models: FoldWeights) -> tuple[TagVectors, np.ndarray]:
     """Tag the test clips with all networks together; their truth is (clips, classes)."""
     clips = experiment.test
     values = _tag(experiment, [path for paths in models.values() for path in paths], clips, torch.arange(len(clips)))

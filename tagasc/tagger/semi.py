@@ -7,7 +7,7 @@ from sklearn.model_selection import KFold
 from torch import Tensor
 
 from tagasc.tagger.config import SemiTraining
-from tagasc.tagger.training import FoldSetup, Pool, Stream, TaggerTrainer
+from tagasc.tagger.training import ClipPool, DataStream, FoldSetup, TaggerTrainer
 from tagasc.training.augment import EpochRng
 from tagasc.utils.errors import UserError
 
@@ -37,16 +37,16 @@ class SemiTrainer(TaggerTrainer):
         parts = list(split.split(np.arange(len(fold.noisy))))
         self.kept_noisy = torch.from_numpy(parts[fold.number % semi.noisy_folds][0])
 
-    def streams(self, rng: EpochRng) -> list[Stream]:
+    def streams(self, rng: EpochRng) -> list[DataStream]:
         """Stage 1's streams, and the third: half curated clips with their labels, half noisy with pseudo-labels."""
         noisy = self.config.batch // 2
-        hard = self.order(self.training, self.config.batch - noisy, rng)
-        soft = self.order(self.kept_noisy, noisy, rng)
+        hard = self.shuffled_batches(self.training_indices, self.config.batch - noisy, rng)
+        soft = self.shuffled_batches(self.kept_noisy, noisy, rng)
         pools = (
-            Pool(self.fold.curated, self.fold.curated.truth, hard),
-            Pool(self.fold.noisy, self.pseudo_labels, soft),
+            ClipPool(self.fold.curated, self.fold.curated.truth, hard),
+            ClipPool(self.fold.noisy, self.pseudo_labels, soft),
         )
-        return [*super().streams(rng), Stream(pools, self.network.curated, self._consistency)]
+        return [*super().streams(rng), DataStream(pools, self.network.curated, self._consistency)]
 
     def _consistency(self, logits: Tensor, target: Tensor) -> Tensor:
         return self.semi.consistency * F.mse_loss(logits.sigmoid(), target)

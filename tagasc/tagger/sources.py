@@ -25,7 +25,7 @@ class TagSource(Protocol):
 
     classes: list[str]
 
-    def made_from(self) -> dict[str, str]:
+    def input_hashes(self) -> dict[str, str]:
         """Hashes of all that the tags depend on besides the clips, by name."""
         ...
 
@@ -46,10 +46,10 @@ def open_source(name: str, device: torch.device, batch: int, activation: Activat
         return HuggingFaceTagger(name.removeprefix(HUGGING_FACE), device, batch, activation)
     if name.endswith(".npz"):
         return TagFile(Path(name))
-    return OwnTagger(Path(name), device, batch)
+    return TrainedTagger(Path(name), device, batch)
 
 
-class OwnTagger:
+class TrainedTagger:
     """The tagger that stage 3 trains."""
 
     def __init__(self, folder: Path, device: torch.device, batch: int) -> None:
@@ -57,7 +57,7 @@ class OwnTagger:
         self.ensemble = load_tagger(folder, device)
         self.classes = self.ensemble.classes
 
-    def made_from(self) -> dict[str, str]:
+    def input_hashes(self) -> dict[str, str]:
         """The file that lists the weights with their hashes."""
         return {"tagger": digest(self.folder / TAGGER)}
 
@@ -73,7 +73,7 @@ class TagFile:
         self.vectors = TagVectors.read(path)
         self.path, self.classes = path, self.vectors.classes
 
-    def made_from(self) -> dict[str, str]:
+    def input_hashes(self) -> dict[str, str]:
         """The file."""
         return {"tag source": digest(self.path)}
 

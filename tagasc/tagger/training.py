@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from sklearn.model_selection import KFold
 from torch import Tensor, nn
 
-from tagasc.tagger.clips import TaggedClips, crop
+from tagasc.tagger.clips import TaggedClips, crop_spectrograms
 from tagasc.tagger.config import SemiTraining, TaggerTraining
-from tagasc.tagger.experiment import TaggerExperiment, snapshot_file
+from tagasc.tagger.experiment import TaggerExperiment, snapshot_file, stage_folder
 from tagasc.tagger.features import MelConfig, MelPower, normalise, to_decibels
 from tagasc.tagger.inference import Ensemble
 from tagasc.tagger.lwlrap import lwlrap
@@ -34,7 +34,7 @@ from tagasc.utils.log import log, progress
 
 
 @dataclass(frozen=True)
-class Pool:
+class ClipPool:
     """Clips with the targets that they have in one stream, and this epoch's batches of them.
 
     Mixup stays within a pool.
@@ -46,10 +46,10 @@ class Pool:
 
 
 @dataclass(frozen=True)
-class Stream:
+class DataStream:
     """Pools whose batches are passed through the network together, the head for them, and the loss."""
 
-    pools: tuple[Pool, ...]
+    pools: tuple[ClipPool, ...]
     head: nn.Module
     loss: Callable[[Tensor, Tensor], Tensor]
 
@@ -91,8 +91,8 @@ class TaggerTrainer:
             UserError: fewer clips than a batch or than folds.
         """
         self.fold, self.config = fold, fold.config
-        self.training, self.held_out = folds_of(fold.curated, fold.config)[fold.number]
-        self.steps = len(self.training) // self.config.batch
+        self.training_indices, self.held_out = split_folds(fold.curated, fold.config)[fold.number]
+        self.steps = len(self.training_indices) // self.config.batch
         used = [clips for clips in (fold.curated, fold.noisy) if clips is not None]
         short = [clips.packed.folder for clips in used if len(clips) < self.config.batch]
         if self.steps == 0 or short:
@@ -104,8 +104,8 @@ class TaggerTrainer:
         torch.manual_seed(self.seed)
         self.network = TaggerNetwork(fold.model, len(fold.curated.classes)).to(fold.device)
         trunk = self.network.features
-        self.features = torch.compile(trunk, dynamic=False) if fold.compiled else trunk
-        self.power = MelPower(fold.mel).to(fold.device)
+        self.trunk = torch.compile(trunk, dynamic=False) if fold.compiled else trunk
+        self.mel_power = MelPower(fold.mel).to(fold.device)
         self.optimizer = torch.optim.Adam(self.network.parameters(), self.config.learning_rate)
         self.epochs, self.epoch, self.epochs_before = self.config.epochs, 0, 0
         self.slicing: SemiTraining | None = None
@@ -127,7 +127,7 @@ class TaggerTrainer:
             )
         return {"loss": mean_of(losses)}
 
-    def step(self, streams: Sequence[Stream], step: int, rng: EpochRng) -> Tensor:
+    def step(self, streams: Sequence[DataStream], step: int, rng: EpochRng) -> Tensor:
         """One step of the optimiser on each stream's batch ``step``; returns the loss, on the device."""
         batches = [self._batch(stream, step, rng) for stream in streams]
         logits = self._logits(streams, [power for power, _ in batches])
@@ -151,38 +151,39 @@ class TaggerTrainer:
         """What is stored with the weights."""
         return to_json({"model": self.fold.model, "mel": self.fold.mel, "classes": self.fold.curated.classes})
 
-    def streams(self, rng: EpochRng) -> list[Stream]:
+    def streams(self, rng: EpochRng) -> list[DataStream]:
         """The epoch's streams: curated clips, and as many noisy ones."""
-        curated = Pool(self.fold.curated, self.fold.curated.truth, self.order(self.training, self.config.batch, rng))
-        streams = [Stream((curated,), self.network.curated, F.binary_cross_entropy_with_logits)]
+        batches = self.shuffled_batches(self.training_indices, self.config.batch, rng)
+        curated = ClipPool(self.fold.curated, self.fold.curated.truth, batches)
+        streams = [DataStream((curated,), self.network.curated, F.binary_cross_entropy_with_logits)]
         if self.fold.noisy is not None:
-            order = self.order(torch.arange(len(self.fold.noisy)), self.config.batch, rng)
-            noisy = Pool(self.fold.noisy, self.fold.noisy.truth, order)
-            streams.append(Stream((noisy,), self.network.noisy, F.binary_cross_entropy_with_logits))
+            batches = self.shuffled_batches(torch.arange(len(self.fold.noisy)), self.config.batch, rng)
+            noisy = ClipPool(self.fold.noisy, self.fold.noisy.truth, batches)
+            streams.append(DataStream((noisy,), self.network.noisy, F.binary_cross_entropy_with_logits))
         return streams
 
-    def order(self, which: Tensor, size: int, rng: EpochRng) -> Sequence[Tensor]:
+    def shuffled_batches(self, which: Tensor, size: int, rng: EpochRng) -> Sequence[Tensor]:
         """An epoch's batches out of ``which``, shuffled; over again where they are too few."""
         count = self.steps * size
         order = torch.cat([which[rng.permutation(len(which))] for _ in range(-(-count // len(which)))])
         return order[:count].split(size)
 
-    def _batch(self, stream: Stream, step: int, rng: EpochRng) -> tuple[Tensor, Tensor]:
+    def _batch(self, stream: DataStream, step: int, rng: EpochRng) -> tuple[Tensor, Tensor]:
         """The stream's pools side by side, each augmented: (batch, mels, frames), (batch, classes)."""
-        parts = [self.augmented(pool.clips, pool.target, pool.batches[step], rng) for pool in stream.pools]
+        parts = [self.augment(pool.clips, pool.target, pool.batches[step], rng) for pool in stream.pools]
         return torch.cat([power for power, _ in parts]), torch.cat([target for _, target in parts])
 
-    def _logits(self, streams: Sequence[Stream], powers: list[Tensor]) -> list[Tensor]:
+    def _logits(self, streams: Sequence[DataStream], powers: list[Tensor]) -> list[Tensor]:
         """Each stream's own forward pass, or one of all streams together."""
         levels = [normalise(to_decibels(power)) for power in powers]
         with autocast(self.fold.device):
             if self.config.joint_pass:
-                features = self.features(torch.cat(levels)).split([len(level) for level in levels])
+                features = self.trunk(torch.cat(levels)).split([len(level) for level in levels])
                 return [stream.head(part) for stream, part in zip(streams, features, strict=True)]
             passes = zip(streams, levels, strict=True)
-            return [stream.head(self.features(level)) for stream, level in passes]
+            return [stream.head(self.trunk(level)) for stream, level in passes]
 
-    def augmented(self, clips: TaggedClips, target: Tensor, which: Tensor, rng: EpochRng) -> tuple[Tensor, Tensor]:
+    def augment(self, clips: TaggedClips, target: Tensor, which: Tensor, rng: EpochRng) -> tuple[Tensor, Tensor]:
         """Crop, slice, mixup, gain, frequency mask, all on the power spectrogram.
 
         Returns:
@@ -192,7 +193,7 @@ class TaggerTrainer:
         spare = clips.frames[which] - config.crop_frames
         # Spare frames: a crop starts within them; missing ones: the clip starts at a random place in the crop.
         starts = rng.integers(spare.abs() + 1) * spare.sign()
-        power = crop(clips, which, starts, config.crop_frames, self.power)
+        power = crop_spectrograms(clips, which, starts, config.crop_frames, self.mel_power)
         target = to_device(target[which], self.fold.device)
         if self.slicing is not None:
             kept = time_slice(config.crop_frames, rng, self.slicing.slice_part, self.slicing.slice_probability, batch)
@@ -218,7 +219,7 @@ class TaggerTrainer:
 
 def fold_setup(experiment: TaggerExperiment, fold: int, stage: int) -> FoldSetup:
     """Prepare the training of one stage on one fold."""
-    o, folder = experiment.options, experiment.stage_folder(fold, stage)
+    o, folder = experiment.options, stage_folder(experiment.folder, fold, stage)
     clips = experiment.curated, experiment.noisy
     return FoldSetup(fold, *clips, o.training, o.model, o.mel, o.seed, folder, experiment.device, o.compile)
 
@@ -231,7 +232,7 @@ def fit_fold(trainer: TaggerTrainer) -> None:
     fit(trainer, fold.folder, trainer.epochs, trainer.metadata())
 
 
-def folds_of(curated: TaggedClips, config: TaggerTraining) -> list[tuple[Tensor, Tensor]]:
+def split_folds(curated: TaggedClips, config: TaggerTraining) -> list[tuple[Tensor, Tensor]]:
     """For each fold the positions of training and held-out curated clips.
 
     Raises:

@@ -7,7 +7,7 @@ import yaml
 from steps.benchmark import Options
 from tagasc.benchmark import tagger as tagger_speed
 from tagasc.benchmark.measure import Speed
-from tagasc.tagger.config import Inference, PseudoLabels, SemiTraining, TaggerTraining
+from tagasc.tagger.config import InferenceConfig, PseudoLabelConfig, SemiTraining, TaggerTraining
 from tagasc.tagger.features import MelConfig
 from tagasc.tagger.network import TaggerConfig
 from tagasc.utils.files import read_json
@@ -68,9 +68,9 @@ def test_defaults_of_the_tagger_are_those_of_stage_3():
         "model": TaggerConfig,
         "mel": MelConfig,
         "training": TaggerTraining,
-        "pseudo_labels": PseudoLabels,
+        "pseudo_labels": PseudoLabelConfig,
         "semi": SemiTraining,
-        "inference": Inference,
+        "inference": InferenceConfig,
     }
     options = Options("tagger")
     assert {name: getattr(options, name) for name in groups} == {name: cls() for name, cls in groups.items()}

@@ -5,7 +5,7 @@ from torchaudio.transforms import MelSpectrogram
 
 from tagasc.audio.store import AudioStore
 from tagasc.audio.waveform import ToMono
-from tagasc.tagger.clips import crop, group_by_padded_length
+from tagasc.tagger.clips import crop_spectrograms, group_by_padded_length
 from tagasc.tagger.features import MelConfig, MelPower, normalise, reflect, to_decibels
 from tests.helpers import write_packed
 
@@ -115,7 +115,7 @@ def test_a_crop_is_a_piece_of_the_whole_clips_spectrogram(tmp_path, start):
         )
         frames = CONFIG.frames(torch.tensor([700, 3000, 500]))
 
-    found = crop(Clips, torch.tensor([1]), torch.tensor([start]), 20, MelPower(CONFIG))[0]
+    found = crop_spectrograms(Clips, torch.tensor([1]), torch.tensor([start]), 20, MelPower(CONFIG))[0]
     whole = reference(torch.from_numpy(wave))
     padded = torch.nn.functional.pad(whole, (10, 40))  # zeros outside the clip
     torch.testing.assert_close(found, padded[:, 10 + start : 30 + start], rtol=1e-3, atol=1e-6)

@@ -152,9 +152,9 @@ def test_augmentation_by_the_book(fold):
     """Crops of the power spectrogram are mixed, made louder, and lose a band; labels are mixed alike."""
     config = replace(fold.config, probability=1.0, gain=(2.0, 2.0), mask_half_width=(3, 3))
     task, which = TaggerTrainer(replace(fold, config=config)), torch.tensor([30, 35, 39])
-    power, target = task.augmented(fold.curated, fold.curated.truth, which, Fixed(0, 1))
+    power, target = task.augment(fold.curated, fold.curated.truth, which, Fixed(0, 1))
     plain = replace(fold, config=replace(config, probability=0.0))
-    crops, labels = TaggerTrainer(plain).augmented(fold.curated, fold.curated.truth, which, Fixed(0, 1))
+    crops, labels = TaggerTrainer(plain).augment(fold.curated, fold.curated.truth, which, Fixed(0, 1))
     mixed = 0.25 * crops + 0.75 * crops.flip(0)
     assert (power[:, :3] == 0).all()  # the mask's centre is band 0, its half-width 3
     torch.testing.assert_close(power[:, 3:], 2 * mixed[:, 3:])
@@ -167,7 +167,7 @@ def test_short_clips_lie_at_a_random_place_in_their_crop(fold):
     assert fold.curated.frames[0] == 13
     silent = []
     for epoch in range(40):
-        power, _ = task.augmented(fold.curated, fold.curated.truth, torch.tensor([0]), EpochRng(0, epoch))
+        power, _ = task.augment(fold.curated, fold.curated.truth, torch.tensor([0]), EpochRng(0, epoch))
         heard = power[0].sum(dim=0).nonzero().flatten()
         assert len(heard) == 13
         silent.append(int(heard[0]))
@@ -177,7 +177,7 @@ def test_short_clips_lie_at_a_random_place_in_their_crop(fold):
 
 def test_stage_2_slices_every_stream_along_time(fold):
     task = semi_task(replace(fold, config=replace(fold.config, probability=0.0)), slice_probability=1.0)
-    power, _ = task.augmented(fold.noisy, fold.noisy.truth, torch.arange(30), EpochRng(0, 1))
+    power, _ = task.augment(fold.noisy, fold.noisy.truth, torch.arange(30), EpochRng(0, 1))
     of_clip = (power.sum(dim=1) > 0).sum(dim=1)  # of a clip's 38 frames in a crop of 48
     assert of_clip.min() < 30
     whole = power[:, :, :].sum(dim=2) > 0
@@ -214,7 +214,7 @@ def test_the_loss_of_stage_2_by_the_book(fold, joint):
     streams = task.streams(rng)
     parts = []
     for stream in streams:
-        batches = [task.augmented(p.clips, p.target, p.batches[0], rng) for p in stream.pools]
+        batches = [task.augment(p.clips, p.target, p.batches[0], rng) for p in stream.pools]
         parts.append((normalise(to_decibels(torch.cat([b[0] for b in batches]))), torch.cat([b[1] for b in batches])))
     if joint:
         features = network.features(torch.cat([level for level, _ in parts])).split(8)

@@ -4,7 +4,7 @@ import yaml
 from tagasc.scene.config import SceneTraining
 from tagasc.scene.systems import read_systems
 from tagasc.scene.trunk import TrunkConfig
-from tagasc.tagger.config import Inference, PseudoLabels, SemiTraining, TaggerTraining
+from tagasc.tagger.config import InferenceConfig, PseudoLabelConfig, SemiTraining, TaggerTraining
 from tagasc.tagger.features import MelConfig
 from tagasc.tagger.network import TaggerConfig
 from tagasc.utils.cli import _normalise_flags, from_values
@@ -15,9 +15,9 @@ TAGGER_GROUPS = {
     "model": TaggerConfig,
     "mel": MelConfig,
     "training": TaggerTraining,
-    "pseudo_labels": PseudoLabels,
+    "pseudo_labels": PseudoLabelConfig,
     "semi": SemiTraining,
-    "inference": Inference,
+    "inference": InferenceConfig,
 }
 
 
