@@ -101,8 +101,8 @@ def load_ensemble(paths: Sequence[Path], pads: tuple[int, ...], device: torch.de
     """
     loaded = [load_tagger_network(path) for path in paths]
     _, mel, classes = loaded[0]
-    for path, (_, its_mel, its_classes) in zip(paths, loaded, strict=True):
-        if (its_mel, its_classes) != (mel, classes):
+    for path, (_, *inputs) in zip(paths, loaded, strict=True):
+        if inputs != [mel, classes]:
             raise UserError(f"{path} was trained on another spectrogram or vocabulary than {paths[0]}; train it again")
     return Ensemble([network.to(device) for network, _, _ in loaded], mel, classes, pads)
 

@@ -49,10 +49,11 @@ def best_fold(histories: Mapping[int, dict[str, Any]]) -> int:
 def out_of_fold(experiment: TaggerExperiment, models: FoldWeights) -> tuple[TagVectors, np.ndarray]:
     """Tag each fold's held-out curated clips with that fold's own networks; their truth is (clips, classes)."""
     clips, training = experiment.curated, experiment.options.training
-    held_out = torch.cat([split_folds(clips, training)[fold][1] for fold in models])
-    values = [_tag(experiment, paths, clips, split_folds(clips, training)[fold][1]) for fold, paths in models.items()]
-    ids = [clips.packed.ids[number] for number in held_out.tolist()]
-    return TagVectors(ids, clips.classes, np.concatenate(values)), clips.truth[held_out].numpy()
+    held_out = {fold: split_folds(clips, training)[fold][1] for fold in models}
+    values = [_tag(experiment, paths, clips, held_out[fold]) for fold, paths in models.items()]
+    indices = torch.cat(list(held_out.values()))
+    ids = [clips.packed.ids[number] for number in indices.tolist()]
+    return TagVectors(ids, clips.classes, np.concatenate(values)), clips.truth[indices].numpy()
 
 
 def tag_test(experiment: TaggerExperiment, models: FoldWeights) -> tuple[TagVectors, np.ndarray]:

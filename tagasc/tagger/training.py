@@ -93,13 +93,12 @@ class TaggerTrainer:
         self.fold, self.config = fold, fold.config
         self.training_indices, self.held_out = split_folds(fold.curated, fold.config)[fold.number]
         self.steps = len(self.training_indices) // self.config.batch
-        used = [clips for clips in (fold.curated, fold.noisy) if clips is not None]
-        short = [clips.packed.folder for clips in used if len(clips) < self.config.batch]
-        if self.steps == 0 or short:
-            raise UserError(
-                f"{(short or [fold.curated.packed.folder])[0]} has fewer clips than batch: {self.config.batch};"
-                " lower batch"
-            )
+        usable = {fold.curated.packed.folder: len(self.training_indices)}
+        if fold.noisy is not None:
+            usable[fold.noisy.packed.folder] = len(fold.noisy)
+        for folder, count in usable.items():
+            if count < self.config.batch:
+                raise UserError(f"{folder} has fewer clips than batch: {self.config.batch}; lower batch")
         self.seed = int(np.random.SeedSequence([fold.seed, fold.number]).generate_state(1)[0])
         torch.manual_seed(self.seed)
         self.network = TaggerNetwork(fold.model, len(fold.curated.classes)).to(fold.device)
