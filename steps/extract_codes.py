@@ -1,16 +1,18 @@
 #!/usr/bin/env python3
 """Stage 6: run trained scene networks over the clips and keep their codes."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from tagasc.audio.store import AudioCache
 from tagasc.backend.codes import Codes
 from tagasc.scene.corpus import CodeSegment, CodeWindows, SceneClips, SceneCorpus, TagOptions, released_windows
 from tagasc.scene.experiment import RunPaths, log_folder, runs
 from tagasc.scene.inference import codes_and_logits
-from tagasc.scene.systems import TAGS_ONLY, read_systems, select
+from tagasc.scene.systems import TAGS_ONLY, SystemVariant, read_systems, select
 from tagasc.scene.training import load_scene_network
 from tagasc.utils import cli, provenance
 from tagasc.utils.device import Compile, choose_device, should_compile
@@ -20,22 +22,8 @@ from tagasc.utils.log import log
 from tagasc.utils.sweep import clear_once, sweep
 
 
-def main(
-    audio: Path,
-    out: Path,
-    tags: Path | None = None,
-    corpus: str = "tau2019",
-    systems: str = "all",
-    seeds: str = "1",
-    systems_file: Path = Path("egs/systems.yaml"),
-    code_segment: CodeSegment = "whole",
-    select_from: Path | None = None,
-    audio_cache: AudioCache = "auto",
-    device: str = "auto",
-    compile: Compile = "auto",
-    deterministic: bool = False,
-    force: bool = False,
-) -> None:
+@dataclass(frozen=True)
+class Options:
     """Write ``<out>/codes/<system>/seed<k>/<split>.npz`` for every packed split.
 
     Beside them ``<out>/codes/tags_only/seed0``, the tag vectors as if they were codes, if a system uses tags.
@@ -57,63 +45,94 @@ def main(
         deterministic: repeat bit for bit on a GPU too; slower.
         force: extract again even what is there.
     """
-    chosen = select(read_systems(systems_file), systems.split(), systems_file, select_from or out)
-    pending = runs(out, list(chosen), seeds)
-    where = choose_device(device, deterministic)
-    scenes = SceneCorpus(audio, corpus, tags, where, audio_cache)
-    compile_it = should_compile(compile, where)
-    splits = scenes.splits
 
-    def work(number: int) -> bool:
-        run, variant = pending[number], chosen[pending[number].system]
-        uses_tags = variant.system.uses_tags
-        network, metadata = load_scene_network(run.weights)
-        network.compiled = compile_it
-        _check_tags(run.network, scenes, uses_tags)
-        tagging = TagOptions(variant.control, metadata["tag_scale"], run.seed) if uses_tags else None
-        _remove_dropped(run.codes, splits)
-        written = 0
-        for split in splits:
-            config = {"code_segment": code_segment, "softmax_predictions": metadata["scenes"]}
-            files = {"network": run.weights} | scenes.files([split], uses_tags)
-            record = provenance.record("extract_codes", config, files)
-            path = run.codes_of(split)
-            if not provenance.is_current(f"{run.title} {split}", read_record(path), record):
-                clips = scenes.clips([split], tagging, metadata["scenes"])
-                _fits(metadata, clips)
-                window = None
-                if code_segment == "released":
-                    window = released_windows(clips, split == "train", metadata["crop_seconds"], run.seed)
-                codes, logits = codes_and_logits(network.to(where), clips, window)
-                softmax_predictions = np.array(metadata["scenes"])[logits.argmax(axis=1)]
-                _codes(clips, codes, softmax_predictions, window).write(path, record)
-                written += 1
-        log.info("%s: %s", run.title, f"codes of {written} splits" if written else "up to date")
-        return written > 0
+    audio: Path
+    out: Path
+    tags: Path | None = None
+    corpus: str = "tau2019"
+    systems: str = "all"
+    seeds: str = "1"
+    systems_file: Path = Path("egs/systems.yaml")
+    code_segment: CodeSegment = "whole"
+    select_from: Path | None = None
+    audio_cache: AudioCache = "auto"
+    device: str = "auto"
+    compile: Compile = "auto"
+    deterministic: bool = False
+    force: bool = False
 
-    logs = log_folder(out, "codes")
-    if force:
+
+def main(options: Options) -> None:
+    """Extract the codes of every run of the sweep; see ``Options``."""
+    tables, experiment = read_systems(options.systems_file), options.select_from or options.out
+    variants = select(tables, options.systems.split(), options.systems_file, experiment)
+    pending = runs(options.out, list(variants), options.seeds)
+    device = choose_device(options.device, options.deterministic)
+    corpus = SceneCorpus(options.audio, options.corpus, options.tags, device, options.audio_cache)
+    compiled = should_compile(options.compile, device)
+    log.info("runs: %d, splits: %s, device: %s", len(pending), " ".join(corpus.splits), device)
+    logs = log_folder(options.out, "codes")
+    if options.force:
         clear_once([run.codes for run in pending], logs)
-    if any(variant.system.uses_tags for variant in chosen.values()):
-        _tags_only(RunPaths(out, TAGS_ONLY, 0), scenes, splits)
-    sweep([run.name for run in pending], work, logs)
+    if any(variant.system.uses_tags for variant in variants.values()):
+        _write_tags_only(RunPaths(options.out, TAGS_ONLY, 0), corpus)
+
+    def extract(index: int) -> bool:
+        run = pending[index]
+        return _extract(run, variants[run.system], corpus, options.code_segment, device, compiled)
+
+    sweep([run.name for run in pending], extract, logs)
 
 
-def _check_tags(folder: Path, scenes: SceneCorpus, uses_tags: bool) -> None:
+def _extract(
+    run: RunPaths,
+    variant: SystemVariant,
+    corpus: SceneCorpus,
+    code_segment: CodeSegment,
+    device: torch.device,
+    compiled: bool,
+) -> bool:
+    """Write the codes of every split that lacks them; returns whether there were any."""
+    uses_tags = variant.system.uses_tags
+    network, metadata = load_scene_network(run.weights)
+    network.compiled = compiled
+    _check_tags(run.network, corpus, uses_tags)
+    tag_options = TagOptions(variant.control, metadata["tag_scale"], run.seed) if uses_tags else None
+    _remove_dropped(run.codes, corpus.splits)
+    written = 0
+    for split in corpus.splits:
+        config = {"code_segment": code_segment, "softmax_predictions": metadata["scenes"]}
+        files = {"network": run.weights} | corpus.files([split], uses_tags)
+        record = provenance.record("extract_codes", config, files)
+        path = run.codes_of(split)
+        if provenance.is_current(f"{run.title} {split}", read_record(path), record):
+            continue
+        clips = corpus.clips([split], tag_options, metadata["scenes"])
+        _check_shapes(metadata, clips)
+        windows = None
+        if code_segment == "released":
+            windows = released_windows(clips, split == "train", metadata["crop_seconds"], run.seed)
+        codes, logits = codes_and_logits(network.to(device), clips, windows)
+        softmax_predictions = np.array(metadata["scenes"])[logits.argmax(axis=1)]
+        _codes(clips, codes, softmax_predictions, windows).write(path, record)
+        written += 1
+    log.info("%s: %s", run.title, f"codes of {written} splits" if written else "up to date")
+    return written > 0
+
+
+def _check_tags(folder: Path, corpus: SceneCorpus, uses_tags: bool) -> None:
     """A network must be given tags of the tagger that it was trained with."""
     trained = (provenance.read(folder) or {}).get("inputs", {}).get("tags train")
-    if uses_tags and trained != digest(scenes.files(["train"], with_tags=True)["tags train"]):
-        raise UserError(f"{folder} was trained on other tags than {scenes.tag_file('train')}; train it again (stage 5)")
+    if uses_tags and trained != digest(corpus.files(["train"], with_tags=True)["tags train"]):
+        raise UserError(f"{folder} was trained on other tags than {corpus.tag_file('train')}; train it again (stage 5)")
 
 
 def _codes(
-    clips: SceneClips, codes: np.ndarray, softmax_predictions: np.ndarray, window: CodeWindows | None = None
+    clips: SceneClips, codes: np.ndarray, softmax_predictions: np.ndarray, windows: CodeWindows | None = None
 ) -> Codes:
-    which = range(len(clips)) if window is None else window.clips.tolist()
-    ids, locations = ([getattr(clips.clips[n], what) for n in which] for what in ("id", "location"))
-    return Codes(
-        np.array(ids), codes, softmax_predictions, np.array([clips.labels[n] for n in which]), np.array(locations)
-    )
+    indices = range(len(clips)) if windows is None else windows.clip_indices.tolist()
+    ids, locations = (np.array([getattr(clips.clips[n], name) for n in indices]) for name in ("id", "location"))
+    return Codes(ids, codes, softmax_predictions, np.array([clips.labels[n] for n in indices]), locations)
 
 
 def _remove_dropped(folder: Path, splits: list[str]) -> None:
@@ -124,25 +143,25 @@ def _remove_dropped(folder: Path, splits: list[str]) -> None:
             path.unlink(missing_ok=True)  # processes that share the runs do this at once
 
 
-def _tags_only(run: RunPaths, scenes: SceneCorpus, splits: list[str]) -> None:
-    _remove_dropped(run.codes, splits)
-    for split in splits:
+def _write_tags_only(run: RunPaths, corpus: SceneCorpus) -> None:
+    _remove_dropped(run.codes, corpus.splits)
+    for split in corpus.splits:
         config = {"system": TAGS_ONLY, "softmax_predictions": []}
-        record = provenance.record("extract_codes", config, scenes.files([split], with_tags=True))
+        record = provenance.record("extract_codes", config, corpus.files([split], with_tags=True))
         path = run.codes_of(split)
         if not provenance.is_current(f"{TAGS_ONLY} {split}", read_record(path), record):
-            clips = scenes.clips([split], TagOptions())
+            clips = corpus.clips([split], TagOptions())
             codes = _codes(clips, clips.tags.cpu().numpy(), np.full(len(clips), ""))
             codes.write(path, record)
 
 
-def _fits(metadata: dict, clips: SceneClips) -> None:
+def _check_shapes(metadata: dict, clips: SceneClips) -> None:
     tags = 0 if clips.tags is None else clips.tags.shape[1]
-    found = (clips.packed.sampling_rate, clips.packed.channels, tags)
+    given = (clips.packed.sampling_rate, clips.packed.channels, tags)
     trained = (metadata["sampling_rate"], metadata["channels"], metadata["tags"])
-    if found != trained:
+    if given != trained:
         raise UserError(
-            f"{clips.packed.folder} has {found[0]} Hz, {found[1]} channel(s), {found[2]} tags, but the network was"
+            f"{clips.packed.folder} has {given[0]} Hz, {given[1]} channel(s), {given[2]} tags, but the network was"
             f" trained on {trained[0]} Hz, {trained[1]} channel(s), {trained[2]} tags; train it again (stage 5)"
         )
 

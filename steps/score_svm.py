@@ -2,6 +2,7 @@
 """Stage 7: choose an SVM on the validation codes, and score it once on the test codes."""
 
 import csv
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +23,8 @@ from tagasc.utils.sweep import sweep
 CLASSIFIERS = {"svm": False, "svm_standardised": True}
 
 
-def main(
-    out: Path,
-    systems: str = "all",
-    seeds: str = "1",
-    systems_file: Path = Path("egs/systems.yaml"),
-    svm: SvmConfig = SvmConfig(),
-    select_from: Path | None = None,
-    nj: int = 1,
-    force: bool = False,
-) -> None:
+@dataclass(frozen=True)
+class Options:
     """Write the machines, their predictions and their scores into ``<out>/svm/<system>/seed<k>``.
 
     Args:
@@ -44,29 +37,47 @@ def main(
         nj: threads, which fit a machine each or share the clips to predict.
         force: score again even what is there.
     """
-    if nj < 1:
-        raise UserError(f"--nj {nj} must be at least 1")
-    chosen = select(read_systems(systems_file), systems.split(), systems_file, select_from or out)
-    pending = runs(out, list(chosen), seeds)
-    if any(variant.system.uses_tags for variant in chosen.values()):
-        pending += runs(out, [TAGS_ONLY], "0")
 
-    def work(number: int) -> bool:
-        run = pending[number]
-        files = _code_files(run.codes)
-        settings: dict[str, Any] = {"svm": svm}
-        if select_from is not None:
-            scores = read_json(RunPaths(select_from, run.system, run.seed).scores, "stage 7 (svm)")
-            settings = {classifier: scores["classifiers"][classifier]["chosen"] for classifier in CLASSIFIERS}
-        record = provenance.record("score_svm", settings, files)
-        if provenance.is_current(run.title, provenance.read(run.svm), record, force):
-            return False
-        codes = {split: Codes.read(path) for split, path in files.items()}
-        classifiers = _chosen(svm, codes, nj) if select_from is None else _refitted(settings, codes, nj)
-        _score(run, codes, classifiers, record, nj)
-        return True
+    out: Path
+    systems: str = "all"
+    seeds: str = "1"
+    systems_file: Path = Path("egs/systems.yaml")
+    svm: SvmConfig = SvmConfig()
+    select_from: Path | None = None
+    nj: int = 1
+    force: bool = False
 
-    sweep([run.name for run in pending], work, log_folder(out, "svm"))
+
+def main(options: Options) -> None:
+    """Score every run of the sweep; see ``Options``."""
+    if options.nj < 1:
+        raise UserError(f"--nj {options.nj} must be at least 1")
+    tables, experiment = read_systems(options.systems_file), options.select_from or options.out
+    variants = select(tables, options.systems.split(), options.systems_file, experiment)
+    pending = runs(options.out, list(variants), options.seeds)
+    if any(variant.system.uses_tags for variant in variants.values()):
+        pending += runs(options.out, [TAGS_ONLY], "0")
+    names = [run.name for run in pending]
+    sweep(names, lambda index: _classify(options, pending[index]), log_folder(options.out, "svm"))
+
+
+def _classify(options: Options, run: RunPaths) -> bool:
+    """Choose, fit and score the machines of one run; returns False if they are up to date."""
+    files = _code_files(run.codes)
+    settings: dict[str, Any] = {"svm": options.svm}
+    if options.select_from is not None:
+        scores = read_json(RunPaths(options.select_from, run.system, run.seed).scores, "stage 7 (svm)")
+        settings = {classifier: scores["classifiers"][classifier]["chosen"] for classifier in CLASSIFIERS}
+    record = provenance.record("score_svm", settings, files)
+    if provenance.is_current(run.title, provenance.read(run.svm), record, options.force):
+        return False
+    codes = {split: Codes.read(path) for split, path in files.items()}
+    if options.select_from is None:
+        classifiers = _selected(options.svm, codes, options.nj)
+    else:
+        classifiers = _refitted(settings, codes, options.nj)
+    _score(run, codes, classifiers, record, options.nj)
+    return True
 
 
 def _code_files(source: Path) -> dict[str, Path]:
@@ -81,22 +92,22 @@ def _code_files(source: Path) -> dict[str, Path]:
     return files
 
 
-def _chosen(svm: SvmConfig, codes: dict[str, Codes], nj: int) -> dict[str, FittedSvm]:
+def _selected(svm: SvmConfig, codes: dict[str, Codes], nj: int) -> dict[str, FittedSvm]:
     """The machines, each by half the threads; of an odd number one more."""
-    found = Parallel(min(nj, 2), prefer="threads")(
+    classifiers = Parallel(min(nj, 2), prefer="threads")(
         delayed(select_svm)(svm, codes["train"], codes["validation"], standardise, (nj + 1) // 2)
         for standardise in CLASSIFIERS.values()
     )
-    return dict(zip(CLASSIFIERS, found, strict=True))
+    return dict(zip(CLASSIFIERS, classifiers, strict=True))
 
 
 def _refitted(settings: dict[str, dict], codes: dict[str, Codes], nj: int) -> dict[str, FittedSvm]:
     """The machines with kernel and C as given, fitted on training and validation codes together."""
-    together = codes["train"].joined(codes["validation"])
-    fitted = Parallel(min(nj, 2), prefer="threads")(
-        delayed(fit_svm)(together, one["kernel"], one["C"], CLASSIFIERS[name]) for name, one in settings.items()
+    train = codes["train"].joined(codes["validation"])
+    svms = Parallel(min(nj, 2), prefer="threads")(
+        delayed(fit_svm)(train, chosen["kernel"], chosen["C"], CLASSIFIERS[name]) for name, chosen in settings.items()
     )
-    return {name: FittedSvm(svm, one, []) for (name, one), svm in zip(settings.items(), fitted, strict=True)}
+    return {name: FittedSvm(svm, chosen, []) for (name, chosen), svm in zip(settings.items(), svms, strict=True)}
 
 
 def _score(run: RunPaths, codes: dict[str, Codes], classifiers: dict[str, FittedSvm], record: dict, nj: int) -> None:
@@ -107,25 +118,26 @@ def _score(run: RunPaths, codes: dict[str, Codes], classifiers: dict[str, Fitted
     if "unused" in codes:
         # The paper's other test set: every clip that is not in the fold's training list.
         tests["test+unused"] = codes["test"].joined(codes["unused"])
-    every = list(tests.values())[-1]
-    predicted = {name: predict(one.classifier, every, nj) for name, one in classifiers.items()}
-    if every.softmax_predictions.all():
-        predicted["softmax"] = every.softmax_predictions
+    clips = list(tests.values())[-1]
+    predicted = {name: predict(fitted.classifier, clips, nj) for name, fitted in classifiers.items()}
+    if clips.softmax_predictions.all():
+        predicted["softmax"] = clips.softmax_predictions
     scores = {
-        name: {"scores": {t: _accuracies(c, p[: len(c.ids)]) for t, c in tests.items()}}
-        for name, p in predicted.items()
+        name: {"scores": {test: _accuracies(codes, scenes[: len(codes.ids)]) for test, codes in tests.items()}}
+        for name, scenes in predicted.items()
     }
-    for name, one in classifiers.items():
-        scores[name] |= {"chosen": one.settings, "tried": one.tried}
+    for name, fitted in classifiers.items():
+        scores[name] |= {"chosen": fitted.settings, "tried": fitted.tried}
     with atomic_folder(run.svm) as temporary:
-        for name, one in classifiers.items():
-            skops.io.dump(one.classifier, temporary / f"{name}.skops")
-        _write_predictions(temporary / run.predictions.name, every, len(codes["test"].ids), predicted)
+        for name, fitted in classifiers.items():
+            skops.io.dump(fitted.classifier, temporary / f"{name}.skops")
+        _write_predictions(temporary / run.predictions.name, clips, len(codes["test"].ids), predicted)
         write_json(temporary / run.scores.name, {"classifiers": scores})
         provenance.write(temporary, record)
-    for name, one in classifiers.items():
-        shown = ", ".join(f"{test} {100 * of['accuracy']:.2f} %" for test, of in scores[name]["scores"].items())
-        log.info("%s, %s: %s, C = %g: %s", run.title, name, one.settings["kernel"], one.settings["C"], shown)
+    for name, fitted in classifiers.items():
+        accuracies = [f"{test} {100 * score['accuracy']:.2f} %" for test, score in scores[name]["scores"].items()]
+        kernel, cost = fitted.settings["kernel"], fitted.settings["C"]
+        log.info("%s, %s: %s, C = %g: %s", run.title, name, kernel, cost, ", ".join(accuracies))
 
 
 def _accuracies(clips: Codes, predicted: np.ndarray) -> dict[str, float]:

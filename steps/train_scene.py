@@ -2,6 +2,7 @@
 """Stage 5: train scene networks, one for each system and seed."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,28 +29,11 @@ from tagasc.utils.sweep import clear_once, sweep
 
 Protocol = Literal["ours", "both", "paper", "final"]
 TRAINED_ON = {"ours": "train", "both": "train", "paper": "train+validation", "final": "train+validation"}
+SCORES_EPOCHS = ("both", "paper")
 
 
-def main(
-    audio: Path,
-    out: Path,
-    tags: Path | None = None,
-    corpus: str = "tau2019",
-    systems: str = "all",
-    seeds: str = "1",
-    systems_file: Path = Path("egs/systems.yaml"),
-    trunk: TrunkConfig = TrunkConfig(),
-    training: SceneTraining = SceneTraining(),
-    protocol: Protocol = "ours",
-    select_from: Path | None = None,
-    code_segment: CodeSegment = "whole",
-    nj: int = 1,
-    audio_cache: AudioCache = "auto",
-    device: str = "auto",
-    compile: Compile = "auto",
-    deterministic: bool = False,
-    force: bool = False,
-) -> None:
+@dataclass(frozen=True)
+class Options:
     """Train scene networks into ``<out>/scene/<system>/seed<k>``; processes given the same list share it.
 
     Args:
@@ -75,89 +59,118 @@ def main(
         deterministic: repeat bit for bit on a GPU too; slower.
         force: start over even where there is a result.
     """
-    if nj < 1:
-        raise UserError(f"--nj {nj} must be at least 1")
-    chosen = select(read_systems(systems_file), systems.split(), systems_file, select_from or out)
-    pending = runs(out, list(chosen), seeds)
-    where = choose_device(device, deterministic)
-    scenes = SceneCorpus(audio, corpus, tags, where, audio_cache)
-    compile_it = should_compile(compile, where)
-    scenes.files(("train", "validation"), any(variant.system.uses_tags for variant in chosen.values()))
-    log.info("runs: %d, device: %s, threads: %d", len(pending), where, torch.get_num_threads())
-    logs = log_folder(out, "scene")
-    if force:  # all of them now, so that a sweep that was cut goes on without --force
+
+    audio: Path
+    out: Path
+    tags: Path | None = None
+    corpus: str = "tau2019"
+    systems: str = "all"
+    seeds: str = "1"
+    systems_file: Path = Path("egs/systems.yaml")
+    trunk: TrunkConfig = TrunkConfig()
+    training: SceneTraining = SceneTraining()
+    protocol: Protocol = "ours"
+    select_from: Path | None = None
+    code_segment: CodeSegment = "whole"
+    nj: int = 1
+    audio_cache: AudioCache = "auto"
+    device: str = "auto"
+    compile: Compile = "auto"
+    deterministic: bool = False
+    force: bool = False
+
+
+def main(options: Options) -> None:
+    """Train every run of the sweep; see ``Options``."""
+    if options.nj < 1:
+        raise UserError(f"--nj {options.nj} must be at least 1")
+    tables, experiment = read_systems(options.systems_file), options.select_from or options.out
+    variants = select(tables, options.systems.split(), options.systems_file, experiment)
+    pending = runs(options.out, list(variants), options.seeds)
+    device = choose_device(options.device, options.deterministic)
+    corpus = SceneCorpus(options.audio, options.corpus, options.tags, device, options.audio_cache)
+    compiled = should_compile(options.compile, device)
+    corpus.files(("train", "validation"), any(variant.system.uses_tags for variant in variants.values()))
+    log.info("runs: %d, device: %s, threads: %d", len(pending), device, torch.get_num_threads())
+    logs = log_folder(options.out, "scene")
+    if options.force:  # all of them now, so that a sweep that was cut goes on without --force
         clear_once([run.network for run in pending], logs)
-    scores = protocol in ("both", "paper")
-    with EpochScorer(nj if scores else 0) as scorer:
+    with EpochScorer(options.nj if options.protocol in SCORES_EPOCHS else 0) as scorer:
 
-        def work(number: int) -> bool:
-            run, variant = pending[number], chosen[pending[number].system]
-            epochs = _epochs(training, protocol, select_from, run)
-            config = {"system": variant.system, "control": variant.control, "seed": run.seed, "epochs": epochs}
-            config |= {"trunk": trunk, "training": training, "trained_on": TRAINED_ON[protocol]}
-            files = scenes.files(("train", "validation"), variant.system.uses_tags)
-            to_train = check_result_folder(run.network, provenance.record("train_scene", config, files), force=False)
-            scored = _scored(scenes, protocol, code_segment, variant.system.uses_tags) if scores else {}
-            with scorer.score(run.network, epochs, scored) as score:
-                if to_train:
-                    task, codes = _task(scenes, variant, trunk, training, protocol, run.seed, compile_it, code_segment)
-                    log.info("%s: %d parameters", run.title, parameters(task.network))
-                    fit(task, run.network, epochs, task.metadata(), lambda epoch: score(epoch, codes))
-            return to_train
+        def train(index: int) -> bool:
+            run = pending[index]
+            return _train(options, corpus, run, variants[run.system], compiled, scorer)
 
-        sweep([run.name for run in pending], work, logs)
+        sweep([run.name for run in pending], train, logs)
 
 
-def _epochs(training: SceneTraining, protocol: Protocol, select_from: Path | None, run: RunPaths) -> int:
-    if protocol != "final":
-        return training.epochs
-    if select_from is None:
+def _train(
+    options: Options, corpus: SceneCorpus, run: RunPaths, variant: SystemVariant, compiled: bool, scorer: EpochScorer
+) -> bool:
+    """Train one run, unless that is done, and score its epochs; returns whether it was trained."""
+    epochs, uses_tags = _epochs(options, run), variant.system.uses_tags
+    config = {"system": variant.system, "control": variant.control, "seed": run.seed, "epochs": epochs}
+    config |= {"trunk": options.trunk, "training": options.training, "trained_on": TRAINED_ON[options.protocol]}
+    files = corpus.files(("train", "validation"), uses_tags)
+    to_train = check_result_folder(run.network, provenance.record("train_scene", config, files), force=False)
+    record = _scoring_record(options, corpus, uses_tags) if options.protocol in SCORES_EPOCHS else {}
+    with scorer.score(run.network, epochs, record) as score:
+        if to_train:
+            trainer, compute_codes = _trainer(options, corpus, variant, run.seed, compiled)
+            log.info("%s: %d parameters", run.title, parameters(trainer.network))
+            fit(trainer, run.network, epochs, trainer.metadata(), lambda epoch: score(epoch, compute_codes))
+    return to_train
+
+
+def _epochs(options: Options, run: RunPaths) -> int:
+    if options.protocol != "final":
+        return options.training.epochs
+    if options.select_from is None:
         raise UserError("--protocol final needs --select-from, the experiment whose validation chose the epochs")
-    history = read_json(RunPaths(select_from, run.system, run.seed).history, "stage 5 (scenes)")
+    history = read_json(RunPaths(options.select_from, run.system, run.seed).history, "stage 5 (scenes)")
     return history["best_epoch"]
 
 
-def _scored(scenes: SceneCorpus, protocol: Protocol, code_segment: CodeSegment, uses_tags: bool) -> dict[str, Any]:
+def _scoring_record(options: Options, corpus: SceneCorpus, uses_tags: bool) -> dict[str, Any]:
     """What the figure by the paper's protocol depends on, beside the network."""
-    config = {"trained_on": TRAINED_ON[protocol], "code_segment": code_segment, "C": COST}
-    splits = [*TRAINED_ON[protocol].split("+"), *_tests(scenes)]
-    return provenance.record("score_epochs", config, scenes.files(splits, uses_tags))
+    config = {"trained_on": TRAINED_ON[options.protocol], "code_segment": options.code_segment, "C": COST}
+    splits = [*TRAINED_ON[options.protocol].split("+"), *_test_splits(corpus)]
+    return provenance.record("score_epochs", config, corpus.files(splits, uses_tags))
 
 
-def _tests(scenes: SceneCorpus) -> list[str]:
-    return [split for split in ("test", "unused") if split in scenes.splits]
+def _test_splits(corpus: SceneCorpus) -> list[str]:
+    return [split for split in ("test", "unused") if split in corpus.splits]
 
 
-def _task(
-    scenes: SceneCorpus,
-    variant: SystemVariant,
-    trunk: TrunkConfig,
-    training: SceneTraining,
-    protocol: Protocol,
-    seed: int,
-    compiled: bool,
-    code_segment: CodeSegment,
+def _trainer(
+    options: Options, corpus: SceneCorpus, variant: SystemVariant, seed: int, compiled: bool
 ) -> tuple[SceneTrainer, Callable[[], dict[str, LabelledCodes]]]:
     """A run ready to train, and a function that computes the codes that the paper's protocol scores."""
-    tagging = TagOptions(variant.control, training.tag_scale, seed) if variant.system.uses_tags else None
-    train = scenes.clips(TRAINED_ON[protocol].split("+"), tagging)
-    validation = scenes.clips(["validation"], tagging) if TRAINED_ON[protocol] == "train" else None
-    task = SceneTrainer(training, trunk, variant.system, train, validation, seed, compiled)
+    training, system = options.training, variant.system
+    tag_options = TagOptions(variant.control, training.tag_scale, seed) if system.uses_tags else None
+    train = corpus.clips(TRAINED_ON[options.protocol].split("+"), tag_options)
+    validation = corpus.clips(["validation"], tag_options) if TRAINED_ON[options.protocol] == "train" else None
+    trainer = SceneTrainer(training, options.trunk, system, train, validation, seed, compiled)
 
-    def codes() -> dict[str, LabelledCodes]:
-        scored = {"train": train} | {split: scenes.clips([split], tagging) for split in _tests(scenes)}
-        return {split: _labelled(task, clips, split == "train", code_segment) for split, clips in scored.items()}
+    def compute_codes() -> dict[str, LabelledCodes]:
+        tests = {split: corpus.clips([split], tag_options) for split in _test_splits(corpus)}
+        return {
+            split: _labelled_codes(trainer, clips, split == "train", options.code_segment)
+            for split, clips in ({"train": train} | tests).items()
+        }
 
-    return task, codes
+    return trainer, compute_codes
 
 
-def _labelled(task: SceneTrainer, clips: SceneClips, training: bool, code_segment: CodeSegment) -> LabelledCodes:
+def _labelled_codes(
+    trainer: SceneTrainer, clips: SceneClips, training: bool, code_segment: CodeSegment
+) -> LabelledCodes:
     """Codes by the network as it is now, with the true scenes."""
-    taken = None
+    windows = None
     if code_segment == "released":
-        taken = released_windows(clips, training, task.config.crop_seconds, task.seed)
-    codes, _ = codes_and_logits(task.network, clips, taken)
-    return LabelledCodes(codes, (clips.scenes if taken is None else clips.scenes[taken.clips]).numpy())
+        windows = released_windows(clips, training, trainer.config.crop_seconds, trainer.seed)
+    codes, _ = codes_and_logits(trainer.network, clips, windows)
+    return LabelledCodes(codes, (clips.scenes if windows is None else clips.scenes[windows.clip_indices]).numpy())
 
 
 if __name__ == "__main__":

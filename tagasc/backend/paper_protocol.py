@@ -35,7 +35,7 @@ class LabelledCodes:
     scenes: np.ndarray
 
 
-Add = Callable[[int, Callable[[], dict[str, LabelledCodes]]], None]
+AddEpoch = Callable[[int, Callable[[], dict[str, LabelledCodes]]], None]
 
 
 class EpochScorer:
@@ -48,7 +48,7 @@ class EpochScorer:
             self._pool.submit(int).result()
 
     @contextmanager
-    def score(self, folder: Path, epochs: int, record: dict[str, Any]) -> Iterator[Add]:
+    def score(self, folder: Path, epochs: int, record: dict[str, Any]) -> Iterator[AddEpoch]:
         """Score the epochs of one training, in the block; when it ends, the run's folder holds ``test_by_epoch.json``.
 
         It does not, and the log says so, if an epoch was trained without this.
@@ -92,7 +92,7 @@ class _EpochQueue:
         old = provenance.read(self._folder)
         if old is not None and provenance.difference(old, record) is not None:
             shutil.rmtree(self._folder)
-        self._waiting = {int(path.stem): pool.submit(_score, path) for path in self._found("npz")}
+        self._waiting = {int(path.stem): pool.submit(_score, path) for path in self._files("npz")}
 
     def add(self, epoch: int, codes: Callable[[], dict[str, LabelledCodes]]) -> None:
         """Put an epoch's codes into the queue, unless it is known from before.
@@ -106,7 +106,7 @@ class _EpochQueue:
             return
         if provenance.read(self._folder) is None:
             provenance.write(self._folder, self._record)
-        arrays = {f"{part}_{kind}": value for part, of in codes().items() for kind, value in vars(of).items()}
+        arrays = {f"{split}_{kind}": value for split, part in codes().items() for kind, value in vars(part).items()}
         write_npz(path, {}, **arrays)
         self._waiting[epoch] = self._pool.submit(_score, path)
 
@@ -126,23 +126,23 @@ class _EpochQueue:
 
     def gather(self, epochs: int) -> None:
         """Make ``test_by_epoch.json`` of a training that has ended, and remove the queue."""
-        rows = [row for path in self._found("json") for row in read_json(path, "stage 5 (scenes)")]
+        rows = [row for path in self._files("json") for row in read_json(path, "stage 5 (scenes)")]
         known = {row["epoch"] for row in rows}
         if len(known) == epochs:
             write_json(
                 self._run / TEST_BY_EPOCH, {**self._record["config"], "epochs": rows, "provenance": self._record}
             )
-        elif why := self._lacks(len(known), epochs):
-            log.warning("%s: no figure by the paper's protocol (%s); --force trains it anew for one", self._run, why)
+        elif reason := self._missing(len(known), epochs):
+            log.warning("%s: no figure by the paper's protocol (%s); --force trains it anew for one", self._run, reason)
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _lacks(self, known: int, epochs: int) -> str | None:
+    def _missing(self, known: int, epochs: int) -> str | None:
         if known or not (self._run / TEST_BY_EPOCH).exists():
             return f"{epochs - known} of {epochs} epochs were trained without it"
         old = read_json(self._run / TEST_BY_EPOCH, "stage 5 (scenes)").get("provenance", {})
         return provenance.difference(old, self._record)
 
-    def _found(self, kind: str) -> list[Path]:
+    def _files(self, kind: str) -> list[Path]:
         return sorted(self._folder.glob(f"[0-9]*.{kind}"))
 
 
@@ -151,7 +151,7 @@ def score_epoch(codes: dict[str, LabelledCodes]) -> list[dict[str, Any]]:
     rows = []
     for kernel in KERNELS:
         svm = SVC(kernel=kernel, C=COST, gamma="scale").fit(codes["train"].codes, codes["train"].scenes)
-        correct = {part: svm.predict(of.codes) == of.scenes for part, of in codes.items() if part != "train"}
+        correct = {part: svm.predict(test.codes) == test.scenes for part, test in codes.items() if part != "train"}
         row = {"kernel": kernel, "test": float(correct["test"].mean())}
         if "unused" in correct:
             row["test+unused"] = float(np.concatenate([correct["test"], correct["unused"]]).mean())

@@ -15,7 +15,7 @@ from sklearn.utils import gen_batches
 from tagasc.backend.codes import Codes
 from tagasc.utils.errors import SettingError, UserError
 
-_CLIPS = 256  # that a thread predicts at a time
+_BATCH = 256  # that a thread predicts at a time
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,8 @@ def select_svm(
 
     # libsvm works outside Python's lock, so threads do. Each machine computes its own kernel values: a matrix for all C
     # takes 0.5 GB for 7800 clips, and saves little where the codes are short or tell the training clips apart.
-    found = Parallel(jobs, prefer="threads")(delayed(fitted)(kernel, cost) for cost, kernel in settings)
-    classifiers, accuracies = zip(*found, strict=True)
+    results = Parallel(jobs, prefer="threads")(delayed(fitted)(kernel, cost) for cost, kernel in settings)
+    classifiers, accuracies = zip(*results, strict=True)
     tried = [
         {"kernel": kernel, "C": cost, "validation_accuracy": value}
         for (cost, kernel), value in zip(settings, accuracies, strict=True)
@@ -101,6 +101,6 @@ def accuracy(classifier: SVC | Pipeline, clips: Codes) -> float:
 
 def predict(classifier: SVC | Pipeline, clips: Codes, jobs: int = 1) -> np.ndarray:
     """The scene that the machine names for each clip, str (clips,); ``jobs`` threads share the clips."""
-    parts = gen_batches(len(clips.codes), _CLIPS)
-    found = Parallel(jobs, prefer="threads")(delayed(classifier.predict)(clips.codes[part]) for part in parts)
-    return np.concatenate(found)
+    parts = gen_batches(len(clips.codes), _BATCH)
+    predictions = Parallel(jobs, prefer="threads")(delayed(classifier.predict)(clips.codes[part]) for part in parts)
+    return np.concatenate(predictions)

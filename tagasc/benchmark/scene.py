@@ -116,4 +116,4 @@ def _ready(task: SceneTrainer) -> SceneClips:
 
 def _crops(task: SceneTrainer) -> Tensor:
     plan = task.plan(1)
-    return next(task.clips.store.batches(plan.clips[:1], plan.starts[:1], task.frames)).clone()
+    return next(task.clips.store.batches(plan.clip_indices[:1], plan.crop_starts[:1], task.frames)).clone()

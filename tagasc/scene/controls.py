@@ -42,24 +42,24 @@ def apply_control(
     """
     random = np.random.default_rng([seed, zlib.crc32(split.encode())])
     if control == "shuffled":
-        return values[_no_one_stays(np.arange(len(values)), random)]
+        return values[_derangement(len(values), random)]
     if control == "constant":
         return np.broadcast_to(training[0].mean(axis=0), values.shape).copy()
     if control == "within":
-        taken = np.arange(len(values))
+        sources = np.arange(len(values))
         for scene in sorted(set(scenes)):
-            here = np.flatnonzero(np.asarray(scenes) == scene)
-            taken[here] = here[_no_one_stays(np.arange(len(here)), random)]
-        return values[taken]
+            indices = np.flatnonzero(np.asarray(scenes) == scene)
+            sources[indices] = indices[_derangement(len(indices), random)]
+        return values[sources]
     if control == "oracle":
         mean = {scene: training[0][np.asarray(training[1]) == scene].mean(axis=0) for scene in set(training[1])}
         return np.stack([mean[scene] for scene in scenes])
     return values
 
 
-def _no_one_stays(places: np.ndarray, random: np.random.Generator) -> np.ndarray:
+def _derangement(count: int, random: np.random.Generator) -> np.ndarray:
     """A random permutation that is one cycle over all places: each is moved to another."""
-    order = random.permutation(places)
-    moved = places.copy()
-    moved[order] = np.roll(order, 1)
-    return moved
+    order = random.permutation(np.arange(count))
+    permutation = np.arange(count)
+    permutation[order] = np.roll(order, 1)
+    return permutation

@@ -47,11 +47,11 @@ class SceneClips:
             raise UserError(
                 f"{self.packed.folder} and its other splits differ in clip length; run stage 1 with --seconds"
             )
-        where = [store.packed.folder for store in stores for _ in store.packed.clips]
-        self.labels = [_only_label(clip, folder) for clip, folder in zip(self.clips, where, strict=True)]
+        folders = [store.packed.folder for store in stores for _ in store.packed.clips]
+        self.labels = [_only_label(clip, folder) for clip, folder in zip(self.clips, folders, strict=True)]
         self.names = names or sorted(set(self.labels))
-        place = {name: number for number, name in enumerate(self.names)}
-        self.scenes = torch.tensor([place.get(label, -1) for label in self.labels])
+        indices = {name: index for index, name in enumerate(self.names)}
+        self.scenes = torch.tensor([indices.get(label, -1) for label in self.labels])
         self.tags: Tensor | None = None
 
     def __len__(self) -> int:
@@ -79,12 +79,12 @@ class CodeWindows:
     """Equally long windows of clips.
 
     Attributes:
-        clips: int64 (windows,), positions of the clips.
+        clip_indices: int64 (windows,), positions of the clips.
         starts: int64 (windows,), each window's first frame.
         frames: length of the windows.
     """
 
-    clips: Tensor
+    clip_indices: Tensor
     starts: Tensor
     frames: int
 
@@ -165,12 +165,14 @@ class SceneCorpus:
                 raise UserError(f"{path} does not exist; {stage} makes it")
         return audio | tags
 
-    def clips(self, splits: Sequence[str], tagging: TagOptions | None, scenes: list[str] | None = None) -> SceneClips:
-        """The clips of some splits, one after another, with their tags unless ``tagging`` is None.
+    def clips(
+        self, splits: Sequence[str], tag_options: TagOptions | None, scenes: list[str] | None = None
+    ) -> SceneClips:
+        """The clips of some splits, one after another, with their tags unless ``tag_options`` is None.
 
         Args:
             splits: their names.
-            tagging: how the tags are taken.
+            tag_options: how the tags are taken.
             scenes: the list that scenes are counted by; None takes that of the training clips.
 
         Raises:
@@ -178,12 +180,12 @@ class SceneCorpus:
         """
         scenes = scenes or SceneClips([self._store("train")]).names
         clips = SceneClips([self._store(split) for split in splits], scenes)
-        if tagging is None:
+        if tag_options is None:
             return clips
-        return clips.tagged(np.concatenate([self._values(split, tagging) for split in splits]))
+        return clips.tagged(np.concatenate([self._values(split, tag_options) for split in splits]))
 
-    def _values(self, split: str, tagging: TagOptions) -> np.ndarray:
-        def of(split: str) -> tuple[np.ndarray, list[str]]:
+    def _values(self, split: str, tag_options: TagOptions) -> np.ndarray:
+        def own_tags(split: str) -> tuple[np.ndarray, list[str]]:
             clips, vectors = self._store(split).packed, self._vectors(split)
             if vectors.classes != self._vectors("train").classes:
                 raise UserError(
@@ -191,7 +193,7 @@ class SceneCorpus:
                 )
             return vectors.of(clips.ids), [clip.labels[0] for clip in clips.clips]
 
-        values, scenes = of(split)
-        if tagging.control:
-            values = apply_control(tagging.control, values, scenes, of("train"), tagging.seed, split)
-        return rescale(values, tagging.scale)
+        values, scenes = own_tags(split)
+        if tag_options.control:
+            values = apply_control(tag_options.control, values, scenes, own_tags("train"), tag_options.seed, split)
+        return rescale(values, tag_options.scale)

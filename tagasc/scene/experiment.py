@@ -132,12 +132,12 @@ def log_folder(experiment: Path, stage: str) -> Path:
 
 def started_runs(experiment: Path) -> list[RunPaths]:
     """Find every run whose training was begun, by system and seed."""
-    return _found(experiment, "scene")
+    return _runs_with(experiment, "scene")
 
 
 def scored_runs(experiment: Path) -> list[RunPaths]:
     """Find every run that was scored, by system and seed."""
-    return [run for run in _found(experiment, "svm") if run.scores.exists()]
+    return [run for run in _runs_with(experiment, "svm") if run.scores.exists()]
 
 
 def best_on_validation(experiment: Path, names: Sequence[str]) -> str | None:
@@ -154,7 +154,7 @@ def best_on_validation(experiment: Path, names: Sequence[str]) -> str | None:
     return max(accuracy, key=accuracy.__getitem__) if accuracy else None
 
 
-def _found(experiment: Path, kind: str) -> list[RunPaths]:
+def _runs_with(experiment: Path, kind: str) -> list[RunPaths]:
     folders = [path for path in experiment.glob(f"{kind}/*/seed*") if path.name.removeprefix("seed").isdecimal()]
     runs = [RunPaths(experiment, path.parent.name, int(path.name.removeprefix("seed"))) for path in folders]
     return sorted(runs, key=lambda run: (run.system, run.seed))

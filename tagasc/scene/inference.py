@@ -27,14 +27,13 @@ def codes_and_logits(
     """
     evaluated = fold_batch_norm(network)
     windows = windows or CodeWindows(torch.arange(len(clips)), torch.zeros(len(clips), dtype=torch.int64), clips.frames)
-    rows = _whole_batches(len(windows.clips), _batch(network, windows.frames, clips.device))
-    which = windows.clips[rows]
-    found = []
-    batches = clips.store.batches(which, windows.starts[rows], windows.frames)
-    for clip, samples in zip(which.to(clips.device), batches, strict=True):
-        found.append(evaluated(samples, clips.tags_of(clip)))
-    count = len(windows.clips)
-    return tuple(torch.cat(part)[:count].cpu().numpy() for part in zip(*found, strict=True))
+    rows = _whole_batches(len(windows.clip_indices), _batch(network, windows.frames, clips.device))
+    clip_indices, outputs = windows.clip_indices[rows], []
+    batches = clips.store.batches(clip_indices, windows.starts[rows], windows.frames)
+    for indices, samples in zip(clip_indices.to(clips.device), batches, strict=True):
+        outputs.append(evaluated(samples, clips.tags_of(indices)))
+    count = len(windows.clip_indices)
+    return tuple(torch.cat(batch)[:count].cpu().numpy() for batch in zip(*outputs, strict=True))
 
 
 def _whole_batches(count: int, batch: int) -> Tensor:

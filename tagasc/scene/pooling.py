@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 POOL = 3
-_NEGATIVE = 4  # added to the place of a maximum that is not positive
+_NEGATIVE = 4  # added to the index of a maximum that is not positive
 
 
 def pooled_activation(x: Tensor, slope: float) -> Tensor:
@@ -28,7 +28,7 @@ def pooled_activation(x: Tensor, slope: float) -> Tensor:
 class _PooledActivation(torch.autograd.Function):
     """What a compiler joins with whatever stands before and behind.
 
-    It keeps one byte a maximum: its place, and whether it is positive. The library's own pooling would be compiled into
+    It keeps one byte a maximum: its index, and whether it is positive. The library's own pooling would be compiled into
     a scatter of float32 gradients over a cleared tensor. Frames stand last but one here, as they lie in memory, since
     other views would cost a copy.
     """
@@ -40,9 +40,9 @@ class _PooledActivation(torch.autograd.Function):
         first, second, third = x[:, :, : frames * POOL].unflatten(2, (frames, POOL)).unbind(3)
         later = (second > first) | second.isnan()
         y = torch.where(later, second, first)
-        place = torch.where((third > y) | third.isnan(), 2, later.to(torch.int8))
-        y = torch.where(place == 2, third, y)
-        kept = torch.where(y > 0, place, place + _NEGATIVE)
+        index = torch.where((third > y) | third.isnan(), 2, later.to(torch.int8))
+        y = torch.where(index == 2, third, y)
+        kept = torch.where(y > 0, index, index + _NEGATIVE)
         ctx.save_for_backward(kept)
         ctx.slope, ctx.rest = slope, x.shape[2] % POOL
         # The result is made from what is kept, or a compiler would come back for that and read x once more.
@@ -53,6 +53,6 @@ class _PooledActivation(torch.autograd.Function):
         (kept,) = ctx.saved_tensors
         gradient = gradient.permute(0, 2, 3, 1)
         gradient = torch.where(kept < _NEGATIVE, gradient, gradient * ctx.slope).unsqueeze(3)
-        places = torch.arange(POOL, dtype=torch.int8, device=kept.device).unsqueeze(1)
-        spread = torch.where((kept & (_NEGATIVE - 1)).unsqueeze(3) == places, gradient, 0).flatten(2, 3)
+        indices = torch.arange(POOL, dtype=torch.int8, device=kept.device).unsqueeze(1)
+        spread = torch.where((kept & (_NEGATIVE - 1)).unsqueeze(3) == indices, gradient, 0).flatten(2, 3)
         return F.pad(spread, (0, 0, 0, ctx.rest)).permute(0, 3, 1, 2), None

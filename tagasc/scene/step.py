@@ -27,21 +27,21 @@ class EpochPlan:
     """What an epoch draws and sets; one row a step.
 
     Attributes:
-        clips: int64 (steps, batch), positions of the clips.
-        starts: int64 (steps, batch), first frame of each clip's crop.
-        order: int64 (steps, batch), the clip of the batch that each is mixed with.
-        weight: float32 (steps, 1), λ of mixup; 1 mixes nothing.
+        clip_indices: int64 (steps, batch), positions of the clips.
+        crop_starts: int64 (steps, batch), first frame of each clip's crop.
+        mixup_order: int64 (steps, batch), the clip of the batch that each is mixed with.
+        mixup_weight: float32 (steps, 1), λ of mixup; 1 mixes nothing.
         learning_rate: float64 (steps, 1).
     """
 
-    clips: Tensor
-    starts: Tensor
-    order: Tensor
-    weight: Tensor
+    clip_indices: Tensor
+    crop_starts: Tensor
+    mixup_order: Tensor
+    mixup_weight: Tensor
     learning_rate: Tensor
 
     def __len__(self) -> int:
-        return len(self.clips)
+        return len(self.clip_indices)
 
     def columns(self) -> list[Tensor]:
         """The tensors, in the order of the attributes."""
@@ -56,16 +56,16 @@ class SceneStep:
         centres: (scenes, code size), what the centre loss draws codes to.
     """
 
-    def __init__(self, network: SceneNetwork, clips: SceneClips, settings: SceneTraining, frames: int) -> None:
+    def __init__(self, network: SceneNetwork, clips: SceneClips, config: SceneTraining, frames: int) -> None:
         """Prepare for a network and its training clips, which are on one device.
 
         Args:
             network: what is trained; on a GPU the step of a compiled one is captured.
             clips: the training clips.
-            settings: of the training.
+            config: of the training.
             frames: length of a crop.
         """
-        self.network, self.clips, self.settings, self.frames = network, clips, settings, frames
+        self.network, self.clips, self.config, self.frames = network, clips, config, frames
         self.centres = torch.randn(len(clips.names), network.output.in_features).to(clips.device)
         self._gpu = clips.device.type == "cuda"
         # On a CPU, the backward pass of wide channels-last convolutions takes up to twice the time of contiguous ones.
@@ -73,17 +73,17 @@ class SceneStep:
         network.trunk.set_memory_format(torch.contiguous_format if wide else torch.channels_last)
         self._captures = self._gpu and network.compiled
         # One that is captured reads its learning rate and its own count of steps from the device.
-        self._rate = torch.zeros((), device=clips.device) if self._gpu else settings.learning_rate
+        self._rate = torch.zeros((), device=clips.device) if self._gpu else config.learning_rate
         self.optimizer = torch.optim.Adam(
             network.parameters(),
-            settings.learning_rate,
-            weight_decay=settings.weight_decay,
+            config.learning_rate,
+            weight_decay=config.weight_decay,
             amsgrad=True,
             **self._on_gpu(),
         )
-        self._captured = CudaGraph()
+        self._graph = CudaGraph()
         self._targets = F.one_hot(clips.scenes, len(clips.names)).float().to(clips.device)
-        self._at = torch.zeros(1, dtype=torch.int64, device=clips.device)
+        self._row = torch.zeros(1, dtype=torch.int64, device=clips.device)
         self._loss = torch.zeros((), dtype=torch.float64, device=clips.device)
         self._columns: list[Tensor] = []
         self._samples: Tensor | None = None
@@ -95,7 +95,7 @@ class SceneStep:
             for _ in progress(range(len(plan)), title, total=len(plan)):
                 self._run()
         else:
-            batches = self.clips.store.batches(plan.clips, plan.starts, self.frames)
+            batches = self.clips.store.batches(plan.clip_indices, plan.crop_starts, self.frames)
             for samples in progress(batches, title, total=len(plan)):
                 self._samples = self._staged(samples)
                 self._run()
@@ -103,7 +103,7 @@ class SceneStep:
 
     def _run(self) -> None:
         if self._captures:
-            self._captured(self._step)
+            self._graph(self._step)
         else:
             self._step()
 
@@ -122,37 +122,37 @@ class SceneStep:
             target = mix(target, *mixing)
         code, logits = self.network(samples, tags, mixing)
         loss = F.cross_entropy(logits, target)
-        if self.settings.centre_loss:
-            loss = loss + self.settings.centre_loss * centre_loss(code, target, self.centres)
+        if self.config.centre_loss:
+            loss = loss + self.config.centre_loss * centre_loss(code, target, self.centres)
         return loss
 
     def _step(self) -> None:
-        clips, starts, order, weight, rate = (column.index_select(0, self._at)[0] for column in self._columns)
+        indices, starts, order, weight, rate = (column.index_select(0, self._row)[0] for column in self._columns)
         samples = self._samples
         if samples is None:
-            samples = self.clips.store.samples(clips, starts, self.frames)
-        tags = None if self.clips.tags is None else self.clips.tags.index_select(0, clips)
+            samples = self.clips.store.samples(indices, starts, self.frames)
+        tags = None if self.clips.tags is None else self.clips.tags.index_select(0, indices)
         mixing = (order, weight) if self._mixes else None
         self._set_learning_rate(rate)
         self.optimizer.zero_grad(set_to_none=True)
-        loss = self.loss(samples, tags, self._targets.index_select(0, clips), mixing)
+        loss = self.loss(samples, tags, self._targets.index_select(0, indices), mixing)
         loss.backward()
         self.optimizer.step()
         self._loss += loss.detach()
-        self._at += 1
+        self._row += 1
 
     def _begin(self, plan: EpochPlan) -> None:
         columns = plan.columns()
         if self._columns:
-            for mine, new in zip(self._columns, columns, strict=True):
-                mine.copy_(new)
+            for column, values in zip(self._columns, columns, strict=True):
+                column.copy_(values)
         else:
             self._columns = [column.to(self.clips.device, copy=True) for column in columns]
-            self._settle_optimizer()
+            self._adapt_optimizer_state()
         self._loss.zero_()
-        self._at.zero_()
+        self._row.zero_()
         # What is captured does the same in every epoch; λ = 1 mixes nothing, at little cost.
-        self._mixes = self.settings.mixup_alpha > 0 and (self._captures or bool((plan.weight < 1).any()))
+        self._mixes = self.config.mixup_alpha > 0 and (self._captures or bool((plan.mixup_weight < 1).any()))
 
     def _staged(self, samples: Tensor) -> Tensor:
         """A captured step reads its samples from one place."""
@@ -167,7 +167,7 @@ class SceneStep:
         for group in self.optimizer.param_groups:
             group["lr"] = float(rate)
 
-    def _settle_optimizer(self) -> None:
+    def _adapt_optimizer_state(self) -> None:
         """A state that was read from a checkpoint, perhaps from another kind of device, works on this one.
 
         Fused Adam wants its averages in the layout of their weights, which a checkpoint keeps from where it was made.

@@ -68,9 +68,9 @@ def read_systems(path: Path) -> dict[str, dict[str, System]]:
     if not isinstance(tables, dict) or not all(isinstance(records, dict) for records in tables.values()):
         raise UserError(f"{path} must hold tables of named records; see egs/systems.yaml")
     names = [name for records in tables.values() for name in records]
-    doubled = [name for name in names if names.count(name) > 1 or name in tables or name in ("all", TAGS_ONLY)]
-    if doubled:
-        raise UserError(f"{path}: {doubled[0]} names two things; rename one")
+    duplicates = [name for name in names if names.count(name) > 1 or name in tables or name in ("all", TAGS_ONLY)]
+    if duplicates:
+        raise UserError(f"{path}: {duplicates[0]} names two things; rename one")
     return {
         table: {name: from_values(System, record or {}, f"{path}, {name}") for name, record in records.items()}
         for table, records in tables.items()
@@ -94,11 +94,11 @@ def select(
         if name == "all":
             chosen |= every
         elif name in tables:
-            chosen |= {one: every[one] for one in tables[name]}
+            chosen |= {system: every[system] for system in tables[name]}
         elif name in every:
             chosen[name] = every[name]
         elif "@" in name:
-            name = _of_the_best(name, every, experiment) if name.startswith("@") else name
+            name = _best_controlled(name, every, experiment) if name.startswith("@") else name
             chosen[name] = _controlled(name, every, path)
         else:
             known = ", ".join([*tables, *list(every)[:4]])
@@ -108,8 +108,8 @@ def select(
     return chosen
 
 
-def _of_the_best(name: str, every: dict[str, SystemVariant], experiment: Path | None) -> str:
-    with_tags = [one for one, variant in every.items() if variant.system.uses_tags]
+def _best_controlled(name: str, every: dict[str, SystemVariant], experiment: Path | None) -> str:
+    with_tags = [system for system, variant in every.items() if variant.system.uses_tags]
     best = best_on_validation(experiment, with_tags) if experiment is not None else None
     if best is None:
         raise UserError(f"{name} is the control of the best trained tag system, and none is trained; name a system")

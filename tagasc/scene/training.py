@@ -41,8 +41,8 @@ class SceneTrainer:
         """
         self.config, self.trunk, self.system = config, trunk, system
         self.clips, self.validation, self.seed = train, validation, seed
-        self.steps = len(train) // config.batch
-        if self.steps == 0:
+        self.steps_per_epoch = len(train) // config.batch
+        if self.steps_per_epoch == 0:
             raise UserError(
                 f"{train.packed.folder} has {len(train)} clips, fewer than batch: {config.batch}; lower batch"
             )
@@ -74,16 +74,17 @@ class SceneTrainer:
     def plan(self, epoch: int) -> EpochPlan:
         """Draw an epoch: its clips, where their crops begin, what is mixed with what, and the learning rates."""
         rng, batch = EpochRng(self.seed, epoch), self.config.batch
-        clips = rng.permutation(len(self.clips))[: self.steps * batch].reshape(self.steps, batch)
+        steps = self.steps_per_epoch
+        indices = rng.permutation(len(self.clips))[: steps * batch].reshape(steps, batch)
         mixed = self.config.mixup_alpha > 0 and epoch >= self.config.mixup_from_epoch
         starts, order, weight = [], [], []
-        for _ in range(self.steps):
+        for _ in range(steps):
             starts.append(rng.integers(torch.full((batch,), self.clips.frames - self.frames + 1)))
             weight.append(rng.beta(self.config.mixup_alpha, 1) if mixed else torch.ones(1))
             order.append(rng.permutation(batch) if mixed else torch.arange(batch))
-        done = [(epoch - 1 + step / self.steps) / self.config.epochs for step in range(self.steps)]
-        rates = torch.tensor([[self._learning_rate(share)] for share in done], dtype=torch.float64)
-        return EpochPlan(clips, torch.stack(starts), torch.stack(order), torch.stack(weight), rates)
+        progress = [(epoch - 1 + step / steps) / self.config.epochs for step in range(steps)]
+        rates = torch.tensor([[self._learning_rate(share)] for share in progress], dtype=torch.float64)
+        return EpochPlan(indices, torch.stack(starts), torch.stack(order), torch.stack(weight), rates)
 
     def validate(self) -> dict[str, float]:
         """The network's own (softmax) accuracy on whole validation clips, if there are any."""
@@ -108,9 +109,9 @@ class SceneTrainer:
             }
         )
 
-    def _learning_rate(self, done: float) -> float:
-        share = 1.0 if self.config.schedule == "constant" else 0.5 * (1 + math.cos(math.pi * done))
-        return self.config.learning_rate * share
+    def _learning_rate(self, progress: float) -> float:
+        factor = 1.0 if self.config.schedule == "constant" else 0.5 * (1 + math.cos(math.pi * progress))
+        return self.config.learning_rate * factor
 
 
 def load_scene_network(path: Path) -> tuple[SceneNetwork, dict[str, Any]]:

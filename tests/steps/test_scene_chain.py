@@ -9,7 +9,7 @@ import skops.io
 import torch
 from sklearn.svm import SVC
 
-from steps.train_scene import _labelled
+from steps.train_scene import _labelled_codes
 from tagasc.audio.store import AudioStore
 from tagasc.backend.codes import Codes
 from tagasc.scene.config import SceneTraining
@@ -261,7 +261,7 @@ def test_codes_of_shuffled_windows_keep_their_scenes(tmp_path):
     clips = made_up([AudioStore(packed_noise(tmp_path / "p"), torch.device("cpu"))])
     settings = SceneTraining(batch=6, crop_seconds=9.7)
     task = SceneTrainer(settings, TrunkConfig(8, (8,), code_size=4), System("code"), clips, None, 1)
-    found = _labelled(task, clips, True, "released")
+    found = _labelled_codes(task, clips, True, "released")
     owners = [(clips.tags.numpy() == code[4:]).all(1).nonzero()[0].item() for code in found.codes]
     assert sorted(owners) == list(range(12))
     assert owners != sorted(owners)

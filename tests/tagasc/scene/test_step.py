@@ -141,13 +141,17 @@ def test_an_epoch_takes_the_plans_crops_mixtures_and_rates(clips):
     audio = np.asarray(clips.packed.samples, np.float32).reshape(12, 1400, 2) / 32768
     losses = []
     for number in range(2):
-        cuts = zip(plan.clips[number], plan.starts[number], strict=True)
+        cuts = zip(plan.clip_indices[number], plan.crop_starts[number], strict=True)
         samples = torch.from_numpy(np.stack([audio[clip, start : start + FRAMES] for clip, start in cuts]))
-        target = F.one_hot(plan.clips[number] % 3, 3).float()
+        target = F.one_hot(plan.clip_indices[number] % 3, 3).float()
         optimizer.param_groups[0]["lr"] = float(plan.learning_rate[number])
         optimizer.zero_grad()
         loss = by_the_paper(
-            plain, samples, clips.tags[plan.clips[number]], target, (plan.order[number], plan.weight[number])
+            plain,
+            samples,
+            clips.tags[plan.clip_indices[number]],
+            target,
+            (plan.mixup_order[number], plan.mixup_weight[number]),
         )
         loss.backward()
         optimizer.step()

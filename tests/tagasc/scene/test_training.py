@@ -57,17 +57,17 @@ def test_an_epochs_plan_takes_each_clip_once_and_mixes_from_its_epoch_on(clips):
     it = task(clips, batch=2, schedule="cosine", learning_rate=0.1)
     before, after = it.plan(1), it.plan(2)
     for plan in (before, after):
-        assert sorted(plan.clips.flatten().tolist()) == list(range(6))
-        assert plan.starts.min() < plan.starts.max() <= FRAMES - it.frames
-        assert [sorted(row) for row in plan.order.tolist()] == [[0, 1]] * 3
-    assert (before.weight == 1).all()
-    assert (after.weight < 1).all()
+        assert sorted(plan.clip_indices.flatten().tolist()) == list(range(6))
+        assert plan.crop_starts.min() < plan.crop_starts.max() <= FRAMES - it.frames
+        assert [sorted(row) for row in plan.mixup_order.tolist()] == [[0, 1]] * 3
+    assert (before.mixup_weight == 1).all()
+    assert (after.mixup_weight < 1).all()
     rates = torch.cat([before.learning_rate, after.learning_rate])[:, 0]
     assert rates.tolist() == pytest.approx([0.05 * (1 + np.cos(np.pi * n / 6)) for n in range(6)])
     assert task(clips).plan(1).learning_rate.tolist() == [[1e-4]]
     again = task(clips, batch=2).plan(2)
-    assert torch.equal(again.clips, after.clips)
-    assert torch.equal(again.weight, after.weight)
+    assert torch.equal(again.clip_indices, after.clip_indices)
+    assert torch.equal(again.mixup_weight, after.mixup_weight)
 
 
 def test_saved_weights_give_the_codes_of_whole_clips(clips, tmp_path):

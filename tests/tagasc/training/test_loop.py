@@ -59,7 +59,7 @@ def test_weights_and_order_of_clips_depend_on_the_seed(audio, tags):
     for name in drawn:
         assert torch.equal(same[0][name], same[1][name])
         assert not torch.equal(other[0][name], other[1][name])
-    plans = [trainer.plan(1).clips for trainer in trainers]
+    plans = [trainer.plan(1).clip_indices for trainer in trainers]
     assert torch.equal(plans[0], plans[1])
     assert not torch.equal(plans[1], plans[2])
 
