@@ -112,11 +112,7 @@ def release_of(corpus: Path) -> Release:
 
 
 def _vocabulary(path: Path, release: Release) -> list[str]:
-    """Read the class names, in ASCII order; Zenodo's file has no header and lists index and name.
-
-    Raises:
-        UserError: the file is missing or damaged.
-    """
+    """Read the class names, in ASCII order; Zenodo's file has no header and lists index and name."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.reader(file))

@@ -99,11 +99,7 @@ def _splits(
 
 
 def _listed_splits(table: Path, rows: list[dict[str, str]], entries: list[ClipEntry]) -> dict[str, list[ClipEntry]]:
-    """Return the splits that the table lists.
-
-    Raises:
-        UserError: a split is unknown, a location is in two splits, or train or test is empty.
-    """
+    """Return the splits that the table lists."""
     splits: dict[str, list[ClipEntry]] = {name: [] for name in SPLITS}
     split_of: dict[str, str] = {}
     for row, entry in zip(rows, entries, strict=True):
@@ -121,11 +117,7 @@ def _listed_splits(table: Path, rows: list[dict[str, str]], entries: list[ClipEn
 
 
 def _check_scenes(table: Path, splits: dict[str, list[ClipEntry]]) -> None:
-    """Check that there are two training scenes or more, and that they cover all splits.
-
-    Raises:
-        UserError: names the scene.
-    """
+    """Check that there are two training scenes or more, and that they cover all splits."""
     trained = {entry.labels[0] for entry in splits["train"]}
     if len(trained) < 2:
         raise UserError(f"{table} has training clips of one scene only, {min(trained)}; add clips of another")

@@ -89,11 +89,7 @@ def main(
 
 
 def _record(url: str, retry: Callable) -> list[RemoteFile]:
-    """Read the list of files of a record.
-
-    Raises:
-        UserError: the server's response is not a record, or a file's name or address is unsafe.
-    """
+    """Read the list of files of a record."""
 
     def read() -> bytes:
         with urlopen(Request(url, headers=_HEADERS)) as response:
@@ -127,11 +123,7 @@ def _missing(archives: Path, file: RemoteFile) -> int:
 
 
 def _fetch(file: RemoteFile, archives: Path, retry: Callable) -> None:
-    """Download one file, resuming where it stopped, and check it; skip a file that was checked before.
-
-    Raises:
-        UserError: the checksum was wrong twice.
-    """
+    """Download one file, resuming where it stopped, and check it; skip a file that was checked before."""
     target, part = archives / file.name, archives / f"{file.name}.part"
     if target.exists() and target.stat().st_size == file.size:
         log.info("%s: already downloaded", file.name)
@@ -166,13 +158,7 @@ def _download(file: RemoteFile, part: Path) -> None:
 
 
 def _retry(action: Callable, url: str, tries: int, wait: float):
-    """Call a function that uses the network, again if the network fails.
-
-    Args:
-        action: function without arguments.
-        url: address, for messages.
-        tries: number of tries.
-        wait: seconds before the second try, doubled before each further try.
+    """Call ``action``, again if the network fails, with doubling waits.
 
     Raises:
         UserError: every try failed, or the server refused the address.
@@ -202,11 +188,7 @@ def _joined(archives: Path, files: list[RemoteFile]) -> list[Path]:
 
 
 def _join(last: Path) -> Path:
-    """Join a split archive with ``zip -s 0``; Python's zipfile reads neither the parts nor their concatenation.
-
-    Raises:
-        UserError: the program zip is missing, or fails.
-    """
+    """Join a split archive with ``zip -s 0``; Python's zipfile reads neither the parts nor their concatenation."""
     joined = last.with_name(f"{last.stem}.joined.zip")
     if joined.exists():
         return joined
@@ -223,11 +205,7 @@ def _join(last: Path) -> Path:
 
 
 def _unpack(archives: list[Path], staging: Path, corpus: Path) -> None:
-    """Unpack archives into a temporary folder, then rename it; skip members that are already unpacked.
-
-    Raises:
-        UserError: an archive is unsafe or damaged, or the disk is too small.
-    """
+    """Unpack archives into a temporary folder, then rename it; skip members that are already unpacked."""
     missing = {path: [member for member in _members(path) if not _is_unpacked(staging, member)] for path in archives}
     staging.mkdir(parents=True, exist_ok=True)
     _check_space(staging, sum(member.file_size for members in missing.values() for member in members))

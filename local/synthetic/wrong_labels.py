@@ -94,11 +94,7 @@ def main(
 
 
 def _check_target(sounds: Path, out: Path) -> None:
-    """Check that the corpus replaces only what this program built.
-
-    Raises:
-        UserError: ``out`` and ``sounds`` overlap, or ``out`` is something else.
-    """
+    """Check that the corpus replaces only what this program built."""
     source, target = sounds.resolve(), out.resolve()
     if source == target or source in target.parents or target in source.parents:
         raise UserError(f"{out} and {sounds} must not contain each other; choose another folder as OUT")
@@ -107,11 +103,7 @@ def _check_target(sounds: Path, out: Path) -> None:
 
 
 def _files(sounds: Path, parts: Parts, group: str) -> dict[str, list[tuple[str, Path]]]:
-    """Return the class and path of each file, by part; classes that a part lacks are left out.
-
-    Raises:
-        UserError: fewer than two classes remain.
-    """
+    """Return the class and path of each file, by part; classes that a part lacks are left out."""
     files = [
         (child.name, file)
         for child in sorted(sounds.iterdir())
