@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Compares ways to train a tagger: lwlrap over seeds and test sets, with intervals over recordings."""
+"""Compare trainings of a tagger: lwlrap over seeds and test sets, with confidence intervals over recordings."""
 
 import re
 from collections import defaultdict
@@ -23,14 +23,14 @@ Precisions = Mapping[str, Mapping[Label, float]]  # by seed, then by label
 
 
 def main(taggers: Path, groups: str, recording: str = r"^(.*?)(?:-[A-Z])?$", out: Path | None = None) -> None:
-    """Print a table of the ways, and each one's difference to the first.
+    """Print a table of groups of taggers, with each group's difference to the first.
 
     Args:
-        taggers: folder of trained taggers (stage 3) whose names end in ``_seed<k>``; those of one way may have
-            different test clips, which are pooled.
-        groups: "TITLE: PREFIX/stageN" separated by semicolons: the taggers whose names begin with PREFIX, stage N.
-        recording: pattern whose match in a clip's id tells which clips come from one recording.
-        out: also write the table, as Markdown, to this file.
+        taggers: folder of trained taggers (stage 3) whose names end in ``_seed<k>``; different test clips of one seed
+            are pooled.
+        groups: "TITLE: PREFIX/stageN" separated by semicolons: stage N of the taggers whose names begin with PREFIX.
+        recording: regular expression whose match in a clip's id identifies its recording.
+        out: Markdown file for the table.
     """
     precisions = {}
     for group in groups.split(";"):
@@ -46,10 +46,10 @@ def main(taggers: Path, groups: str, recording: str = r"^(.*?)(?:-[A-Z])?$", out
 
 
 def compare(groups: Mapping[str, Precisions], recording: str) -> Table:
-    """A row a way: lwlrap (mean ± standard deviation over seeds), its interval, and its difference to the first.
+    """Return a row per group: lwlrap (mean ± standard deviation over seeds), its interval, its difference to the first.
 
     Raises:
-        UserError: the ways were not scored on the same labels.
+        UserError: the groups were not scored on the same labels.
     """
     labels = sorted(next(iter(next(iter(groups.values())).values())))
     recordings = [_recording(clip, recording) for clip, _ in labels]
@@ -57,7 +57,9 @@ def compare(groups: Mapping[str, Precisions], recording: str) -> Table:
     rows, first = [], None
     for title, seeds in groups.items():
         if any(sorted(precisions) != labels for precisions in seeds.values()):
-            raise UserError(f"{title} was not scored on the same clips as {next(iter(groups))}; run what is missing")
+            raise UserError(
+                f"{title} was not scored on the same clips as {next(iter(groups))}; train the missing taggers"
+            )
         values = np.array([[precisions[label] for label in labels] for precisions in seeds.values()])
         spread = f" ± {values.mean(axis=1).std(ddof=1):.3f}" if len(values) > 1 else ""
         row = (title, str(len(values)), str(len(labels)), f"{values.mean():.3f}{spread}")
@@ -67,14 +69,14 @@ def compare(groups: Mapping[str, Precisions], recording: str) -> Table:
         else:
             difference = values.mean(axis=0) - first
             low, high = bootstrap(difference, recordings)
-            shown = "" if low > 0 or high < 0 else "not shown"
-            row += (f"{difference.mean():+.3f}", _interval((low, high), "+.3f"), shown)
+            note = "" if low > 0 or high < 0 else "not significant"
+            row += (f"{difference.mean():+.3f}", _interval((low, high), "+.3f"), note)
         rows.append(row)
     return header, rows
 
 
 def _read(taggers: Path, prefix: str, stage: int) -> Precisions:
-    """Precision at every label of the test clips, by seed; test sets of one seed are pooled."""
+    """Read the precision at every label of the test clips, by seed; test sets of one seed are pooled."""
     seeds: dict[str, dict[Label, float]] = defaultdict(dict)
     for tagger in sorted(taggers.glob(f"{prefix}*_seed*")):
         path, seed = predictions_file(tagger, stage, "test"), tagger.name.rpartition("_seed")[2]
@@ -95,9 +97,9 @@ def _recording(clip: str, pattern: str) -> str:
     try:
         match = re.match(pattern, clip)
     except re.error as error:
-        raise UserError(f"--recording {pattern!r} is no pattern ({error}); see Python's re") from None
+        raise UserError(f"--recording {pattern!r} is not a regular expression ({error}); see Python's re") from None
     if match is None:
-        raise UserError(f"clip {clip} does not match --recording {pattern!r}; give a pattern that every clip matches")
+        raise UserError(f"clip {clip} does not match --recording {pattern!r}; give a pattern that matches every clip")
     return match.group(match.lastindex or 0)
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Stage 4: tag every scene clip; where the events of the clips are known, score the tags against them."""
+"""Stage 4: tag every scene clip; if the clips' events are known, score the tags against them."""
 
 import csv
 from collections import defaultdict
@@ -18,7 +18,7 @@ from tagasc.utils.errors import UserError
 from tagasc.utils.files import read_record, write_json, write_npz
 from tagasc.utils.log import log
 
-_WITHOUT = "mend it, or leave --event-labels out (of a recipe: --event-labels '')"
+_WITHOUT = "fix it, or leave --event-labels out (in a recipe: --event-labels '')"
 
 
 def main(
@@ -36,36 +36,36 @@ def main(
     """Write ``<out>/<corpus>_<split>.npz`` with ids, classes and values for every packed split of a scene corpus.
 
     Args:
-        tagger: folder of a trained tagger (stage 3), an .npz of tag vectors made elsewhere, or hf:NAME_OR_DIR, an
+        tagger: folder of a trained tagger (stage 3), an .npz of external tag vectors, or hf:NAME_OR_DIR, an
             audio-classification model of Hugging Face's transformers.
         audio: folder of packed audio (stage 2).
         out: folder for the tag vectors.
         corpus: name of the scene corpus.
-        event_labels: table of the events that each clip holds (filename, event), tab-separated, where they are known; a
-            filename without its suffix, or without its folders either, is a clip's id.
-        activation: of a model of transformers: sigmoid, softmax, or auto (what its configuration says).
-        batch: clips at a time.
+        event_labels: tab-separated table of known events with the columns filename and event; a filename without its
+            suffix, with or without its folders, is a clip's id.
+        activation: output of a transformers model: sigmoid, softmax, or auto (from the model's configuration).
+        batch: clips per forward pass.
         device: auto, cpu, cuda, or cuda:N.
-        deterministic: repeat bit for bit on a GPU too; slower.
-        force: tag again even what is there.
+        deterministic: reproducible bit for bit on a GPU; slower.
+        force: redo finished tag vectors.
     """
-    where = choose_device(device, deterministic)
+    target = choose_device(device, deterministic)
     folders = packed_splits(audio, corpus)
     if not folders:
-        raise UserError(f"{audio} holds no packed {corpus}; run stage 2 (pack)")
-    source = open_source(tagger, where, batch, activation)
-    heard = None if event_labels is None else _events(event_labels, source.classes, folders.values())
+        raise UserError(f"{audio} has no packed {corpus}; run stage 2 (pack)")
+    source = open_source(tagger, target, batch, activation)
+    events = None if event_labels is None else _events(event_labels, source.classes, folders.values())
     scores, hashes = {}, source.input_hashes()
     for split, folder in folders.items():
         path = out / f"{folder.name}.npz"
         _tag(source, hashes, folder, path, force)
-        if heard is not None:
-            score = _score(TagVectors.read(path), heard)
+        if events is not None:
+            score = _score(TagVectors.read(path), events)
             if np.isnan(score):
-                log.warning("%s: no event of its clips is known, so it is not scored", path.name)
+                log.warning("%s: not scored, its clips have no known event", path.name)
             else:
                 scores[split] = score
-    if heard is None:
+    if events is None:
         (out / "scores.json").unlink(missing_ok=True)
     else:
         write_json(out / "scores.json", {"lwlrap": scores})
@@ -73,7 +73,7 @@ def main(
 
 
 def _tag(source: TagSource, hashes: dict[str, str], folder: Path, path: Path, force: bool) -> None:
-    """Write the tag vectors of one split, unless they are there."""
+    """Write the tag vectors of one split, unless they are up to date."""
     record = provenance.record("extract_tags", {"clips": "whole"}, {**hashes, "audio": folder / "index.json"})
     if provenance.is_current(path.name, read_record(path), record, force):
         return
@@ -84,23 +84,23 @@ def _tag(source: TagSource, hashes: dict[str, str], folder: Path, path: Path, fo
 
 
 def _events(table: Path, classes: list[str], folders: Iterable[Path]) -> dict[str, set[int]] | None:
-    """Positions of the classes heard in each clip, by clip id; None where the tagger knows none of the events.
+    """Read the class indices of each clip's events, by clip id; None if the tagger has no class for any event.
 
     Raises:
-        UserError: no such table, or it names no clip that is known here.
+        UserError: the table is missing or malformed, or has no clip of the corpus.
     """
-    place = {name: number for number, name in enumerate(classes)}
+    index = {name: number for number, name in enumerate(classes)}
     try:
         with table.open(newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file, delimiter="\t")
             rows = [(Path(row["filename"]).with_suffix(""), row["event"]) for row in reader]
     except (FileNotFoundError, KeyError, TypeError, ValueError):
         raise UserError(
-            f"{table} is not a table with the columns filename and event, separated by tabs; {_WITHOUT}"
+            f"{table} must be a tab-separated table with the columns filename and event; {_WITHOUT}"
         ) from None
-    known = [(path, place[event]) for path, event in rows if event in place]
+    known = [(path, index[event]) for path, event in rows if event in index]
     if not known:
-        log.warning("%s names no event that the tagger knows, such as %s: its tags are not scored", table, classes[0])
+        log.warning("%s: tags not scored, it has no event that is a class of the tagger, such as %s", table, classes[0])
         return None
     ids = {clip for folder in folders for clip in PackedAudio(folder).ids}
     heard: dict[str, set[int]] = defaultdict(set)
@@ -109,7 +109,7 @@ def _events(table: Path, classes: list[str], folders: Iterable[Path]) -> dict[st
         if clip in ids:
             heard[clip].add(event)
     if not heard:
-        raise UserError(f"{table} names no clip of the corpus, such as {min(ids)}, with an event; {_WITHOUT}")
+        raise UserError(f"{table} has no clip of the corpus, such as {min(ids)}; {_WITHOUT}")
     return heard
 
 

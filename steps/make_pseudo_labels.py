@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Stage 3, program 2 of 4: label the noisy clips with stage 1's snapshots (``fold<k>/pseudo_labels.npz``)."""
+"""Stage 3, program 2 of 4: compute soft labels of the noisy clips (``fold<k>/pseudo_labels.npz``)."""
 
 from dataclasses import dataclass
 
@@ -16,18 +16,18 @@ from tagasc.utils.log import log
 
 @dataclass(frozen=True)
 class Options(TaggerOptions):
-    """Make soft labels of the noisy clips for stage 2 of the audio tagger; several processes share the folds."""
+    """Compute soft labels of the noisy clips with stage 1 of the audio tagger; several processes share the folds."""
 
 
 def main(options: Options) -> None:
-    """Make pseudo-labels for every fold."""
+    """Compute pseudo-labels for every fold."""
     experiment = TaggerExperiment(options)
     if experiment.has_semi("pseudo-labels"):
         experiment.for_each_fold("pseudo_labels", lambda fold: label(experiment, fold))
 
 
 def label(experiment: TaggerExperiment, fold: int) -> bool:
-    """Make pseudo-labels for one fold; False if they are up to date."""
+    """Compute pseudo-labels for one fold; return False if they are up to date."""
     options, pads = experiment.options, experiment.options.inference.pads
     sources = [fold] if options.pseudo_labels.models == "own" else experiment.folds
     paths = [path for source in sources for path in experiment.snapshot_files(source, 1)]

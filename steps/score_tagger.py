@@ -38,7 +38,7 @@ def main(options: Options) -> None:
 
 
 def score(experiment: TaggerExperiment) -> bool:
-    """Score every stage and declare the tagger ready; False if that is up to date."""
+    """Write scores and ``tagger.json``, and log the scores; return False if they are up to date."""
     folder = experiment.folder
     models = {stage: tagger_weights(experiment, stage) for stage in range(1, experiment.stages + 1)}
     paths = [path for by_fold in models.values() for some in by_fold.values() for path in some]

@@ -12,8 +12,8 @@ from tagasc.utils import cli
 from tagasc.utils.log import log, start_logging
 
 _PART_REMOVED = (
-    "--part was removed; instead of stage1 run steps/train_tagger.py, of pseudo_labels steps/make_pseudo_labels.py,"
-    " of stage2 steps/train_tagger_semi.py, of score steps/score_tagger.py"
+    "--part was removed; for stage1 run steps/train_tagger.py, for pseudo_labels steps/make_pseudo_labels.py,"
+    " for stage2 steps/train_tagger_semi.py, for score steps/score_tagger.py"
 )
 
 
@@ -21,7 +21,7 @@ _PART_REMOVED = (
 class Options(TaggerOptions):
     """Train stage 1 of the audio tagger on curated and noisy clips; several processes share the folds.
 
-    --force removes everything that was made from these folds.
+    --force also removes pseudo-labels and stage 2 of these folds.
     """
 
 
@@ -29,14 +29,14 @@ def main(options: Options) -> None:
     """Train stage 1 on every fold."""
     experiment = TaggerExperiment(options)
     if not options.noisy:
-        log.info("tagger: without noisy clips; skipped: noisy head")
+        log.info("noisy head skipped: no noisy clips (--noisy false)")
     if options.force:
         experiment.clear([fold_folder(experiment.folder, fold) for fold in experiment.folds])
     experiment.for_each_fold("stage1", lambda fold: train(experiment, fold))
 
 
 def train(experiment: TaggerExperiment, fold: int) -> bool:
-    """Train stage 1 on one fold; False if it is trained already."""
+    """Train stage 1 on one fold; return False if it is already trained."""
     record = experiment.training_record("train_tagger", fold)
     if not check_result_folder(stage_folder(experiment.folder, fold, 1), record, force=False):
         return False

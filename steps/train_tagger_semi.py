@@ -16,9 +16,9 @@ from tagasc.utils import cli
 
 @dataclass(frozen=True)
 class Options(TaggerOptions):
-    """Train the semi-supervised stage 2 of the audio tagger, from stage 1's weights; several processes share the folds.
+    """Train stage 2, the semi-supervised stage of the audio tagger; several processes share the folds.
 
-    --force removes stage 2 only.
+    --force trains stage 2 again, and keeps stage 1 and the pseudo-labels.
     """
 
 
@@ -33,7 +33,7 @@ def main(options: Options) -> None:
 
 
 def train(experiment: TaggerExperiment, fold: int) -> bool:
-    """Train stage 2 on one fold; False if it is trained already."""
+    """Train stage 2 on one fold; return False if it is already trained."""
     start = require(experiment.snapshot_files(fold, 1)[-1], "train_tagger.py")
     labels = require(pseudo_labels_file(experiment.folder, fold), "make_pseudo_labels.py")
     record = experiment.training_record("train_tagger_semi", fold, stage1=start, pseudo_labels=labels)

@@ -318,13 +318,13 @@ def curated_clip_without_label(b):
     return b.train_tagger()
 
 
-@case("is labelled Theremin, which no curated clip is; mend the labels")
+@case("has the label Theremin, which no curated clip has; fix the labels")
 def noisy_label_outside_the_vocabulary(b):
     relabel(b, "noisy", ["Theremin"])
     return b.train_tagger()
 
 
-@case("is labelled Theremin, which no curated clip is; mend the labels")
+@case("has the label Theremin, which no curated clip has; fix the labels")
 def label_of_a_test_clip_outside_the_vocabulary(b):
     relabel(b, "test", ["Theremin"])
     return b.train_tagger()
@@ -435,14 +435,14 @@ def damaged_tagger(b):
     return b.tag()
 
 
-@case("holds no packed tau2019; run stage 2")
+@case("has no packed tau2019; run stage 2")
 def tags_without_audio(b):
     for folder in b.copy("audio").glob("tau2019_*"):
         shutil.rmtree(folder)
     return b.tag()
 
 
-@case("is not a table with the columns filename and event")
+@case("must be a tab-separated table with the columns filename and event")
 def wrong_truth(b):
     return *b.tag(), "--event-labels", b.copy("scenes") / "meta.csv"
 

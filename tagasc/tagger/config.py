@@ -1,4 +1,4 @@
-"""The settings of the tagger's training. The defaults are the published ones (Akiyama & Sato [13])."""
+"""Settings of the tagger's training and inference. The defaults are the published ones (Akiyama & Sato [13])."""
 
 from dataclasses import dataclass
 from math import inf
@@ -9,24 +9,24 @@ from tagasc.utils.errors import SettingError
 
 @dataclass(frozen=True)
 class TaggerTraining:
-    """How the tagger is trained: stage 1, and whatever both stages share.
+    """Settings of stage 1, and those that both stages share.
 
     Args:
-        epochs: number of epochs of stage 1; one epoch is one pass over the fold's curated training clips.
-        cycle: epochs after which the learning rate's cosine starts again.
+        epochs: epochs of stage 1; an epoch is one pass over the fold's curated training clips.
+        cycle: epochs from one restart of the learning rate's cosine to the next.
         batch: clips per step and stream.
-        learning_rate: highest, of Adam.
-        least_learning_rate: lowest.
-        crop_frames: spectrogram frames of a random crop; shorter clips are zero-padded at a random place.
+        learning_rate: highest learning rate of Adam.
+        least_learning_rate: lowest learning rate.
+        crop_frames: spectrogram frames of a random crop; shorter clips are zero-padded at a random position.
         mixup_alpha: λ ~ Beta(alpha, alpha) per clip, within the same pool of clips.
-        gain: factor on the power spectrogram, uniform between these.
-        mask_half_width: half-width of the frequency mask in mel bands, uniform between these.
-        probability: of each of the three augmentations.
+        gain: range of the factor on the power spectrogram, uniform.
+        mask_half_width: range of the frequency mask's half-width in mel bands, uniform.
+        probability: probability of each of the three augmentations.
         folds: number of folds over the curated clips.
-        fold_seed: of the shuffle before folding.
-        leave_out: curated clips not to train on, by id.
-        joint_pass: pass all streams through the trunk together; batch normalisation then sees them as one, which is
-            other mathematics than published.
+        fold_seed: seed of the shuffle before folding.
+        leave_out: ids of curated clips to exclude from training.
+        joint_pass: pass all streams through the trunk together; batch normalisation then pools their statistics, unlike
+            the published system.
     """
 
     epochs: int = 512
@@ -48,25 +48,27 @@ class TaggerTraining:
         if self.epochs < 1 or self.cycle < 1 or self.batch < 2 or self.crop_frames < 1:
             raise SettingError("epochs, cycle and crop_frames must be at least 1, batch at least 2")
         if not 0 < self.least_learning_rate <= self.learning_rate < inf:
-            raise SettingError("learning_rate and least_learning_rate must be positive, the least not above the other")
+            raise SettingError(
+                "learning_rate and least_learning_rate must be positive, the latter not above the former"
+            )
         if self.folds < 2:
             raise SettingError("folds must be at least 2")
         if not 0 <= self.probability <= 1 or not 0 < self.mixup_alpha < inf:
             raise SettingError("probability must lie in 0..1, mixup_alpha be positive")
         if not 0 <= self.mask_half_width[0] <= self.mask_half_width[1] or not 0 < self.gain[0] <= self.gain[1] < inf:
-            raise SettingError("mask_half_width and gain are ranges: lower end first, not negative")
+            raise SettingError("mask_half_width and gain must be ranges: lower end first, not negative")
 
 
 @dataclass(frozen=True)
 class SemiTraining:
-    """What stage 2 adds.
+    """Settings that stage 2 adds.
 
     Args:
-        epochs: number of epochs of stage 2.
+        epochs: epochs of stage 2.
         consistency: weight of the mean squared error to the soft targets.
-        noisy_folds: fold k's semi stream leaves out the k-th of so many parts of the noisy clips.
-        slice_part: part of a crop's length that is kept, uniform between these, zero elsewhere.
-        slice_probability: how often a crop is sliced so, in every stream.
+        noisy_folds: parts of the noisy clips; fold k's third stream leaves out the k-th.
+        slice_part: range of the share of a crop that slicing keeps, uniform; the rest is set to zero.
+        slice_probability: probability of slicing a crop, in every stream.
     """
 
     epochs: int = 448
@@ -79,17 +81,17 @@ class SemiTraining:
         if self.epochs < 1 or self.noisy_folds < 2 or not 0 <= self.consistency < inf:
             raise SettingError("epochs must be at least 1, noisy_folds at least 2, consistency not negative")
         if not 0 < self.slice_part[0] <= self.slice_part[1] <= 1 or not 0 <= self.slice_probability <= 1:
-            raise SettingError("slice_part is a range within 0..1, lower end first; slice_probability lies in 0..1")
+            raise SettingError("slice_part must be a range within 0..1, lower end first, slice_probability in 0..1")
 
 
 @dataclass(frozen=True)
 class PseudoLabelConfig:
-    """How the noisy clips' soft targets are made.
+    """Settings of the noisy clips' soft targets.
 
     Args:
-        models: the fold's own snapshots, or those of all folds. The latter have trained on the fold's held-out clips,
-            so that stage 2's validation on these leaks.
-        sharpness: power that the probabilities are raised to before they are divided by their sum.
+        models: own: the fold's own snapshots; all: those of all folds, which leaks, because the others were trained on
+            the fold's held-out clips.
+        sharpness: exponent of the probabilities, applied before they are divided by their sum.
     """
 
     models: Literal["own", "all"] = "own"
@@ -102,11 +104,11 @@ class PseudoLabelConfig:
 
 @dataclass(frozen=True)
 class InferenceConfig:
-    """How a trained tagger is used.
+    """Settings of a trained tagger's use.
 
     Args:
-        models: mean of every snapshot of every trained fold, or the best single one, chosen out-of-fold.
-        pads: silent spectrogram frames put before and behind a clip; the mean is taken over several.
+        models: mean: the mean over all snapshots of all folds; best: the single best network out-of-fold.
+        pads: silent spectrogram frames before and after a clip; several are averaged.
     """
 
     models: Literal["mean", "best"] = "mean"

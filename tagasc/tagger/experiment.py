@@ -1,4 +1,4 @@
-"""A tagger's experiment: its options, the layout of its folder, its clips, and the records of its parts.
+"""A tagger's experiment: options, folder layout, clips and provenance records.
 
 ``exp/tagger/<tagger>`` holds:
 
@@ -8,7 +8,7 @@
 - ``predictions/stage<n>_<clips>.npz``, ``scores.json``: tags of held-out and test clips, and their lwlrap;
 - ``tagger.json``: the weights files that the tagger consists of.
 
-Each part is made by one program of ``steps/``; all four take the same options.
+Four programs of ``steps/`` write them: train_tagger, make_pseudo_labels, train_tagger_semi, score_tagger.
 """
 
 from collections.abc import Callable
@@ -30,8 +30,8 @@ from tagasc.utils.sweep import clear_once, sweep
 
 TAGGER, SCORES = "tagger.json", "scores.json"
 STAGE = "stage 3 (tagger)"
-_TRAINING = ("model", "mel", "training", "noisy", "seed", "compile")  # options that stage 1's weights depend on
-_ALL = (*_TRAINING, "pseudo_labels", "semi", "inference")
+_STAGE1_SETTINGS = ("model", "mel", "training", "noisy", "seed", "compile")
+_SETTINGS = (*_STAGE1_SETTINGS, "pseudo_labels", "semi", "inference")
 
 
 def fold_folder(tagger: Path, fold: int) -> Path:
@@ -71,25 +71,25 @@ def predictions_file(tagger: Path, stage: int, clips: Literal["out_of_fold", "te
 
 @dataclass(frozen=True)
 class TaggerOptions:
-    """The options of the four programs that make a tagger.
+    """Options of the four programs that train a tagger.
 
     Args:
-        audio: folder of packed audio, with ``<corpus>_curated``, ``_noisy`` and, if there are any, ``_test`` clips.
+        audio: folder of packed audio, with ``<corpus>_curated``, ``_noisy`` and optionally ``_test`` clips.
         out: folder of the tagger.
         corpus: name of the tagging corpus.
         model: shape of the network.
         mel: the spectrogram.
-        training: stage 1, and what both stages share.
-        pseudo_labels: how the noisy clips' soft labels are made.
-        semi: what stage 2 adds.
-        inference: how the trained networks are used.
+        training: settings of stage 1, and those that both stages share.
+        pseudo_labels: settings of the noisy clips' soft targets.
+        semi: settings that stage 2 adds.
+        inference: settings of the trained tagger's use.
         folds: folds to train, counted from 0 and separated by spaces, or all.
-        stages: 1 (curated and noisy clips), or 2 (then semi-supervised).
+        stages: 1 (curated and noisy clips) or 2 (also the semi-supervised stage).
         noisy: use the noisy clips.
         seed: random seed of initialisation, order and augmentation.
         compile: compile the trunk with torch.compile; sums then differ in the last bits.
         device: auto, cpu, cuda, or cuda:N.
-        deterministic: repeat bit for bit on a GPU too; slower.
+        deterministic: reproducible bit for bit on a GPU; slower.
         force: redo finished results.
     """
 
@@ -113,14 +113,14 @@ class TaggerOptions:
 
 
 class TaggerExperiment:
-    """A tagger in the making, on the folds that the options choose.
+    """Folder, folds and clips of a tagger in training.
 
     Attributes:
-        options: settings, and where to train.
+        options: the programs' options.
         folder: the tagger's folder.
         folds: numbers of the folds, counted from 0.
-        stages: number of stages; 1 without noisy clips.
-        device: where to train.
+        stages: number of stages, 1 without noisy clips.
+        device: device of the training.
         packed: folders of packed audio, by split.
     """
 
@@ -144,22 +144,22 @@ class TaggerExperiment:
 
     @cached_property
     def curated(self) -> TaggedClips:
-        """The curated clips; their labels are the vocabulary, which the test clips' must be too."""
+        """The curated clips; their labels are the vocabulary."""
         clips = TaggedClips(self.packed["curated"], None, self.options.mel, self.device)
         if self.packed["test"].is_dir():
-            label_matrix(PackedAudio(self.packed["test"]), clips.classes, labelled=False)  # now, not after the training
+            label_matrix(PackedAudio(self.packed["test"]), clips.classes, labelled=False)  # fail before training
         return clips
 
     @cached_property
     def noisy(self) -> TaggedClips | None:
-        """The noisy clips, or None."""
+        """The noisy clips; None if they are not used."""
         if not self.options.noisy:
             return None
         return TaggedClips(self.packed["noisy"], self.curated.classes, self.options.mel, self.device)
 
     @cached_property
     def test(self) -> TaggedClips | None:
-        """The test clips, or None; some may have no labels."""
+        """The test clips; None if there are none. Some may have no labels."""
         if not self.packed["test"].is_dir():
             return None
         return TaggedClips(self.packed["test"], self.curated.classes, self.options.mel, self.device, labelled=False)
@@ -170,17 +170,18 @@ class TaggerExperiment:
         return snapshot_files(stage_folder(self.folder, fold, stage), epochs, self.options.training.cycle)
 
     def has_semi(self, part: str) -> bool:
-        """Tell whether the tagger has a semi-supervised stage; if not, log that ``part`` is skipped."""
+        """Return whether the tagger has a semi-supervised stage; if not, log that ``part`` is skipped."""
         if self.stages == 1:
-            log.info("%s: skipped, %s", part, "the tagger has one stage" if self.options.noisy else "no noisy clips")
+            reason = "one stage (--stages 1)" if self.options.noisy else "no noisy clips (--noisy false)"
+            log.info("%s skipped: %s", part, reason)
         return self.stages == 2
 
     def for_each_fold(self, part: str, work: Callable[[int], bool]) -> None:
-        """Do one part on every fold; processes that do the same part share the folds.
+        """Run one part on every fold; processes that run the same part share the folds.
 
         Args:
             part: name of the part in the log.
-            work: does the part on the fold of that number; returns False if there was nothing to do.
+            work: function of the fold's number that runs the part; returns False if there was nothing to do.
 
         Raises:
             UserError: a fold failed, so the tagger cannot be complete.
@@ -192,19 +193,19 @@ class TaggerExperiment:
             raise UserError(str(error)) from None
 
     def clear(self, folders: list[Path]) -> None:
-        """Remove trainings, once in all processes that share them."""
+        """Remove trainings; processes that share them remove them only once."""
         clear_once(folders, self.folder / "log")
 
     def training_record(self, program: str, fold: int, **inputs: Path) -> dict[str, Any]:
-        """Return the record of one training; that of stage 2 depends on ``inputs``, too."""
-        config = {**self._settings(_TRAINING), "fold": fold}
+        """Return the provenance record of one training; only stage 2 has further ``inputs``."""
+        config = {**self._settings(_STAGE1_SETTINGS), "fold": fold}
         if inputs:
             config["semi"] = self.options.semi
         return provenance.record(program, config, {**self._indexes(self._training_splits()), **inputs})
 
     def scores_record(self, weights: dict[str, str]) -> dict[str, Any]:
-        """Return the record of the scores and of the tagger; ``weights`` are its weights files' hashes by name."""
-        config = {**self._settings(_ALL), "folds": self.folds, "stages": self.stages, "weights": weights}
+        """Return the provenance record of scores and tagger; ``weights`` are hashes of weights files, by name."""
+        config = {**self._settings(_SETTINGS), "folds": self.folds, "stages": self.stages, "weights": weights}
         test = ["test"] if self.packed["test"].is_dir() else []
         return provenance.record("score_tagger", config, self._indexes([*self._training_splits(), *test]))
 
@@ -222,7 +223,7 @@ def parse_folds(text: str, count: int) -> list[int]:
     """Return the numbers of the folds in ``text``, ascending; ``count`` is the number of all folds.
 
     Raises:
-        UserError: it does not list folds.
+        UserError: ``text`` is not a list of folds.
     """
     names = text.split()
     if names == ["all"]:
@@ -233,10 +234,10 @@ def parse_folds(text: str, count: int) -> list[int]:
 
 
 def require(path: Path, program: str) -> Path:
-    """Return ``path``, which ``program`` makes.
+    """Return ``path``.
 
     Raises:
-        UserError: it does not exist.
+        UserError: it does not exist; the message names the ``program`` that creates it.
     """
     if not path.exists():
         raise UserError(f"{path} does not exist; run steps/{program} to create it")

@@ -1,4 +1,4 @@
-"""Log-mel spectrograms for the tagger, computed on the device (Akiyama & Sato [13])."""
+"""Log-mel spectrograms of the tagger, computed on the device (Akiyama & Sato [13])."""
 
 from dataclasses import dataclass
 
@@ -13,12 +13,12 @@ from tagasc.utils.errors import SettingError
 
 @dataclass(frozen=True)
 class MelConfig:
-    """The spectrogram. The defaults are the published ones, for 44.1 kHz.
+    """Settings of the spectrogram. The defaults are the published ones, for 44.1 kHz.
 
     Args:
-        sampling_rate: of the audio, in Hz.
-        n_fft: samples of a periodic Hann window.
-        hop: samples between frames.
+        sampling_rate: sampling rate of the audio, in Hz.
+        n_fft: length of the periodic Hann window, in samples.
+        hop: distance between frames, in samples.
         mels: number of mel bands (Slaney scale, area-normalised).
         low: lowest frequency, in Hz.
         high: highest frequency, in Hz.
@@ -38,16 +38,16 @@ class MelConfig:
             raise SettingError("n_fft, hop and mels must be positive")
 
     def frames(self, samples: Tensor) -> Tensor:
-        """Centred frames of clips of so many samples."""
+        """Return the number of centred frames of clips of ``samples`` samples, an integer tensor of any shape."""
         return samples // self.hop + 1
 
     def samples(self, frames: int) -> int:
-        """Samples that so many frames are computed from, the half windows at both ends included."""
+        """Return the number of samples under ``frames`` frames, including half a window at both ends."""
         return (frames - 1) * self.hop + self.n_fft
 
 
 class MelPower(nn.Module):
-    """Waveform to mel power spectrogram; frames stand side by side, nothing is padded."""
+    """Waveform to mel power spectrogram, without padding."""
 
     def __init__(self, config: MelConfig) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class MelPower(nn.Module):
         self.register_buffer("window", torch.hann_window(config.n_fft), persistent=False)
 
     def forward(self, wave: Tensor) -> Tensor:
-        """(batch, samples) → (batch, mels, 1 + (samples - n_fft) // hop), in float32 also under autocast."""
+        """Compute (batch, samples) → (batch, mels, 1 + (samples - n_fft) // hop), in float32 even under autocast."""
         with torch.autocast(wave.device.type, enabled=False):
             spectrum = torch.stft(
                 wave.float(), self.config.n_fft, self.config.hop, window=self.window, center=False, return_complex=True
@@ -70,21 +70,21 @@ class MelPower(nn.Module):
 
 
 def to_decibels(power: Tensor) -> Tensor:
-    """Power (batch, mels, frames) to dB: reference 1, floor 1e-10, range 80 dB below each clip's maximum."""
+    """Convert power (batch, mels, frames) to dB: reference 1, floor 1e-10, range 80 dB below each clip's maximum."""
     level = 10 * power.clamp(min=1e-10).log10()
     return torch.maximum(level, level.amax(dim=(1, 2), keepdim=True) - 80)
 
 
 def normalise(level: Tensor) -> Tensor:
-    """Each clip to mean 0 and standard deviation 1 (+ 1e-7) over its mels and frames."""
+    """Normalise each clip to mean 0 and standard deviation 1 (+ 1e-7) over its mels and frames."""
     centred = level - level.mean(dim=(1, 2), keepdim=True)
     return centred / (centred.square().mean(dim=(1, 2), keepdim=True).sqrt() + 1e-7)
 
 
 def reflect(wave: Tensor, config: MelConfig) -> Tensor:
-    """(batch, samples) → mirrored by half a window at both ends, so that frames are centred (``pad_mode='reflect'``).
+    """Mirror (batch, samples) by half a window at both ends, so that frames are centred (``pad_mode='reflect'``).
 
-    A clip shorter than half a window is mirrored as often as it takes.
+    A clip shorter than half a window is mirrored repeatedly.
     """
     half = config.n_fft // 2
     while half > 0:

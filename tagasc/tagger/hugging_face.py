@@ -1,11 +1,10 @@
 """Any audio-classification model of Hugging Face's ``transformers`` as a tagger.
 
-The package is an optional one. A model is a folder, or a name on the Hub; only its weights in safetensors are read, and
-code that comes with a model is never run.
+The package is optional. A model is a folder, or a name on the Hub. Only weights in safetensors are read, and a model's
+own code is never run.
 
-What a model answers becomes probabilities by what its configuration says that it was trained for: a sigmoid for each
-class where that is ``multi_label_classification``, a softmax over the classes where it is not, or is not said. Some
-multi-label models do not say it; for these there is the option ``sigmoid``.
+The model's configuration decides the activation: sigmoid for ``multi_label_classification``, else softmax. Some
+multi-label models lack this entry; give the option ``sigmoid`` for these.
 """
 
 import hashlib
@@ -29,17 +28,17 @@ class HuggingFaceTagger:
     """A tag source; see ``tagasc.tagger.sources.TagSource``.
 
     Attributes:
-        classes: the model's labels in the order of its output.
-        activation: sigmoid or softmax.
-        sampling_rate: that the model's feature extractor takes, in Hz; scene clips are resampled to it.
+        classes: the model's labels, in the order of its outputs.
+        activation: ``sigmoid`` or ``softmax``.
+        sampling_rate: sampling rate of the model's feature extractor, in Hz; scene clips are resampled to it.
     """
 
     def __init__(self, name: str, device: torch.device, batch: int = 16, activation: str = "auto") -> None:
         """Load the model.
 
         Raises:
-            UserError: the package is absent, there is no such model, it needs code of its own or has no safetensors,
-                or it is none that names events.
+            UserError: the package or the model is missing, or the model needs its own code, has no safetensors, or has
+                fewer than two classes.
         """
         try:
             from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
@@ -56,49 +55,53 @@ class HuggingFaceTagger:
         self.sampling_rate = int(self.extractor.sampling_rate)
         kind = model.config.problem_type
         if len(set(self.classes)) != len(self.classes) or len(self.classes) < 2 or kind == "regression":
-            raise UserError(f"--tagger hf:{name}: its outputs are not two or more classes of different names")
-        said = "sigmoid" if kind == "multi_label_classification" else "softmax"
-        self.activation = said if activation == "auto" else activation
+            raise UserError(
+                f"--tagger hf:{name}: its outputs must be at least two distinct classes; choose another model"
+            )
+        configured = "sigmoid" if kind == "multi_label_classification" else "softmax"
+        self.activation = configured if activation == "auto" else activation
         log.info("hf:%s: %d classes, %d Hz, %s", name, len(self.classes), self.sampling_rate, self.activation)
         if kind is None and activation == "auto":
-            log.warning("hf:%s does not say whether it is multi-label; if it is, give --activation sigmoid", name)
+            log.warning(
+                "hf:%s: its configuration has no problem_type; if it is multi-label, give --activation sigmoid", name
+            )
 
     def input_hashes(self) -> dict[str, str]:
-        """A hash of the weights, the configuration, the feature extractor and the activation."""
-        whole = hashlib.sha256()
+        """Return one hash of weights, configuration, feature extractor and activation."""
+        sha256 = hashlib.sha256()
         for name, value in sorted(self.model.state_dict().items()):
-            whole.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-            whole.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+            sha256.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+            sha256.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
         for text in (self.model.config.to_json_string(), self.extractor.to_json_string(), self.activation):
-            whole.update(text.encode())
-        return {"tag source": whole.hexdigest()}
+            sha256.update(text.encode())
+        return {"tag source": sha256.hexdigest()}
 
     @torch.inference_mode()
     def tags(self, packed: PackedAudio) -> np.ndarray:
-        """Tag probabilities of whole clips, float32 (clips, classes): mean of the channels, resampled.
+        """Return tag probabilities, float32 (clips, classes): mean of the channels, resampled, whole clip.
 
-        A clip is heard as far as the model's feature extractor goes; many stop after 10 s.
+        The feature extractor may truncate clips; many do after 10 s.
         """
         require_samples(packed)
         store = AudioStore(packed, self.device)
         to_rate = ToMono(packed.sampling_rate, self.sampling_rate).to(self.device)
-        rows = np.zeros((len(packed), len(self.classes)), np.float32)
+        values = np.zeros((len(packed), len(self.classes)), np.float32)
         groups = group_by_length(packed, self.batch)
-        for length, places in progress(groups, f"tagging {packed.folder.name}", total=len(groups)):
-            mono = to_rate(store.windows(places, torch.zeros_like(places), length))
-            rows[places.numpy()] = self._probabilities(list(mono.cpu().numpy()), packed)
-        return rows
+        for length, indices in progress(groups, f"tagging {packed.folder.name}", total=len(groups)):
+            mono = to_rate(store.windows(indices, torch.zeros_like(indices), length))
+            values[indices.numpy()] = self._probabilities(list(mono.cpu().numpy()), packed)
+        return values
 
     def _probabilities(self, waves: Sequence[np.ndarray], packed: PackedAudio) -> np.ndarray:
-        try:  # of one length, so an extractor pads only to what its model expects
+        try:  # clips of one length, so the extractor only pads to the length that the model expects
             inputs = self.extractor(waves, sampling_rate=self.sampling_rate, return_tensors="pt")
             logits: Tensor = self.model(**inputs.to(self.device)).logits.float()
         except (RuntimeError, ValueError, TypeError) as error:
-            why = " ".join(str(error).split())[:120]
+            reason = " ".join(str(error).split())[:120]
             raise UserError(
-                f"{packed.folder}: hf:{self.name} cannot tag clips of {len(waves[0])} samples ({why})"
+                f"{packed.folder}: hf:{self.name} cannot tag clips of {len(waves[0])} samples ({reason})"
             ) from None
         values = logits.sigmoid() if self.activation == "sigmoid" else logits.softmax(dim=1)
         if not bool(values.isfinite().all()):
-            raise UserError(f"{packed.folder}: hf:{self.name} answers with values that are not numbers")
+            raise UserError(f"{packed.folder}: hf:{self.name} returns values that are not finite; choose another model")
         return values.cpu().numpy()

@@ -1,7 +1,7 @@
-"""Tags clips with trained networks: whole clips, mean of the sigmoids over networks and pads.
+"""Tag whole clips with trained networks: the mean of the sigmoids over networks and pads.
 
-A trained tagger's folder holds ``tagger.json``: the weights that it consists of, with their hashes, and the pads. It
-is written last, so its presence means that the tagger is ready, and it stands for the whole wherever a hash is needed.
+``tagger.json`` in a tagger's folder lists its weights files with their hashes, and the pads. It is written last: if it
+exists, the tagger is ready. Its hash identifies the tagger.
 """
 
 from collections.abc import Iterator, Sequence
@@ -39,13 +39,13 @@ from tagasc.utils.log import progress
 
 @dataclass(frozen=True)
 class Ensemble:
-    """Trained networks of one vocabulary that are used together.
+    """Trained networks of one vocabulary whose tags are averaged.
 
     Attributes:
-        networks: in evaluation mode, on one device.
-        mel: their spectrogram.
+        networks: networks in evaluation mode, on one device.
+        mel: the networks' spectrogram.
         classes: names of the sound events.
-        pads: see ``InferenceConfig``.
+        pads: silent frames before and after a clip; see ``InferenceConfig``.
     """
 
     networks: Sequence[TaggerNetwork]
@@ -53,65 +53,67 @@ class Ensemble:
     classes: list[str]
     pads: tuple[int, ...] = (0,)
 
-    def tags(self, clips: TaggedClips, which: Tensor, batch: int = 64) -> np.ndarray:
-        """Tag probabilities of whole clips of a tagging set, float32 (clips, classes), in the order of ``which``."""
+    def tags(self, clips: TaggedClips, indices: Tensor, batch: int = 64) -> np.ndarray:
+        """Return tag probabilities of whole clips, float32 (clips, classes), in the order of ``indices``."""
         device = clips.store.device
-        power = MelPower(self.mel).to(device)
-        total = torch.zeros(len(which), len(self.classes), device=device)
-        with _many_lengths():
+        mel_power = MelPower(self.mel).to(device)
+        total = torch.zeros(len(indices), len(self.classes), device=device)
+        with _without_cudnn_benchmark():
             for pad in self.pads:
-                for places, frames in group_by_padded_length(clips.frames[which] + 2 * pad, batch):
-                    spectra = crop_spectrograms(clips, which[places], torch.full((len(places),), -pad), frames, power)
-                    total[to_device(places, device)] += self._probabilities(spectra)
-        return _mean(total, self.pads, [clips.packed.ids[n] for n in which.tolist()], clips.packed)
+                for rows, frames in group_by_padded_length(clips.frames[indices] + 2 * pad, batch):
+                    starts = torch.full((len(rows),), -pad)
+                    spectra = crop_spectrograms(clips, indices[rows], starts, frames, mel_power)
+                    total[to_device(rows, device)] += self._probabilities(spectra)
+        return _mean(total, self.pads, [clips.packed.ids[n] for n in indices.tolist()], clips.packed)
 
     def tag_scenes(self, packed: PackedAudio, device: torch.device, batch: int = 16) -> np.ndarray:
-        """Tag probabilities of scene clips: mean of the channels, resampled, whole clip, float32 (clips, classes).
+        """Return tag probabilities of scene clips, float32 (clips, classes).
 
-        ``batch`` clips at a time, or fewer if they are longer than 10 s. Clips of one length go together.
+        The mean of the channels is resampled and tagged whole. A batch holds up to ``batch`` clips of equal length,
+        and fewer if they are longer than 10 s.
         """
         require_samples(packed)
-        store, power = AudioStore(packed, device), MelPower(self.mel).to(device)
+        store, mel_power = AudioStore(packed, device), MelPower(self.mel).to(device)
         to_rate = ToMono(packed.sampling_rate, self.mel.sampling_rate).to(device)
         total = torch.zeros(len(packed), len(self.classes), device=device)
         groups = group_by_length(packed, batch)
-        for length, places in progress(groups, f"tagging {packed.folder.name}", total=len(groups)):
-            mono = to_rate(store.windows(places, torch.zeros_like(places), length))
-            spectra = power(reflect(mono, self.mel))
+        for length, indices in progress(groups, f"tagging {packed.folder.name}", total=len(groups)):
+            mono = to_rate(store.windows(indices, torch.zeros_like(indices), length))
+            spectra = mel_power(reflect(mono, self.mel))
             frames = spectra.shape[2]
             for pad in self.pads:
                 padded = F.pad(spectra, (pad, padded_frames(frames + 2 * pad) - frames - pad))
-                total[to_device(places, device)] += self._probabilities(padded)
+                total[to_device(indices, device)] += self._probabilities(padded)
         return _mean(total, self.pads, packed.ids, packed)
 
     @torch.inference_mode()
     def _probabilities(self, power: Tensor) -> Tensor:
-        """Mean over the networks of the curated head's sigmoid: (batch, mels, frames) → float32 (batch, classes)."""
+        """Average the curated head's sigmoid over the networks: (batch, mels, frames) → float32 (batch, classes)."""
         level = normalise(to_decibels(power))
         with autocast(power.device):
-            every = torch.stack([network(level).float().sigmoid() for network in self.networks])
-        return every.mean(dim=0)
+            probabilities = torch.stack([network(level).float().sigmoid() for network in self.networks])
+        return probabilities.mean(dim=0)
 
 
 def load_ensemble(paths: Sequence[Path], pads: tuple[int, ...], device: torch.device) -> Ensemble:
-    """Load trained networks that belong together.
+    """Load trained networks of one vocabulary and spectrogram.
 
     Raises:
-        UserError: a file is absent or not whole, or they differ in classes or spectrogram.
+        UserError: a file is missing or incomplete, or the networks differ in classes or spectrogram.
     """
     loaded = [load_tagger_network(path) for path in paths]
     _, mel, classes = loaded[0]
     for path, (_, *inputs) in zip(paths, loaded, strict=True):
         if inputs != [mel, classes]:
-            raise UserError(f"{path} was trained on another spectrogram or vocabulary than {paths[0]}; train it again")
+            raise UserError(f"{path} has another spectrogram or vocabulary than {paths[0]}; train it again")
     return Ensemble([network.to(device) for network, _, _ in loaded], mel, classes, pads)
 
 
 def load_tagger_network(path: Path) -> tuple[TaggerNetwork, MelConfig, list[str]]:
-    """Build a trained network from its weights file alone: the network, its spectrogram, its classes.
+    """Build a trained network from its weights file; return the network, its spectrogram, and its classes.
 
     Raises:
-        UserError: the file is absent or not whole.
+        UserError: the file is missing or incomplete.
     """
     state, metadata = read_weights(path, STAGE)
     try:
@@ -120,13 +122,13 @@ def load_tagger_network(path: Path) -> tuple[TaggerNetwork, MelConfig, list[str]
         return network.eval(), from_values(MelConfig, metadata["mel"], str(path)), metadata["classes"]
     except (KeyError, RuntimeError) as error:
         raise UserError(
-            f"{path} does not hold the tagger that it describes ({str(error)[:80]}); train it again"
+            f"{path}: weights and metadata do not match ({str(error)[:80]}); train the tagger again"
         ) from None
 
 
-def write_tagger(folder: Path, models: Sequence[Path], inference: InferenceConfig) -> None:
-    """Declare the tagger in ``folder`` ready: it consists of ``models``, weights files below that folder."""
-    listed = [{"weights": str(path.relative_to(folder)), "sha256": digest(path)} for path in models]
+def write_tagger(folder: Path, paths: Sequence[Path], inference: InferenceConfig) -> None:
+    """Write ``tagger.json``: the tagger in ``folder`` consists of the weights files ``paths``."""
+    listed = [{"weights": str(path.relative_to(folder)), "sha256": digest(path)} for path in paths]
     write_json(folder / TAGGER, {"models": listed, "chosen": inference.models, "pads": list(inference.pads)})
 
 
@@ -134,7 +136,7 @@ def load_tagger(folder: Path, device: torch.device) -> Ensemble:
     """Load the tagger in ``folder``.
 
     Raises:
-        UserError: it is not ready, or a weights file is absent or another one than it was.
+        UserError: the tagger is not ready, or a weights file is missing or has changed.
     """
     path = folder / TAGGER
     metadata = read_json(path, STAGE)
@@ -151,8 +153,8 @@ def load_tagger(folder: Path, device: torch.device) -> Ensemble:
 
 
 @contextmanager
-def _many_lengths() -> Iterator[None]:
-    """Without trying out algorithms, which a GPU would do for every length anew: each has a handful of batches."""
+def _without_cudnn_benchmark() -> Iterator[None]:
+    """Turn off cuDNN's search for algorithms, which would be repeated for every length; each has few batches."""
     before, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, False
     try:
         yield
@@ -164,5 +166,5 @@ def _mean(total: Tensor, pads: Sequence[int], ids: Sequence[str], packed: Packed
     values = (total / len(pads)).cpu().numpy()
     bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
     if len(bad):
-        raise UserError(f"{packed.folder}: clip {ids[bad[0]]} holds samples that are not numbers; leave it out")
+        raise UserError(f"{packed.folder}: clip {ids[bad[0]]} has samples that are not finite; leave it out")
     return values

@@ -1,32 +1,36 @@
-"""How good a result is."""
+"""lwlrap, the measure of a tagger."""
 
 import numpy as np
 from sklearn.metrics import label_ranking_average_precision_score
 
 
 def lwlrap(truth: np.ndarray, scores: np.ndarray) -> float:
-    """Label-weighted label-ranking average precision, the measure of DCASE 2019 task 2.
+    """Compute label-weighted label-ranking average precision, the measure of DCASE 2019 task 2.
 
-    Label-ranking average precision in which every label, not every clip, counts the same; clips without labels are
-    left out.
+    Every label, not every clip, has the same weight. Clips without labels are left out.
 
     Args:
         truth: (clips, classes), nonzero where the class is present.
         scores: (clips, classes), higher is more likely.
 
     Returns:
-        A value in 0..1; nan if no clip has a label.
+        lwlrap in 0..1; nan if no clip has a label.
     """
     truth = np.asarray(truth) > 0
     labels = truth.sum(axis=1)
     if not labels.any():
         return float("nan")
-    kept = labels > 0
-    return float(label_ranking_average_precision_score(truth[kept], scores[kept], sample_weight=labels[kept]))
+    labelled = labels > 0
+    return float(
+        label_ranking_average_precision_score(truth[labelled], scores[labelled], sample_weight=labels[labelled])
+    )
 
 
 def label_precisions(truth: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Precision at each label's rank, (clips, classes); nan where the class is absent. Its mean is ``lwlrap``."""
+    """Compute the precision at each label's rank, (clips, classes); nan where the class is absent.
+
+    The mean over all labels is ``lwlrap``.
+    """
     truth = np.asarray(truth) > 0
     precision = np.full(truth.shape, np.nan)
     for clip in np.flatnonzero(truth.any(axis=1)):
@@ -36,9 +40,9 @@ def label_precisions(truth: np.ndarray, scores: np.ndarray) -> np.ndarray:
 
 
 def lwlrap_by_class(truth: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Mean precision at each class's labels, (classes,); nan where a class has no label.
+    """Compute the mean precision at each class's labels, (classes,); nan where a class has no label.
 
-    Weighted by their numbers of labels, the classes' values average to ``lwlrap``.
+    The mean over classes, weighted by their numbers of labels, is ``lwlrap``.
     """
     total, count = np.nansum(label_precisions(truth, scores), axis=0), (np.asarray(truth) > 0).sum(axis=0)
     return np.divide(total, count, out=np.full(count.shape, np.nan), where=count > 0)

@@ -1,4 +1,4 @@
-"""The audio tagging network: ResNet over a log-mel spectrogram, two heads (Akiyama & Sato [13]; paper, section 2.2)."""
+"""The audio tagger: a ResNet over log-mel spectrograms with two heads (Akiyama & Sato [13]; paper, section 2.2)."""
 
 from dataclasses import dataclass
 
@@ -10,13 +10,13 @@ from tagasc.utils.errors import SettingError
 
 @dataclass(frozen=True)
 class TaggerConfig:
-    """The shape of the tagger. The defaults are the published system: ResNet-34, 24,592,224 parameters.
+    """Shape of the tagger. The defaults are the published system: ResNet-34, 24,592,224 parameters.
 
     Args:
-        depths: blocks of each of the stages.
-        width: filters of the first stage, a multiple of 8; each further stage doubles them.
-        hidden: units of each hidden layer of a head.
-        dropout: of each hidden layer of a head.
+        depths: blocks per stage of the ResNet.
+        width: filters of the first stage, a multiple of 8; doubled at each further stage.
+        hidden: units per hidden layer of a head.
+        dropout: dropout probability of each hidden layer of a head.
     """
 
     depths: tuple[int, ...] = (3, 4, 6, 3)
@@ -28,7 +28,7 @@ class TaggerConfig:
         if not self.depths or min(*self.depths, self.width, self.hidden) < 1:
             raise SettingError("depths, width and hidden must be positive")
         if self.width % 8:
-            # oneDNN 3.12's strided 1×1 convolution for AVX2 writes outside its memory in training otherwise.
+            # In training, oneDNN 3.12's strided 1×1 convolution for AVX2 otherwise writes outside its memory.
             raise SettingError(f"width: {self.width} must be a multiple of 8")
         if not all(0 <= share < 1 for share in self.dropout):
             raise SettingError("dropout must lie in 0..1, below 1")
@@ -50,7 +50,7 @@ class Head(nn.Sequential):
 
 
 class TaggerNetwork(nn.Module):
-    """A ResNet trunk with 1-channel stem and global max pooling, and one head each for curated and noisy labels."""
+    """A ResNet trunk with a 1-channel stem and global max pooling, and a head each for curated and noisy labels."""
 
     def __init__(self, config: TaggerConfig, classes: int) -> None:
         super().__init__()
@@ -69,22 +69,22 @@ class TaggerNetwork(nn.Module):
         self.curated = Head(width, classes, config)
         self.noisy = Head(width, classes, config)
         for module in self.modules():
-            if isinstance(module, nn.Conv2d):  # as torchvision initialises its ResNets
+            if isinstance(module, nn.Conv2d):  # like torchvision's ResNets
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         self.to(memory_format=torch.channels_last)
 
     def features(self, log_mel: Tensor) -> Tensor:
-        """(batch, mels, frames) → (batch, features), by global max pooling."""
+        """Compute (batch, mels, frames) → (batch, features), by global max pooling."""
         image = log_mel.unsqueeze(1).contiguous(memory_format=torch.channels_last)
         return self.stages(self.stem(image)).amax(dim=(2, 3))
 
     def forward(self, log_mel: Tensor) -> Tensor:
-        """Logits of the curated head, (batch, classes): what tag vectors are made of."""
+        """Return the curated head's logits, (batch, classes); tag vectors are their sigmoid."""
         return self.curated(self.features(log_mel))
 
 
 def _stage(inputs: int, filters: int, depth: int, stride: int) -> nn.Sequential:
-    from torchvision.models.resnet import BasicBlock  # here, since it takes long to import
+    from torchvision.models.resnet import BasicBlock  # here, because the import is slow
 
     shortcut = None
     if stride != 1 or inputs != filters:

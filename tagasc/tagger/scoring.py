@@ -1,4 +1,4 @@
-"""Which of the trained networks make up the tagger, and their tags of clips that they were not trained on."""
+"""Choose the networks that the tagger consists of, and tag held-out and test clips with them."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -38,16 +38,19 @@ def tagger_weights(experiment: TaggerExperiment, stage: int) -> FoldWeights:
 
 
 def best_fold(histories: Mapping[int, dict[str, Any]]) -> int:
-    """The fold whose best snapshot has the highest lwlrap on the fold's own held-out clips, the first among equals.
+    """Return the fold whose best snapshot has the highest lwlrap on its held-out clips; the first of several.
 
-    The folds' figures are of different clips, so the choice is as good as the folds are alike.
+    Folds are compared on different clips, so a fold with easy clips has an advantage.
+
+    Args:
+        histories: contents of ``history.json``, by fold.
     """
     score = lambda fold: histories[fold]["epochs"][histories[fold]["best_epoch"] - 1]["score"]
     return max(histories, key=score)
 
 
 def out_of_fold(experiment: TaggerExperiment, models: FoldWeights) -> tuple[TagVectors, np.ndarray]:
-    """Tag each fold's held-out curated clips with that fold's own networks; their truth is (clips, classes)."""
+    """Tag each fold's held-out curated clips with that fold's networks; also return their labels, (clips, classes)."""
     clips, training = experiment.curated, experiment.options.training
     held_out = {fold: split_folds(clips, training)[fold][1] for fold in models}
     values = [_tag(experiment, paths, clips, held_out[fold]) for fold, paths in models.items()]
@@ -57,7 +60,7 @@ def out_of_fold(experiment: TaggerExperiment, models: FoldWeights) -> tuple[TagV
 
 
 def tag_test(experiment: TaggerExperiment, models: FoldWeights) -> tuple[TagVectors, np.ndarray]:
-    """Tag the test clips with all networks together; their truth is (clips, classes)."""
+    """Tag the test clips with all networks; also return their labels, (clips, classes)."""
     clips = experiment.test
     values = _tag(experiment, [path for paths in models.values() for path in paths], clips, torch.arange(len(clips)))
     return TagVectors(clips.packed.ids, clips.classes, values), clips.truth.numpy()
@@ -69,9 +72,9 @@ def _tag(experiment: TaggerExperiment, paths: Sequence[Path], clips: TaggedClips
 
 
 def lwlrap_by_usage(truth: np.ndarray, values: np.ndarray, usage: Sequence[str]) -> dict[str, float | None]:
-    """lwlrap on all test clips, and on the public and the private ones; None where there are no labels."""
+    """Compute lwlrap on all test clips, and on the public and the private ones; None without labels."""
     usage = np.asarray(usage)
-    found = {"test": lwlrap(truth, values)}
+    scores = {"test": lwlrap(truth, values)}
     for name in ("Public", "Private"):
-        found[f"test {name}"] = lwlrap(truth[usage == name], values[usage == name])
-    return {name: None if np.isnan(value) else value for name, value in found.items()}
+        scores[f"test {name}"] = lwlrap(truth[usage == name], values[usage == name])
+    return {name: None if np.isnan(value) else value for name, value in scores.items()}

@@ -1,4 +1,4 @@
-"""Trains the tagger on one fold, stage 2: a third, semi-supervised stream beside the two of stage 1."""
+"""Stage 2 of the tagger's training on one fold: a third, semi-supervised stream in addition to stage 1's two."""
 
 import numpy as np
 import torch
@@ -13,19 +13,19 @@ from tagasc.utils.errors import UserError
 
 
 class SemiTrainer(TaggerTrainer):
-    """Stage 2 on one fold; see ``tagasc.training.loop.Trainer``."""
+    """Trainer of stage 2 on one fold; see ``tagasc.training.loop.Trainer``."""
 
     def __init__(self, fold: FoldSetup, semi: SemiTraining, pseudo_labels: Tensor, start: dict[str, Tensor]) -> None:
-        """Take the network up where stage 1 left it.
+        """Start from the last weights of stage 1.
 
         Args:
             fold: the fold, with noisy clips.
-            semi: what stage 2 adds.
-            pseudo_labels: float32 (noisy clips, classes), their pseudo-labels.
+            semi: settings of stage 2.
+            pseudo_labels: float32 (noisy clips, classes), targets of the noisy clips.
             start: stage 1's last weights of the same fold.
 
         Raises:
-            UserError: fewer clips than a batch or than folds.
+            UserError: there are fewer clips than a batch or than folds.
         """
         super().__init__(fold)
         self.semi = self.slicing = semi
@@ -33,18 +33,18 @@ class SemiTrainer(TaggerTrainer):
         self.network.load_state_dict(start)
         if len(fold.noisy) < semi.noisy_folds:
             raise UserError(f"{fold.noisy.packed.folder} has fewer clips than noisy_folds; lower noisy_folds")
-        split = KFold(semi.noisy_folds, shuffle=True, random_state=self.config.fold_seed)
-        parts = list(split.split(np.arange(len(fold.noisy))))
-        self.kept_noisy = torch.from_numpy(parts[fold.number % semi.noisy_folds][0])
+        splits = KFold(semi.noisy_folds, shuffle=True, random_state=self.config.fold_seed)
+        kept, _ = list(splits.split(np.arange(len(fold.noisy))))[fold.number % semi.noisy_folds]
+        self.noisy_indices = torch.from_numpy(kept)
 
     def streams(self, rng: EpochRng) -> list[DataStream]:
-        """Stage 1's streams, and the third: half curated clips with their labels, half noisy with pseudo-labels."""
-        noisy = self.config.batch // 2
-        hard = self.shuffled_batches(self.training_indices, self.config.batch - noisy, rng)
-        soft = self.shuffled_batches(self.kept_noisy, noisy, rng)
+        """Return stage 1's streams and a third: half curated clips, half noisy ones with pseudo-labels."""
+        half = self.config.batch // 2
+        curated = self.shuffled_batches(self.training_indices, self.config.batch - half, rng)
+        noisy = self.shuffled_batches(self.noisy_indices, half, rng)
         pools = (
-            ClipPool(self.fold.curated, self.fold.curated.truth, hard),
-            ClipPool(self.fold.noisy, self.pseudo_labels, soft),
+            ClipPool(self.fold.curated, self.fold.curated.truth, curated),
+            ClipPool(self.fold.noisy, self.pseudo_labels, noisy),
         )
         return [*super().streams(rng), DataStream(pools, self.network.curated, self._consistency)]
 
@@ -53,7 +53,7 @@ class SemiTrainer(TaggerTrainer):
 
 
 def sharpen(probabilities: np.ndarray, sharpness: float) -> np.ndarray:
-    """Raise (clips, classes) to a power and divide by the sum over the classes: float32, each row sums to 1."""
-    probabilities = np.maximum(probabilities.astype(np.float64), 1e-30)  # of a class no model has ever heard
+    """Raise (clips, classes) to a power and divide by the sum over classes; return float32, each row sums to 1."""
+    probabilities = np.maximum(probabilities.astype(np.float64), 1e-30)  # so that a row of zeros can be divided
     raised = (probabilities / probabilities.max(axis=1, keepdims=True)) ** sharpness
     return (raised / raised.sum(axis=1, keepdims=True)).astype(np.float32)

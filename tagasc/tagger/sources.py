@@ -1,7 +1,7 @@
-"""Where tag vectors come from: the recipe's own tagger, an ``.npz`` made elsewhere, or a Hugging Face model.
+"""Sources of tag vectors: the recipe's own tagger, an external ``.npz``, or a Hugging Face model.
 
-A tag source knows its classes and tags the clips of a packed folder. ``open_source`` tells them apart by how they are
-written: ``hf:NAME_OR_DIR``, ``FILE.npz``, or the folder of a trained tagger.
+A tag source knows its classes and tags the clips of a packed folder. Its name is ``hf:NAME_OR_DIR``, ``FILE.npz``, or
+the folder of a trained tagger.
 """
 
 from pathlib import Path
@@ -21,27 +21,27 @@ Activation = Literal["auto", "sigmoid", "softmax"]
 
 
 class TagSource(Protocol):
-    """Whatever gives tag vectors."""
+    """A source of tag vectors."""
 
     classes: list[str]
 
     def input_hashes(self) -> dict[str, str]:
-        """Hashes of all that the tags depend on besides the clips, by name."""
+        """Return hashes of everything that the tags depend on besides the clips, by name."""
         ...
 
     def tags(self, packed: PackedAudio) -> np.ndarray:
-        """Tag probabilities of every clip in order, float32 (clips, classes)."""
+        """Return tag probabilities of every clip in order, float32 (clips, classes)."""
         ...
 
 
 def open_source(name: str, device: torch.device, batch: int, activation: Activation = "auto") -> TagSource:
-    """Open a tag source; see the module's text for the names.
+    """Open a tag source by its name; the module's docstring lists the forms.
 
     Raises:
-        UserError: there is no such source, or it is not whole.
+        UserError: the source is missing or incomplete.
     """
     if name.startswith(HUGGING_FACE):
-        from tagasc.tagger.hugging_face import HuggingFaceTagger  # here, since few use it, and its import takes seconds
+        from tagasc.tagger.hugging_face import HuggingFaceTagger  # here, because the import is slow
 
         return HuggingFaceTagger(name.removeprefix(HUGGING_FACE), device, batch, activation)
     if name.endswith(".npz"):
@@ -50,7 +50,7 @@ def open_source(name: str, device: torch.device, batch: int, activation: Activat
 
 
 class TrainedTagger:
-    """The tagger that stage 3 trains."""
+    """A tagger trained by stage 3 (tagger)."""
 
     def __init__(self, folder: Path, device: torch.device, batch: int) -> None:
         self.folder, self.device, self.batch = folder, device, batch
@@ -58,25 +58,25 @@ class TrainedTagger:
         self.classes = self.ensemble.classes
 
     def input_hashes(self) -> dict[str, str]:
-        """The file that lists the weights with their hashes."""
+        """Return the hash of the file that lists the weights with their hashes."""
         return {"tagger": digest(self.folder / TAGGER)}
 
     def tags(self, packed: PackedAudio) -> np.ndarray:
-        """See ``TagSource``."""
+        """Return tag probabilities; see ``TagSource``."""
         return self.ensemble.tag_scenes(packed, self.device, self.batch)
 
 
 class TagFile:
-    """Tag vectors made elsewhere, in one ``.npz`` with the arrays ids, classes and values for all clips."""
+    """External tag vectors: one ``.npz`` with the arrays ids, classes and values of all clips."""
 
     def __init__(self, path: Path) -> None:
         self.vectors = TagVectors.read(path)
         self.path, self.classes = path, self.vectors.classes
 
     def input_hashes(self) -> dict[str, str]:
-        """The file."""
+        """Return the hash of the file."""
         return {"tag source": digest(self.path)}
 
     def tags(self, packed: PackedAudio) -> np.ndarray:
-        """See ``TagSource``."""
+        """Return tag probabilities; see ``TagSource``."""
         return self.vectors.of(packed.ids)

@@ -1,4 +1,4 @@
-"""Tag vectors on disk: which clip, which events, how probable; from the recipe's tagger or from anywhere else."""
+"""Tag vectors on disk: the probability of each sound event in each clip, from any tagger."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,13 +13,13 @@ TagScale = Literal["probability", "log", "logit"]
 
 
 def rescale(values: np.ndarray, scale: TagScale) -> np.ndarray:
-    """Tag probabilities as a network or an SVM takes them; beyond the paper, which takes them as they are.
+    """Rescale tag probabilities for a network or an SVM; the paper uses them unchanged.
 
-    Sigmoid outputs crowd near 0, where a logarithm or logit spreads them. Both are cut off at 1e-6 from 0 (and 1).
+    Sigmoid outputs crowd near 0, where a logarithm or logit spreads them. Values are clipped to 1e-6..1 - 1e-6 first.
 
     Args:
-        values: float32 (clips, c), in 0..1.
-        scale: ``probability`` leaves them, ``log`` is ln p, ``logit`` is ln p / (1 - p).
+        values: float32 (clips, classes), in 0..1.
+        scale: ``probability`` is p, ``log`` is ln p, ``logit`` is ln p / (1 - p).
     """
     if scale == "probability":
         return values
@@ -29,12 +29,13 @@ def rescale(values: np.ndarray, scale: TagScale) -> np.ndarray:
 
 @dataclass(frozen=True)
 class TagVectors:
-    """Tag vectors of many clips.
+    """Tag vectors of clips.
 
     Attributes:
         ids: clip ids.
         classes: names of the sound events.
         values: float32 (clips, classes), probabilities.
+        path: the file that they were read from.
     """
 
     ids: list[str]
@@ -47,7 +48,7 @@ class TagVectors:
         """Read an ``.npz`` with the arrays ids, classes and values.
 
         Raises:
-            UserError: it is absent or not such a file, shapes disagree, or a value is not in 0..1.
+            UserError: the file is missing or not such an ``.npz``, shapes disagree, or a value is not in 0..1.
         """
         arrays = read_npz(path, ("ids", "classes", "values"), "stage 4 (tags)")
         try:
@@ -68,13 +69,13 @@ class TagVectors:
         return cls(ids, classes.tolist(), values, path)
 
     def of(self, ids: list[str]) -> np.ndarray:
-        """Values of the given clips in their order, float32 (clips, classes).
+        """Return the tag vectors of the given clips in their order, float32 (clips, classes).
 
         Raises:
             UserError: a clip has no tags.
         """
-        place = {name: number for number, name in enumerate(self.ids)}
-        missing = [name for name in ids if name not in place]
+        row = {clip: number for number, clip in enumerate(self.ids)}
+        missing = [clip for clip in ids if clip not in row]
         if missing:
             raise UserError(f"{self.path} has no tags for {len(missing)} of {len(ids)} clips, first {missing[0]}")
-        return self.values[[place[name] for name in ids]]
+        return self.values[[row[clip] for clip in ids]]

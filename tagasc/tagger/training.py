@@ -1,7 +1,7 @@
-"""Trains the tagger on one fold, stage 1: a stream of curated and one of noisy clips, a head for each.
+"""Stage 1 of the tagger's training on one fold: a stream of curated and one of noisy clips, with a head each.
 
-Each stream makes its own forward pass, so that batch normalisation sees one stream at a time. Only the end of a cycle
-of the learning rate competes for the best weights; every cycle's end is kept as a snapshot.
+Each stream makes its own forward pass, so that batch normalisation sees one stream at a time. Each cycle of the
+learning rate ends with a snapshot. The best weights are those of the best snapshot.
 """
 
 import math
@@ -35,9 +35,12 @@ from tagasc.utils.log import log, progress
 
 @dataclass(frozen=True)
 class ClipPool:
-    """Clips with the targets that they have in one stream, and this epoch's batches of them.
+    """Clips of a stream that mixup mixes with each other.
 
-    Mixup stays within a pool.
+    Attributes:
+        clips: the clips.
+        target: float32 (clips, classes), their targets in this stream.
+        batches: indices of this epoch's clips, a tensor per step.
     """
 
     clips: TaggedClips
@@ -47,7 +50,13 @@ class ClipPool:
 
 @dataclass(frozen=True)
 class DataStream:
-    """Pools whose batches are passed through the network together, the head for them, and the loss."""
+    """Pools that share a forward pass, a head and a loss.
+
+    Attributes:
+        pools: the pools; a batch holds clips from each.
+        head: the head of the network.
+        loss: function of logits and targets, both float32 (batch, classes).
+    """
 
     pools: tuple[ClipPool, ...]
     head: nn.Module
@@ -56,17 +65,19 @@ class DataStream:
 
 @dataclass(frozen=True)
 class FoldSetup:
-    """One fold to train on.
+    """Inputs and settings of the training on one fold.
 
     Attributes:
-        number: which fold is held out, counted from 0.
-        curated: clips with labels to trust.
-        noisy: clips with labels not to trust, or None; then only the curated head is trained.
-        config, model, mel: the settings.
-        seed: of initialisation, order and augmentation, together with the fold's number.
-        folder: where the snapshots go.
-        device: where to train.
-        compiled: let torch.compile make the trunk faster; sums then differ in the last bits.
+        number: number of the held-out fold, counted from 0.
+        curated: clips with verified labels.
+        noisy: clips with noisy labels; None: train the curated head only.
+        config: settings of the training.
+        model: shape of the network.
+        mel: the spectrogram.
+        seed: random seed of initialisation, order and augmentation, combined with the fold's number.
+        folder: folder of the snapshots.
+        device: device of the training.
+        compiled: compile the trunk with torch.compile; sums then differ in the last bits.
     """
 
     number: int
@@ -82,13 +93,13 @@ class FoldSetup:
 
 
 class TaggerTrainer:
-    """Stage 1 on one fold; see ``tagasc.training.loop.Trainer``."""
+    """Trainer of stage 1 on one fold; see ``tagasc.training.loop.Trainer``."""
 
     def __init__(self, fold: FoldSetup) -> None:
         """Build the network from the fold's seed.
 
         Raises:
-            UserError: fewer clips than a batch or than folds.
+            UserError: there are fewer clips than a batch or than folds.
         """
         self.fold, self.config = fold, fold.config
         self.training_indices, self.held_out = split_folds(fold.curated, fold.config)[fold.number]
@@ -110,7 +121,7 @@ class TaggerTrainer:
         self.slicing: SemiTraining | None = None
 
     def train(self, epoch: int) -> dict[str, float]:
-        """One pass over the fold's curated clips, with as many clips of every other stream beside them."""
+        """Train for one epoch: one pass over the fold's curated clips, and as many clips of every other stream."""
         self.network.train()
         self.epoch = epoch
         rng = EpochRng(self.seed, self.epochs_before + epoch)
@@ -127,7 +138,7 @@ class TaggerTrainer:
         return {"loss": mean_of(losses)}
 
     def step(self, streams: Sequence[DataStream], step: int, rng: EpochRng) -> Tensor:
-        """One step of the optimiser on each stream's batch ``step``; returns the loss, on the device."""
+        """Take one optimiser step on batch ``step`` of all streams; return the loss, on the device."""
         batches = [self._batch(stream, step, rng) for stream in streams]
         logits = self._logits(streams, [power for power, _ in batches])
         parts = zip(streams, logits, batches, strict=True)
@@ -138,20 +149,20 @@ class TaggerTrainer:
         return loss.detach()
 
     def validate(self) -> dict[str, float]:
-        """lwlrap of the curated head on the held-out curated clips, taken whole; 0 as score within a cycle."""
+        """Compute the curated head's lwlrap on the whole held-out curated clips; the score is 0 within a cycle."""
         self.network.eval()
         values = Ensemble([self.network], self.fold.mel, self.fold.curated.classes).tags(
             self.fold.curated, self.held_out, self.config.batch
         )
-        found = lwlrap(self.fold.curated.truth[self.held_out].numpy(), values)
-        return {"validation_lwlrap": found, "score": found if self._ends_cycle() else 0.0}
+        value = lwlrap(self.fold.curated.truth[self.held_out].numpy(), values)
+        return {"validation_lwlrap": value, "score": value if self._ends_cycle() else 0.0}
 
     def metadata(self) -> dict[str, Any]:
-        """What is stored with the weights."""
+        """Return the metadata saved with the weights, enough to rebuild the network."""
         return to_json({"model": self.fold.model, "mel": self.fold.mel, "classes": self.fold.curated.classes})
 
     def streams(self, rng: EpochRng) -> list[DataStream]:
-        """The epoch's streams: curated clips, and as many noisy ones."""
+        """Return the epoch's streams: curated clips, and as many noisy ones."""
         batches = self.shuffled_batches(self.training_indices, self.config.batch, rng)
         curated = ClipPool(self.fold.curated, self.fold.curated.truth, batches)
         streams = [DataStream((curated,), self.network.curated, F.binary_cross_entropy_with_logits)]
@@ -161,19 +172,20 @@ class TaggerTrainer:
             streams.append(DataStream((noisy,), self.network.noisy, F.binary_cross_entropy_with_logits))
         return streams
 
-    def shuffled_batches(self, which: Tensor, size: int, rng: EpochRng) -> Sequence[Tensor]:
-        """An epoch's batches out of ``which``, shuffled; over again where they are too few."""
+    def shuffled_batches(self, indices: Tensor, size: int, rng: EpochRng) -> Sequence[Tensor]:
+        """Shuffle ``indices`` into an epoch's batches; repeat them, shuffled again, if there are too few."""
         count = self.steps * size
-        order = torch.cat([which[rng.permutation(len(which))] for _ in range(-(-count // len(which)))])
-        return order[:count].split(size)
+        passes = -(-count // len(indices))
+        shuffled = torch.cat([indices[rng.permutation(len(indices))] for _ in range(passes)])
+        return shuffled[:count].split(size)
 
     def _batch(self, stream: DataStream, step: int, rng: EpochRng) -> tuple[Tensor, Tensor]:
-        """The stream's pools side by side, each augmented: (batch, mels, frames), (batch, classes)."""
+        """Concatenate the stream's augmented pools: power (batch, mels, frames), targets (batch, classes)."""
         parts = [self.augment(pool.clips, pool.target, pool.batches[step], rng) for pool in stream.pools]
         return torch.cat([power for power, _ in parts]), torch.cat([target for _, target in parts])
 
     def _logits(self, streams: Sequence[DataStream], powers: list[Tensor]) -> list[Tensor]:
-        """Each stream's own forward pass, or one of all streams together."""
+        """Return each stream's logits (batch, classes): one forward pass per stream, or a joint one."""
         levels = [normalise(to_decibels(power)) for power in powers]
         with autocast(self.fold.device):
             if self.config.joint_pass:
@@ -182,18 +194,24 @@ class TaggerTrainer:
             passes = zip(streams, levels, strict=True)
             return [stream.head(self.trunk(level)) for stream, level in passes]
 
-    def augment(self, clips: TaggedClips, target: Tensor, which: Tensor, rng: EpochRng) -> tuple[Tensor, Tensor]:
-        """Crop, slice, mixup, gain, frequency mask, all on the power spectrogram.
+    def augment(self, clips: TaggedClips, target: Tensor, indices: Tensor, rng: EpochRng) -> tuple[Tensor, Tensor]:
+        """Crop, slice, mix, scale and mask power spectrograms.
+
+        Args:
+            clips: the clips.
+            target: float32 (clips, classes), their targets.
+            indices: int64 (batch,), clips of the batch.
+            rng: random numbers of the epoch.
 
         Returns:
             power (batch, mels, frames) and target (batch, classes), on the device.
         """
-        config, batch = self.config, len(which)
-        spare = clips.frames[which] - config.crop_frames
-        # Spare frames: a crop starts within them; missing ones: the clip starts at a random place in the crop.
+        config, batch = self.config, len(indices)
+        spare = clips.frames[indices] - config.crop_frames
+        # A long clip is cropped at a random position; a short one is placed at a random position in the crop.
         starts = rng.integers(spare.abs() + 1) * spare.sign()
-        power = crop_spectrograms(clips, which, starts, config.crop_frames, self.mel_power)
-        target = to_device(target[which], self.fold.device)
+        power = crop_spectrograms(clips, indices, starts, config.crop_frames, self.mel_power)
+        target = to_device(target[indices], self.fold.device)
         if self.slicing is not None:
             kept = time_slice(config.crop_frames, rng, self.slicing.slice_part, self.slicing.slice_probability, batch)
             power = power * to_device(kept.unsqueeze(1), self.fold.device)
@@ -201,9 +219,9 @@ class TaggerTrainer:
         weight = torch.where(chosen, rng.beta(config.mixup_alpha, batch), 1.0)
         order = rng.permutation(batch)
         power, target = mix(power, order, weight), mix(target, order, weight)
-        louder = torch.where(rng.chance(config.probability, batch), rng.uniform(*config.gain, batch), 1.0)
+        gain = torch.where(rng.chance(config.probability, batch), rng.uniform(*config.gain, batch), 1.0)
         masked = band_mask(self.fold.mel.mels, rng, config.mask_half_width, config.probability, batch)
-        factor = louder.unsqueeze(1) * (~masked).float()
+        factor = gain.unsqueeze(1) * (~masked).float()
         return power * to_device(factor.unsqueeze(2), self.fold.device), target
 
     def _ends_cycle(self) -> bool:
@@ -232,17 +250,17 @@ def fit_fold(trainer: TaggerTrainer) -> None:
 
 
 def split_folds(curated: TaggedClips, config: TaggerTraining) -> list[tuple[Tensor, Tensor]]:
-    """For each fold the positions of training and held-out curated clips.
+    """Split the curated clips; return (training indices, held-out indices) of each fold.
 
     Raises:
-        UserError: fewer clips than folds, or a clip to leave out is none of them.
+        UserError: there are fewer clips than folds, or a clip of ``leave_out`` does not exist.
     """
     if len(curated) < config.folds:
         raise UserError(f"{curated.packed.folder} has fewer clips than folds: {config.folds}; lower folds")
-    split = KFold(config.folds, shuffle=True, random_state=config.fold_seed)
-    bad = set(config.leave_out)
-    unknown = sorted(bad.difference(curated.packed.ids))
+    splits = KFold(config.folds, shuffle=True, random_state=config.fold_seed)
+    left_out = set(config.leave_out)
+    unknown = sorted(left_out.difference(curated.packed.ids))
     if unknown:
-        raise UserError(f"training.leave_out: {curated.packed.folder} has no clip {', '.join(unknown)}; mend the list")
-    kept = lambda places: torch.tensor([n for n in places.tolist() if curated.packed.ids[n] not in bad])
-    return [(kept(training), torch.from_numpy(held)) for training, held in split.split(np.arange(len(curated)))]
+        raise UserError(f"training.leave_out: {curated.packed.folder} has no clip {', '.join(unknown)}; fix the list")
+    kept = lambda indices: torch.tensor([n for n in indices.tolist() if curated.packed.ids[n] not in left_out])
+    return [(kept(train), torch.from_numpy(held_out)) for train, held_out in splits.split(np.arange(len(curated)))]

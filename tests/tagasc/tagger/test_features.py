@@ -13,7 +13,7 @@ CONFIG = MelConfig(sampling_rate=16000, n_fft=512, hop=160, mels=40, low=20, hig
 
 
 def reference(wave):
-    """A centred, reflecting spectrogram out of torchaudio's transform."""
+    """Compute a centred, reflecting spectrogram with torchaudio's transform."""
     transform = MelSpectrogram(
         16000, 512, hop_length=160, f_min=20, f_max=8000, n_mels=40, power=2, norm="slaney", mel_scale="slaney"
     )
@@ -21,13 +21,13 @@ def reference(wave):
 
 
 def slaney(hertz):
-    """Slaney's mel scale: linear to 1 kHz, then 27 steps to each factor of 6.4."""
+    """Convert Hz to Slaney's mel scale: linear up to 1 kHz, then 27 steps per factor of 6.4."""
     hertz = np.asarray(hertz, float)
     return np.where(hertz < 1000, 3 * hertz / 200, 15 + 27 * np.log(np.maximum(hertz, 1000) / 1000) / np.log(6.4))
 
 
 def in_float64(wave, mel):
-    """Mel power as librosa defines it, written from its definition: reflect padding, periodic Hann, area-normalised."""
+    """Compute librosa's mel power from its definition: reflect padding, periodic Hann window, area-normalised bands."""
     half = mel.n_fft // 2
     padded = np.pad(wave.astype(np.float64), half, mode="reflect")
     frames = np.lib.stride_tricks.sliding_window_view(padded, mel.n_fft)[:: mel.hop]
@@ -47,7 +47,7 @@ def in_decibels(power):
 
 
 def sounds(samples, rate):
-    """Noise that falls with frequency, a chord that dies away, a click in silence."""
+    """Yield low-pass noise, a decaying chord, and a click in near-silence."""
     random, time = np.random.default_rng(3), np.arange(samples) / rate
     yield np.cumsum(random.normal(size=samples)) / 300 % 1 - 0.5
     yield sum(np.sin(2 * np.pi * f * time) for f in (220, 1760, 7040)) * np.exp(-3 * time) * 0.2
@@ -55,37 +55,38 @@ def sounds(samples, rate):
 
 
 @pytest.mark.parametrize("mel", [MelConfig(), CONFIG], ids=["published", "16 kHz"])
-def test_agreement_with_a_reference_in_float64(mel):
+def test_mel_power_agrees_with_a_reference_in_float64(mel):
     for wave in sounds(2 * mel.sampling_rate, mel.sampling_rate):
         wave = wave.astype(np.float32)
         expected = in_float64(wave, mel)
-        found = MelPower(mel)(reflect(torch.from_numpy(wave)[None], mel))
-        assert found.shape[1:] == expected.shape
-        assert np.linalg.norm(found[0].numpy() - expected) <= 1e-5 * np.linalg.norm(expected)
-        level = to_decibels(found)[0].numpy()
+        power = MelPower(mel)(reflect(torch.from_numpy(wave)[None], mel))
+        assert power.shape[1:] == expected.shape
+        assert np.linalg.norm(power[0].numpy() - expected) <= 1e-5 * np.linalg.norm(expected)
+        level = to_decibels(power)[0].numpy()
         np.testing.assert_allclose(level, in_decibels(expected), atol=0.01)
 
 
 @pytest.fixture
 def backends():
-    """Of matrix products and of convolutions, with TF32 allowed."""
-    found = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = [backend.allow_tf32 for backend in found]
-    for backend in found:
+    """The back-ends of matrix products and of convolutions, with TF32 allowed."""
+    both = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = [backend.allow_tf32 for backend in both]
+    for backend in both:
         backend.allow_tf32 = True
-    yield found
-    for backend, allowed in zip(found, before, strict=True):
+    yield both
+    for backend, allowed in zip(both, before, strict=True):
         backend.allow_tf32 = allowed
 
 
 @pytest.mark.parametrize("make", [lambda: MelPower(CONFIG), lambda: ToMono(100, 99)], ids=["mel", "resampling"])
-def test_nothing_of_a_spectrogram_is_rounded_to_tf32(monkeypatch, backends, make):
-    """Which a GPU would do where it is allowed, as it is for the networks."""
+def test_spectrograms_and_resampling_do_not_use_tf32(monkeypatch, backends, make):
+    """A GPU would round to TF32 where it is allowed, as it is for the networks."""
     seen, module = [], make()
-    for place, name in ((torch.Tensor, "__matmul__"), (torch.nn.functional, "conv1d")):
-        work = getattr(place, name)
-        look = lambda *given, work=work, **how: seen.append([it.allow_tf32 for it in backends]) or work(*given, **how)
-        monkeypatch.setattr(place, name, look)
+    record = lambda: seen.append([backend.allow_tf32 for backend in backends])
+    for owner, name in ((torch.Tensor, "__matmul__"), (torch.nn.functional, "conv1d")):
+        function = getattr(owner, name)
+        spy = lambda *args, function=function, **kwargs: record() or function(*args, **kwargs)
+        monkeypatch.setattr(owner, name, spy)
     module(torch.randn(2, 5000) if isinstance(module, MelPower) else torch.randn(2, 500, 2))
     assert seen == [[False, False]]
     assert [backend.allow_tf32 for backend in backends] == [True, True]
@@ -94,19 +95,19 @@ def test_nothing_of_a_spectrogram_is_rounded_to_tf32(monkeypatch, backends, make
 def test_channels_are_averaged_before_resampling():
     time = torch.arange(4000) / 4000
     left, right = torch.sin(2 * torch.pi * 50 * time), torch.sin(2 * torch.pi * 70 * time)
-    found = ToMono(4000, 2000)(torch.stack([left, right], dim=1)[None])
-    torch.testing.assert_close(found[0, 50:-50], ((left + right) / 2)[::2][50:-50], atol=1e-2, rtol=0)
+    mono = ToMono(4000, 2000)(torch.stack([left, right], dim=1)[None])
+    torch.testing.assert_close(mono[0, 50:-50], ((left + right) / 2)[::2][50:-50], atol=1e-2, rtol=0)
 
 
-def test_whole_clips_agree_with_torchaudio():
+def test_spectrograms_of_whole_clips_agree_with_torchaudio():
     wave = torch.randn(2, 5000)
-    found = MelPower(CONFIG)(reflect(wave, CONFIG))
-    assert found.shape[2] == CONFIG.frames(torch.tensor(5000))
-    torch.testing.assert_close(found, reference(wave), rtol=1e-4, atol=1e-6)
+    power = MelPower(CONFIG)(reflect(wave, CONFIG))
+    assert power.shape[2] == CONFIG.frames(torch.tensor(5000))
+    torch.testing.assert_close(power, reference(wave), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("start", [0, 3, 11, -4])
-def test_a_crop_is_a_piece_of_the_whole_clips_spectrogram(tmp_path, start):
+def test_a_crop_is_part_of_the_whole_clips_spectrogram(tmp_path, start):
     wave = np.random.default_rng(0).uniform(-1, 1, 3000).astype(np.float32)
 
     class Clips:
@@ -115,29 +116,29 @@ def test_a_crop_is_a_piece_of_the_whole_clips_spectrogram(tmp_path, start):
         )
         frames = CONFIG.frames(torch.tensor([700, 3000, 500]))
 
-    found = crop_spectrograms(Clips, torch.tensor([1]), torch.tensor([start]), 20, MelPower(CONFIG))[0]
+    power = crop_spectrograms(Clips, torch.tensor([1]), torch.tensor([start]), 20, MelPower(CONFIG))[0]
     whole = reference(torch.from_numpy(wave))
     padded = torch.nn.functional.pad(whole, (10, 40))  # zeros outside the clip
-    torch.testing.assert_close(found, padded[:, 10 + start : 30 + start], rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(power, padded[:, 10 + start : 30 + start], rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize("samples", [1, 5, 200, 300])
-def test_a_clip_shorter_than_half_a_window_is_mirrored_on(samples):
+def test_a_clip_shorter_than_half_a_window_is_mirrored_repeatedly(samples):
     wave = torch.randn(1, samples)
-    found = reflect(wave, CONFIG)[0].numpy()
-    np.testing.assert_array_equal(found, np.pad(wave[0].numpy(), 256, mode="reflect" if samples > 1 else "edge"))
+    mirrored = reflect(wave, CONFIG)[0].numpy()
+    np.testing.assert_array_equal(mirrored, np.pad(wave[0].numpy(), 256, mode="reflect" if samples > 1 else "edge"))
 
 
-def test_decibels_and_normalisation():
+def test_decibels_have_a_floor_and_normalisation_a_unit_deviation():
     level = to_decibels(torch.tensor([[[1.0, 0.1, 0.0]], [[0.0, 0.0, 0.0]]]))
     assert level[0, 0].tolist() == pytest.approx([0, -10, -80])
     assert level[1, 0].tolist() == pytest.approx([-100] * 3)
-    rescale = normalise(torch.randn(3, 8, 9) * 5 + 2)
-    torch.testing.assert_close(rescale.mean(dim=(1, 2)), torch.zeros(3), atol=1e-5, rtol=0)
-    torch.testing.assert_close(rescale.std(dim=(1, 2), correction=0), torch.ones(3), atol=1e-4, rtol=0)
+    normalised = normalise(torch.randn(3, 8, 9) * 5 + 2)
+    torch.testing.assert_close(normalised.mean(dim=(1, 2)), torch.zeros(3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(normalised.std(dim=(1, 2), correction=0), torch.ones(3), atol=1e-4, rtol=0)
     assert normalise(level[1:]).abs().max() == 0
 
 
-def test_clips_are_grouped_by_their_own_length():
+def test_clips_are_grouped_by_padded_length():
     groups = list(group_by_padded_length(torch.tensor([5, 32, 33, 64, 31]), batch=2))
-    assert sorted((length, places.tolist()) for places, length in groups) == [(32, [0, 1]), (32, [4]), (64, [2, 3])]
+    assert sorted((length, indices.tolist()) for indices, length in groups) == [(32, [0, 1]), (32, [4]), (64, [2, 3])]

@@ -1,4 +1,4 @@
-"""Taggers from elsewhere: an .npz, and models of Hugging Face's transformers, tiny ones saved to disk here."""
+"""External taggers: an .npz, and tiny models of Hugging Face's transformers, saved to disk by the tests."""
 
 import json
 import sys
@@ -18,18 +18,18 @@ CPU = torch.device("cpu")
 LABELS = ["Bell", "Dog", "Rain", "Tram"]
 
 
-def test_an_npz_from_elsewhere_becomes_tags_of_every_split(audio, tmp_path):
-    """Ids in any order and of clips that are in no split; as many classes as it has."""
+def test_an_external_npz_gives_tags_of_every_split(audio, tmp_path):
+    """Ids may be in any order, and of clips that no split has."""
     splits = {folder.name: PackedAudio(folder).ids for folder in audio.glob("tau2019_*")}
-    ids = [*sorted(sum(splits.values(), []), reverse=True), "of no split"]
+    ids = [*sorted(sum(splits.values(), []), reverse=True), "other clip"]
     values = np.random.default_rng(0).random((len(ids), 4)).astype(np.float32)
     np.savez(tmp_path / "x.npz", ids=np.array(ids), classes=np.array(LABELS), values=values)
     options = ["--tagger", tmp_path / "x.npz", "--audio", audio, "--out", tmp_path / "tags"]
     succeed("steps/extract_tags.py", *options)
-    for name, wanted in splits.items():
-        found = TagVectors.read(tmp_path / f"tags/{name}.npz")
-        assert (found.ids, found.classes) == (wanted, LABELS)
-        np.testing.assert_array_equal(found.values, values[[ids.index(clip) for clip in wanted]])
+    for name, expected in splits.items():
+        results = TagVectors.read(tmp_path / f"tags/{name}.npz")
+        assert (results.ids, results.classes) == (expected, LABELS)
+        np.testing.assert_array_equal(results.values, values[[ids.index(clip) for clip in expected]])
     assert succeed("steps/extract_tags.py", *options).count("up to date") == len(splits)
     np.savez(tmp_path / "x.npz", ids=np.array(ids), classes=np.array(LABELS), values=values / 2)
     assert succeed("steps/extract_tags.py", *options).count("outdated (its input tag source has changed") == len(splits)
@@ -37,7 +37,7 @@ def test_an_npz_from_elsewhere_becomes_tags_of_every_split(audio, tmp_path):
 
 @pytest.fixture
 def nested(tmp_path):
-    """Scene clips in folders, as a table of one's own lists them: two splits, and the tags of both; by id."""
+    """Scene clips in nested folders: two packed splits, and tags of both."""
     ids = {"test": ["day/0001", "night/0001"], "train": ["day/0002", "0003"]}
     for split, names in ids.items():
         folder = tmp_path / f"audio/own_{split}"
@@ -50,46 +50,47 @@ def nested(tmp_path):
         (folder / "index.json").write_text(
             json.dumps({"format": 1, "sampling_rate": 8000, "channels": 1, "clips": rows})
         )
-    every = [name for names in ids.values() for name in names]
-    np.savez(tmp_path / "x.npz", ids=every, classes=LABELS, values=np.tile([0.9, 0.5, 0.2, 0.1], (4, 1)))
+    all_ids = [name for names in ids.values() for name in names]
+    np.savez(tmp_path / "x.npz", ids=all_ids, classes=LABELS, values=np.tile([0.9, 0.5, 0.2, 0.1], (4, 1)))
     return tmp_path
 
 
-def scored(folder, *rows):
+def score(folder, *rows):
+    """Extract tags and score them with a table of events."""
     (folder / "events.tsv").write_text("\n".join(["filename\tevent", *rows]) + "\n")
     options = ["--tagger", folder / "x.npz", "--audio", folder / "audio", "--out", folder / "tags", "--corpus", "own"]
     return run("steps/extract_tags.py", *options, "--event-labels", folder / "events.tsv")
 
 
-def test_events_are_of_the_whole_path_before_the_name(nested):
-    outcome = scored(nested, "day/0001.wav\tBell", "night/0001.wav\tDog", "elsewhere/0003.wav\tRain", "0001.wav\tTram")
+def test_events_match_clips_by_path_before_name(nested):
+    outcome = score(nested, "day/0001.wav\tBell", "night/0001.wav\tDog", "elsewhere/0003.wav\tRain", "0001.wav\tTram")
     assert outcome.status == 0
-    found = json.loads((nested / "tags/scores.json").read_text())["lwlrap"]
-    assert found == {"test": pytest.approx(3 / 4), "train": pytest.approx(1 / 3)}
+    results = json.loads((nested / "tags/scores.json").read_text())["lwlrap"]
+    assert results == {"test": pytest.approx(3 / 4), "train": pytest.approx(1 / 3)}
 
 
-def test_a_split_without_known_events_is_not_scored_and_it_is_said(nested):
-    assert "own_train.npz: no event of its clips is known" in scored(nested, "day/0001.wav\tDog").said
+def test_a_split_without_known_events_is_not_scored(nested):
+    assert "own_train.npz: not scored, its clips have no known event" in score(nested, "day/0001.wav\tDog").said
     assert json.loads((nested / "tags/scores.json").read_text())["lwlrap"] == {"test": 0.5}
 
 
-def test_a_table_of_no_known_event_scores_nothing_and_it_is_said(nested):
-    """As with a tagger of another vocabulary: its tags are good all the same."""
-    outcome = scored(nested, "day/0001.wav\tBells")
+def test_tags_are_not_scored_if_the_tagger_has_no_class_for_any_event(nested):
+    """The tags of a tagger with another vocabulary are still usable."""
+    outcome = score(nested, "day/0001.wav\tBells")
     assert outcome.status == 0
-    assert "names no event that the tagger knows, such as Bell: its tags are not scored" in outcome.said
+    assert "tags not scored, it has no event that is a class of the tagger, such as Bell" in outcome.said
     assert (nested / "tags/own_test.npz").exists()
     assert not (nested / "tags/scores.json").exists()
 
 
-def test_a_table_of_no_known_clip_is_an_error(nested):
-    outcome = scored(nested, "day/0009.wav\tBell")
-    assert "names no clip of the corpus, such as 0003" in outcome.error
+def test_a_table_without_a_known_clip_is_an_error(nested):
+    outcome = score(nested, "day/0009.wav\tBell")
+    assert "has no clip of the corpus, such as 0003" in outcome.error
     assert not (nested / "tags").exists()
 
 
 def spectrogram_transformer(folder, problem_type=None):
-    """A tiny Audio Spectrogram Transformer with random weights."""
+    """Save a tiny Audio Spectrogram Transformer with random weights."""
     hf = pytest.importorskip("transformers")
     torch.manual_seed(0)
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
@@ -103,7 +104,7 @@ def spectrogram_transformer(folder, problem_type=None):
 
 
 def waveform_transformer(folder):
-    """A tiny wav2vec 2.0 with random weights, for 8 kHz, trained (if it were) for one label a clip."""
+    """Save a tiny wav2vec 2.0 with random weights, for 8 kHz and one label per clip."""
     hf = pytest.importorskip("transformers")
     torch.manual_seed(0)
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
@@ -118,13 +119,13 @@ def waveform_transformer(folder):
 
 
 def whisper(folder):
-    """A tiny Whisper with random weights, whose extractor pads every clip to the 2 s that the model takes."""
+    """Save a tiny Whisper with random weights, whose extractor pads every clip to 2 s."""
     hf = pytest.importorskip("transformers")
     torch.manual_seed(0)
     sizes = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2, "vocab_size": 8}
     sizes |= {"encoder_ffn_dim": 16, "decoder_ffn_dim": 16, "decoder_attention_heads": 2, "num_mel_bins": 32}
     tokens = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1}
-    sizes |= {"init_std": 0.5}  # else random weights say nearly the same of every clip
+    sizes |= {"init_std": 0.5}  # otherwise, random weights give nearly equal tags to all clips
     config = hf.WhisperConfig(
         **sizes, **tokens, max_source_positions=100, classifier_proj_size=8, id2label=dict(enumerate(LABELS))
     )
@@ -133,8 +134,8 @@ def whisper(folder):
     return folder
 
 
-def by_the_book(folder, wave, rate, activation):
-    """Mean of the channels, resampled to the extractor's rate, extractor, model, sigmoid or softmax: one clip."""
+def reference_tags(folder, wave, rate, activation):
+    """Tag one clip: mean of the channels, resampling, extractor, model, sigmoid or softmax."""
     import transformers as hf
 
     extractor = hf.AutoFeatureExtractor.from_pretrained(folder)
@@ -155,32 +156,32 @@ def by_the_book(folder, wave, rate, activation):
         (whisper, ..., "sigmoid", torch.sigmoid),
     ],
 )
-def test_a_transformers_model_tags_by_the_book(audio, tmp_path, make, problem_type, option, activation):
+def test_tags_of_a_transformers_model_agree_with_a_reference(audio, tmp_path, make, problem_type, option, activation):
     folder = make(tmp_path / "model", *(() if problem_type is ... else (problem_type,)))
     source = open_source(f"hf:{folder}", CPU, 4, option)
     packed = PackedAudio(audio / "tau2019_test")
-    found = source.tags(packed)
-    assert source.classes == LABELS[: found.shape[1]]
+    results = source.tags(packed)
+    assert source.classes == LABELS[: results.shape[1]]
     for number in (0, 5):
         clip = packed.clips[number]
         wave = packed.samples[clip.start : clip.start + clip.frames].astype(np.float32) / 32768
-        expected = by_the_book(folder, wave, RATE, activation)
-        np.testing.assert_allclose(found[number], expected, atol=1e-4)
-    assert np.ptp(found, axis=0).max() > 1e-4
+        expected = reference_tags(folder, wave, RATE, activation)
+        np.testing.assert_allclose(results[number], expected, atol=1e-4)
+    assert np.ptp(results, axis=0).max() > 1e-4
 
 
-def test_a_transformers_model_runs_the_stage_and_is_known_again(audio, tmp_path):
+def test_tags_of_a_transformers_model_are_up_to_date_in_a_second_run(audio, tmp_path):
     folder = spectrogram_transformer(tmp_path / "model", "multi_label_classification")
     options = ["--tagger", f"hf:{folder}", "--audio", audio, "--out", tmp_path / "tags"]
     assert "4 classes, 16000 Hz, sigmoid" in succeed("steps/extract_tags.py", *options)
     assert succeed("steps/extract_tags.py", *options).count("up to date") == 4
-    said = succeed("steps/extract_tags.py", *options, "--activation", "softmax")
-    assert said.count("outdated") == 4
+    output = succeed("steps/extract_tags.py", *options, "--activation", "softmax")
+    assert output.count("outdated") == 4
     vectors = TagVectors.read(tmp_path / "tags/tau2019_train.npz")
     np.testing.assert_allclose(vectors.values.sum(axis=1), 1, rtol=1e-5)
 
 
-def test_a_model_that_is_not_there_is_one_clear_line(audio, tmp_path):
+def test_a_missing_model_is_an_error(audio, tmp_path):
     pytest.importorskip("transformers")
     (tmp_path / "empty").mkdir()
     outcome = run(
@@ -213,7 +214,7 @@ def test_weights_that_are_pickles_are_refused(tmp_path):
         open_source(f"hf:{folder}", CPU, 4)
 
 
-def test_without_the_package_the_way_to_it_is_said(monkeypatch):
+def test_an_error_says_how_to_install_transformers(monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(UserError, match="needs the package transformers; pip install"):
         open_source("hf:any/model", CPU, 4)

@@ -11,13 +11,13 @@ def write(path, values, ids=("a", "b")):
     return path
 
 
-def test_tags_come_back_in_the_order_asked_for(tmp_path):
+def test_tags_are_returned_in_the_requested_order(tmp_path):
     tags = TagVectors.read(write(tmp_path / "t.npz", [[0.1, 0.2], [0.3, 0.4]]))
     assert tags.of(["b", "a"]).tolist() == np.array([[0.3, 0.4], [0.1, 0.2]], np.float32).tolist()
     assert read_record(tmp_path / "t.npz") == {"step": "test"}
 
 
-def test_a_clip_without_tags_is_named(tmp_path):
+def test_an_error_names_the_clip_without_tags(tmp_path):
     with pytest.raises(UserError, match="no tags for 1 of 2 clips, first c"):
         TagVectors.read(write(tmp_path / "t.npz", [[0, 1], [1, 0]])).of(["a", "c"])
 
@@ -28,7 +28,7 @@ def test_values_outside_0_to_1_are_refused(tmp_path, values):
         TagVectors.read(write(tmp_path / "t.npz", values))
 
 
-def test_shapes_must_agree(tmp_path):
+def test_values_must_fit_ids_and_classes(tmp_path):
     with pytest.raises(UserError, match="do not fit"):
         TagVectors.read(write(tmp_path / "t.npz", [[0.1, 0.2, 0.3], [0, 0, 0]]))
 
@@ -37,7 +37,7 @@ IDS, CLASSES, VALUES = np.array(["a", "b"]), np.array(["x", "y"]), np.zeros((2, 
 
 
 @pytest.mark.parametrize(
-    ("ids", "classes", "values", "said"),
+    ("ids", "classes", "values", "message"),
     [
         (IDS, CLASSES, np.array([["high", "low"], ["low", "low"]]), "values numbers"),
         (IDS, CLASSES, np.zeros((2, 2), [("mean", "f4"), ("peak", "f4")]), "values numbers"),
@@ -46,13 +46,13 @@ IDS, CLASSES, VALUES = np.array(["a", "b"]), np.array(["x", "y"]), np.zeros((2, 
         (IDS, np.array("x"), VALUES, "one row of names"),
     ],
 )
-def test_arrays_of_another_kind_are_refused(tmp_path, ids, classes, values, said):
+def test_arrays_of_another_kind_are_refused(tmp_path, ids, classes, values, message):
     np.savez(tmp_path / "t.npz", ids=ids, classes=classes, values=values)
-    with pytest.raises(UserError, match=rf"t\.npz: .*{said}"):
+    with pytest.raises(UserError, match=rf"t\.npz: .*{message}"):
         TagVectors.read(tmp_path / "t.npz")
 
 
-def test_another_format_by_the_name_of_npz_is_one_clear_line(tmp_path):
+def test_another_format_named_npz_is_refused(tmp_path):
     np.save(tmp_path / "t.npy", VALUES)
     path = (tmp_path / "t.npy").rename(tmp_path / "t.npz")
     with pytest.raises(UserError, match=r"t\.npz is not a readable"):
@@ -61,12 +61,12 @@ def test_another_format_by_the_name_of_npz_is_one_clear_line(tmp_path):
     assert digest(path) == "not readable"
 
 
-def test_a_record_that_is_no_mapping_is_none(tmp_path):
+def test_a_record_must_be_a_mapping(tmp_path):
     write_npz(tmp_path / "t.npz", ["a"])
     assert read_record(tmp_path / "t.npz") is None
 
 
-def test_a_torn_file_is_one_clear_line(tmp_path):
+def test_a_truncated_file_is_refused(tmp_path):
     whole = write(tmp_path / "t.npz", [[0.1, 0.2], [0, 0]]).read_bytes()
     for cut in (0, 40, len(whole) - 30):
         (tmp_path / "t.npz").write_bytes(whole[:cut])
@@ -83,7 +83,7 @@ def test_pickles_are_refused(tmp_path):
         TagVectors.read(tmp_path / "t.npz")
 
 
-def test_scales_of_tags():
+def test_log_and_logit_scales_of_tags():
     values = np.array([[0.0, 0.5, 1.0]], np.float32)
     assert rescale(values, "probability") is values
     np.testing.assert_allclose(rescale(values, "log"), [[np.log(1e-6), np.log(0.5), np.log(1 - 1e-6)]], rtol=1e-5)
