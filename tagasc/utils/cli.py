@@ -44,7 +44,7 @@ _SYSTEM = {
     errno.EFBIG: "the file may not grow so large; raise the limit, or free some space and run the same command again",
     errno.ENOMEM: "the memory is full; free some, or choose smaller settings",
     errno.EACCES: "no permission; check who owns it",
-    errno.EROFS: "the file system is read-only; choose another place to write to",
+    errno.EROFS: "the file system is read-only; write to another folder",
     errno.ENOENT: "no such file or folder; check the path",
     errno.ENOTDIR: "a file is where a folder is needed; check the path",
     errno.EISDIR: "a folder is where a file is needed; check the path",

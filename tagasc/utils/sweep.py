@@ -1,4 +1,4 @@
-"""Run many trainings unattended: shared between processes, continuing after failures, summarised at the end."""
+"""Runs many trainings unattended: shared between processes, continuing after failures, summarised at the end."""
 
 import fcntl
 import logging
