@@ -88,7 +88,7 @@ def quantise(wave: np.ndarray) -> np.ndarray:
     return rescale.astype(np.int16)
 
 
-def read(source: Source, buffer: np.ndarray) -> np.ndarray:
+def decode(source: Source, buffer: np.ndarray) -> np.ndarray:
     """Decode one source into ``buffer``.
 
     Args:
@@ -156,7 +156,7 @@ def _decode_chunk(work: tuple[str, list[tuple[Source, int, int]]]) -> list[tuple
     with open(path, "r+b") as file:  # not through the memory map, where each new page costs a fault
         for source, start, number in clips:
             file.seek(samples.offset + start * samples.strides[0])
-            finished.append((number, *_store(source, read(source, buffer), samples.dtype, file)))
+            finished.append((number, *_store(source, decode(source, buffer), samples.dtype, file)))
     return finished
 
 
