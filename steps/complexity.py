@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Lists systems with their size: parameters, multiply-accumulates a clip, code, feature map. Nothing is trained."""
+"""Print the size of systems: parameters (Table 6), multiply-accumulates per clip, code, feature map."""
 
 import json
 import math
@@ -36,13 +36,13 @@ def main(
         recipe: folder of a recipe, with ``conf/trunk_<trunk>.yaml``.
         trunk: name of the trunk.
         systems: names of systems or tables, separated by spaces, or all.
-        systems_file: the records of the systems.
-        seconds: length of a clip.
-        sampling_rate: of the clips, in Hz.
-        channels: of the clips.
+        systems_file: file of the systems.
+        seconds: length of a clip, seconds.
+        sampling_rate: sampling rate, Hz.
+        channels: number of audio channels.
         scenes: number of scenes.
         tags: number of tags.
-        json: print JSON in place of a table.
+        json: print JSON, not a table.
     """
     if not 0 < seconds < math.inf or min(sampling_rate, channels, scenes, tags) < 1:
         raise UserError("--seconds, --sampling-rate, --channels, --scenes and --tags must be positive")
@@ -63,7 +63,11 @@ def main(
 def describe(
     name: str, system: System, trunk: TrunkConfig, clip: tuple[int, int], scenes: int, tags: int
 ) -> dict[str, str | int]:
-    """One row: counts for one clip of shape ``clip`` (frames, channels), found on the meta device without computing."""
+    """Describe a system by its size for one clip of shape (frames, channels), on the meta device.
+
+    Returns:
+        one row of the table, by column.
+    """
     with torch.device("meta"):
         network = SceneNetwork(trunk, system, scenes, tags, clip[1]).eval()
         samples, vector = torch.empty(1, *clip), torch.empty(1, tags)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Stage 6: run trained scene networks over the clips and keep their codes."""
+"""Stage 6: compute the codes of all clips with the trained scene networks (section 2.1)."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,7 @@ from tagasc.utils.sweep import clear_once, sweep
 class Options:
     """Write ``<out>/codes/<system>/seed<k>/<split>.npz`` for every packed split.
 
-    Beside them ``<out>/codes/tags_only/seed0``, the tag vectors as if they were codes, if a system uses tags.
+    If a system uses tags, the tag vectors are written as codes too, into ``<out>/codes/tags_only/seed0``.
 
     Args:
         audio: folder of packed audio (stage 2).
@@ -34,16 +34,16 @@ class Options:
         tags: folder of tag vectors (stage 4); needed by every system but the baseline.
         corpus: name of the scene corpus.
         systems: names of systems or tables, separated by spaces, or all; also NAME@CONTROL and @CONTROL.
-        seeds: separated by spaces.
-        systems_file: the records of the systems.
-        code_segment: whole clips; or as the released code took them: training codes from one random crop a clip,
-            shuffled, the incomplete last batch of 24 left out, and the others from a clip's first 99.9 %.
-        select_from: the experiment whose best tag system @CONTROL means, if not this one.
-        audio_cache: where the audio lies: auto, gpu, pinned (page-locked memory), or disk (memory-mapped).
+        seeds: random seeds of the networks, separated by spaces.
+        systems_file: file of the systems.
+        code_segment: whole clips, or as in the released code: training codes from one random crop per clip, shuffled,
+            without the incomplete last batch of 24; other codes from the first 99.9 % of a clip.
+        select_from: experiment whose best tag system @CONTROL stands for, if not this one.
+        audio_cache: where the audio is kept: auto, gpu, pinned (memory), or disk (memory-mapped).
         device: auto, cpu, cuda, or cuda:N.
-        compile: let torch.compile make the network; auto: on a GPU.
-        deterministic: repeat bit for bit on a GPU too; slower.
-        force: extract again even what is there.
+        compile: use torch.compile: auto (on a GPU), always, or never.
+        deterministic: make results on a GPU reproducible bit for bit; slower.
+        force: compute existing codes again.
     """
 
     audio: Path
@@ -92,7 +92,7 @@ def _extract(
     device: torch.device,
     compiled: bool,
 ) -> bool:
-    """Write the codes of every split that lacks them; returns whether there were any."""
+    """Write the codes of every split whose codes are missing or outdated; return False if there was none."""
     uses_tags = variant.system.uses_tags
     network, metadata = load_scene_network(run.weights)
     network.compiled = compiled
@@ -121,7 +121,7 @@ def _extract(
 
 
 def _check_tags(folder: Path, corpus: SceneCorpus, uses_tags: bool) -> None:
-    """A network must be given tags of the tagger that it was trained with."""
+    """Check that the tags are those that the network was trained with."""
     trained = (provenance.read(folder) or {}).get("inputs", {}).get("tags train")
     if uses_tags and trained != digest(corpus.files(["train"], with_tags=True)["tags train"]):
         raise UserError(f"{folder} was trained on other tags than {corpus.tag_file('train')}; train it again (stage 5)")
@@ -136,11 +136,11 @@ def _codes(
 
 
 def _remove_dropped(folder: Path, splits: list[str]) -> None:
-    """Remove codes of splits that are no longer packed: stage 7 takes all that lie in the folder."""
+    """Remove codes of splits that are no longer packed, because stage 7 reads every file of the folder."""
     for path in folder.glob("[!.]*.npz"):
         if path.stem not in splits:
-            log.info("%s: removed, since its split is no longer packed", path)
-            path.unlink(missing_ok=True)  # processes that share the runs do this at once
+            log.info("%s: removed, because its split is no longer packed", path)
+            path.unlink(missing_ok=True)  # another process may remove it at the same time
 
 
 def _write_tags_only(run: RunPaths, corpus: SceneCorpus) -> None:

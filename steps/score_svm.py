@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Stage 7: choose an SVM on the validation codes, and score it once on the test codes."""
+"""Stage 7: select an SVM on the validation codes, and score it once on the test codes (section 2.1)."""
 
 import csv
 from dataclasses import dataclass
@@ -25,17 +25,17 @@ CLASSIFIERS = {"svm": False, "svm_standardised": True}
 
 @dataclass(frozen=True)
 class Options:
-    """Write the machines, their predictions and their scores into ``<out>/svm/<system>/seed<k>``.
+    """Write SVMs, predictions and scores into ``<out>/svm/<system>/seed<k>``.
 
     Args:
         out: folder of the experiment, with the codes (stage 6).
         systems: names of systems or tables, separated by spaces, or all; also NAME@CONTROL and @CONTROL.
-        seeds: separated by spaces.
-        systems_file: the records of the systems.
-        svm: what the machine is chosen from.
-        select_from: take kernel and C as chosen in that experiment, and fit on training and validation codes together.
-        nj: threads, which fit a machine each or share the clips to predict.
-        force: score again even what is there.
+        seeds: random seeds of the networks, separated by spaces.
+        systems_file: file of the systems.
+        svm: candidate SVMs.
+        select_from: experiment to take kernel and C from; the SVMs are then fitted on train and validation together.
+        nj: threads, for fitting and prediction.
+        force: discard existing scores and score again.
     """
 
     out: Path
@@ -62,7 +62,7 @@ def main(options: Options) -> None:
 
 
 def _classify(options: Options, run: RunPaths) -> bool:
-    """Choose, fit and score the machines of one run; returns False if they are up to date."""
+    """Fit and score the SVMs of one run; return False if they are up to date."""
     files = _code_files(run.codes)
     settings: dict[str, Any] = {"svm": options.svm}
     if options.select_from is not None:
@@ -81,10 +81,10 @@ def _classify(options: Options, run: RunPaths) -> bool:
 
 
 def _code_files(source: Path) -> dict[str, Path]:
-    """The codes of each split, all of one network."""
+    """List the code files by split, and check that they come from one network."""
     for split in ("train", "validation", "test"):
         if not (source / f"{split}.npz").exists():
-            raise UserError(f"{source / split}.npz does not exist; stage 6 (codes) makes it")
+            raise UserError(f"{source / split}.npz does not exist; run stage 6 (codes) to create it")
     files = {path.stem: path for path in sorted(source.glob("[!.]*.npz"))}
     networks = {(read_record(path) or {}).get("inputs", {}).get("network") for path in files.values()}
     if len(networks) > 1:
@@ -93,7 +93,7 @@ def _code_files(source: Path) -> dict[str, Path]:
 
 
 def _selected(svm: SvmConfig, codes: dict[str, Codes], nj: int) -> dict[str, FittedSvm]:
-    """The machines, each by half the threads; of an odd number one more."""
+    """Select the SVMs without and with standardisation, each with half of the threads (rounded up)."""
     classifiers = Parallel(min(nj, 2), prefer="threads")(
         delayed(select_svm)(svm, codes["train"], codes["validation"], standardise, (nj + 1) // 2)
         for standardise in CLASSIFIERS.values()
@@ -102,7 +102,7 @@ def _selected(svm: SvmConfig, codes: dict[str, Codes], nj: int) -> dict[str, Fit
 
 
 def _refitted(settings: dict[str, dict], codes: dict[str, Codes], nj: int) -> dict[str, FittedSvm]:
-    """The machines with kernel and C as given, fitted on training and validation codes together."""
+    """Fit the SVMs with given kernel and C on training and validation codes together."""
     train = codes["train"].joined(codes["validation"])
     svms = Parallel(min(nj, 2), prefer="threads")(
         delayed(fit_svm)(train, chosen["kernel"], chosen["C"], CLASSIFIERS[name]) for name, chosen in settings.items()
@@ -111,12 +111,12 @@ def _refitted(settings: dict[str, dict], codes: dict[str, Codes], nj: int) -> di
 
 
 def _score(run: RunPaths, codes: dict[str, Codes], classifiers: dict[str, FittedSvm], record: dict, nj: int) -> None:
-    """Predict the test clips, and the unused ones, once; write everything or nothing."""
+    """Predict the test clips and the unused ones once, and write the run's folder atomically."""
     import skops.io  # here, since it takes long to import
 
     tests = {"test": codes["test"]}
     if "unused" in codes:
-        # The paper's other test set: every clip that is not in the fold's training list.
+        # The paper's other test set: every clip outside the fold's training list.
         tests["test+unused"] = codes["test"].joined(codes["unused"])
     clips = list(tests.values())[-1]
     predicted = {name: predict(fitted.classifier, clips, nj) for name, fitted in classifiers.items()}
@@ -149,7 +149,7 @@ def _accuracies(clips: Codes, predicted: np.ndarray) -> dict[str, float]:
 
 
 def _write_predictions(path: Path, clips: Codes, tests: int, predicted: dict[str, np.ndarray]) -> None:
-    """A row a clip; the first ``tests`` clips are the official test set."""
+    """Write one row per clip; the first ``tests`` clips are the official test set."""
     split = ["test"] * tests + ["unused"] * (len(clips.ids) - tests)
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Stage 5: train scene networks, one for each system and seed."""
+"""Stage 5: train scene networks (section 2.1), one for each system and seed."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,30 +34,30 @@ SCORES_EPOCHS = ("both", "paper")
 
 @dataclass(frozen=True)
 class Options:
-    """Train scene networks into ``<out>/scene/<system>/seed<k>``; processes given the same list share it.
+    """Train scene networks into ``<out>/scene/<system>/seed<k>``; processes with the same options share the runs.
 
     Args:
         audio: folder of packed audio, with ``<corpus>_train``, ``_validation``; ``_test`` for the paper's protocol.
         out: folder of the experiment.
         tags: folder of tag vectors (stage 4); needed by every system but the baseline.
         corpus: name of the scene corpus.
-        systems: names of systems or tables, separated by spaces, or all; NAME@CONTROL alters the tags, @CONTROL alone
-            those of the tag system that is best on validation.
-        seeds: separated by spaces.
-        systems_file: the records of the systems.
+        systems: names of systems or tables, separated by spaces, or all; NAME@CONTROL alters the tags, @CONTROL those
+            of the best tag system on validation.
+        seeds: random seeds, separated by spaces.
+        systems_file: file of the systems.
         trunk: shape of the network.
-        training: how it is trained.
+        training: training settings.
         protocol: ours keeps the epoch that is best on validation; both also scores every epoch on test, as the paper
-            did; paper does that with a training on all training clips; final trains on all training clips, for as many
-            epochs as select_from's run kept.
-        select_from: for paper and final, the experiment whose validation chose.
-        code_segment: what the paper's protocol takes codes from: whole clips, or parts as the released code took them.
-        nj: processes that score epochs beside the training.
-        audio_cache: where the audio lies: auto, gpu, pinned (page-locked memory), or disk (memory-mapped).
+            did; paper does that after training on train and validation together; final trains on both together, for
+            the number of epochs that select_from's run kept.
+        select_from: for paper and final, experiment in which validation selected epochs and the best system.
+        code_segment: part of a clip that the paper's protocol computes codes from, whole or as in the released code.
+        nj: processes that score epochs during the training.
+        audio_cache: where the audio is kept: auto, gpu, pinned (memory), or disk (memory-mapped).
         device: auto, cpu, cuda, or cuda:N.
-        compile: let torch.compile make the network, and record steps as a CUDA graph; auto: on a GPU.
-        deterministic: repeat bit for bit on a GPU too; slower.
-        force: start over even where there is a result.
+        compile: use torch.compile, and on a GPU CUDA graphs: auto (on a GPU), always, or never.
+        deterministic: make results on a GPU reproducible bit for bit; slower.
+        force: discard existing results and train again.
     """
 
     audio: Path
@@ -93,7 +93,7 @@ def main(options: Options) -> None:
     corpus.files(("train", "validation"), any(variant.system.uses_tags for variant in variants.values()))
     log.info("runs: %d, device: %s, threads: %d", len(pending), device, torch.get_num_threads())
     logs = log_folder(options.out, "scene")
-    if options.force:  # all of them now, so that a sweep that was cut goes on without --force
+    if options.force:  # all of them first, so that an interrupted sweep resumes without --force
         clear_once([run.network for run in pending], logs)
     with EpochScorer(options.nj if options.protocol in SCORES_EPOCHS else 0) as scorer:
 
@@ -107,7 +107,7 @@ def main(options: Options) -> None:
 def _train(
     options: Options, corpus: SceneCorpus, run: RunPaths, variant: SystemVariant, compiled: bool, scorer: EpochScorer
 ) -> bool:
-    """Train one run, unless that is done, and score its epochs; returns whether it was trained."""
+    """Train one run and score its epochs; return False if it was trained already."""
     epochs, uses_tags = _epochs(options, run), variant.system.uses_tags
     config = {"system": variant.system, "control": variant.control, "seed": run.seed, "epochs": epochs}
     config |= {"trunk": options.trunk, "training": options.training, "trained_on": TRAINED_ON[options.protocol]}
@@ -126,13 +126,13 @@ def _epochs(options: Options, run: RunPaths) -> int:
     if options.protocol != "final":
         return options.training.epochs
     if options.select_from is None:
-        raise UserError("--protocol final needs --select-from, the experiment whose validation chose the epochs")
+        raise UserError("--protocol final needs --select-from, the experiment whose validation selected the epochs")
     history = read_json(RunPaths(options.select_from, run.system, run.seed).history, "stage 5 (scenes)")
     return history["best_epoch"]
 
 
 def _scoring_record(options: Options, corpus: SceneCorpus, uses_tags: bool) -> dict[str, Any]:
-    """What the figure by the paper's protocol depends on, beside the network."""
+    """Record every input of the scores by the paper's protocol, except the network."""
     config = {"trained_on": TRAINED_ON[options.protocol], "code_segment": options.code_segment, "C": COST}
     splits = [*TRAINED_ON[options.protocol].split("+"), *_test_splits(corpus)]
     return provenance.record("score_epochs", config, corpus.files(splits, uses_tags))
@@ -145,7 +145,7 @@ def _test_splits(corpus: SceneCorpus) -> list[str]:
 def _trainer(
     options: Options, corpus: SceneCorpus, variant: SystemVariant, seed: int, compiled: bool
 ) -> tuple[SceneTrainer, Callable[[], dict[str, LabelledCodes]]]:
-    """A run ready to train, and a function that computes the codes that the paper's protocol scores."""
+    """Prepare a run; return its trainer, and a function that computes the codes for the paper's protocol."""
     training, system = options.training, variant.system
     tag_options = TagOptions(variant.control, training.tag_scale, seed) if system.uses_tags else None
     train = corpus.clips(TRAINED_ON[options.protocol].split("+"), tag_options)
@@ -165,7 +165,7 @@ def _trainer(
 def _labelled_codes(
     trainer: SceneTrainer, clips: SceneClips, training: bool, code_segment: CodeSegment
 ) -> LabelledCodes:
-    """Codes by the network as it is now, with the true scenes."""
+    """Compute codes with the network's current weights, and add the true scenes."""
     windows = None
     if code_segment == "released":
         windows = released_windows(clips, training, trainer.config.crop_seconds, trainer.seed)

@@ -447,13 +447,13 @@ def wrong_truth(b):
     return *b.tag(), "--event-labels", b.copy("scenes") / "meta.csv"
 
 
-@case("does not exist; stage 2 (pack) makes it")
+@case("does not exist; run stage 2 (pack) to create it")
 def scenes_without_audio(b):
     shutil.rmtree(b.copy("audio") / "tau2019_train")
     return b.train()
 
 
-@case("does not exist; stage 4 (tags) makes it")
+@case("does not exist; run stage 4 (tags) to create it")
 def scenes_without_tags(b):
     (b.copy("tags") / "tau2019_train.npz").unlink()
     return b.train()
@@ -495,12 +495,12 @@ def control_of_the_baseline(b):
     return b.train("--systems", "baseline@shuffled")
 
 
-@case("there is no control 'mixed'; take one of shuffled")
+@case("there is no control 'mixed'; use one of shuffled")
 def unknown_control(b):
     return b.train("--systems", "shared_h4_l3@mixed")
 
 
-@case("is the control of the best trained tag system, and none is trained")
+@case("needs a trained tag system, but none is trained")
 def control_of_the_best_of_none(b):
     return b.train("--systems", "@shuffled")
 
@@ -524,7 +524,7 @@ def system_with_an_impossible_value(b):
     return b.train("--systems", "new", "--systems-file", systems)
 
 
-@case("stage 2 (pack) makes it")
+@case("run stage 2 (pack) to create it")
 def clips_without_audio(b):
     return b.train("--corpus", "other")
 
@@ -592,7 +592,7 @@ def tags_of_another_vocabulary(b):
     return b.train()
 
 
-@case("does not exist; stage 6 (codes) makes it")
+@case("does not exist; run stage 6 (codes) to create it")
 def svm_without_codes(b):
     return "steps/score_svm.py", "--out", b.out, "--systems-file", ROOT / "egs/systems.yaml", "--systems", "baseline"
 

@@ -42,7 +42,7 @@ def test_a_failure_says_where_and_how_to_go_on(finished, tmp_path):
     status, said = recipe.run("--stage", 5, "--stop-stage", 7, "--seeds", "1 2")
     assert status == 1
     assert "stage 5 (scenes) failed with status 1" in said
-    assert "tau2019_train.npz does not exist; stage 4 (tags) makes it" in said
+    assert "tau2019_train.npz does not exist; run stage 4 (tags) to create it" in said
     assert f"Log: {recipe.folder}/exp/log/5.scenes.log" in said
     assert "Traceback" not in said
     resume = next(line for line in said.splitlines() if line.startswith("To resume: ")).removeprefix("To resume: ")

@@ -1,4 +1,4 @@
-"""Codes: what a scene network makes of each clip, with what is known of the clip."""
+"""Codes: the representation vectors of clips (section 2.1), with ids, scenes and locations."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +17,9 @@ class Codes:
     Attributes:
         ids: clip ids, str (clips,).
         codes: float32 (clips, code size).
-        answers: the scene that the network itself names, by softmax, str (clips,); empty where there is no network.
-        scenes: the true scene of each clip, str (clips,).
-        locations: the recording location of each clip, str (clips,).
+        softmax_predictions: scenes predicted by the output layer, str (clips,); empty for tags alone.
+        scenes: true scenes, str (clips,).
+        locations: recording locations, str (clips,).
     """
 
     ids: np.ndarray
@@ -29,19 +29,23 @@ class Codes:
     locations: np.ndarray
 
     def write(self, path: Path, record: dict[str, Any]) -> None:
-        """Write an ``.npz``, whole or not at all."""
+        """Write an ``.npz`` atomically, with a provenance record."""
         write_npz(path, record, **vars(self))
 
     @classmethod
     def read(cls, path: Path) -> "Codes":
-        """Raises UserError: the file is absent, not such a file, or its codes are not finite."""
+        """Read what ``write`` wrote.
+
+        Raises:
+            UserError: the file is missing or damaged, or its codes are not finite.
+        """
         codes = cls(**read_npz(path, ("ids", "codes", "softmax_predictions", "scenes", "locations"), "stage 6 (codes)"))
         if codes.codes.ndim != 2 or len({len(value) for value in vars(codes).values()}) != 1:
-            raise UserError(f"{path}: its arrays differ in length; extract the codes again (stage 6)")
+            raise UserError(f"{path}: its arrays differ in length; run stage 6 (codes) again")
         if not np.isfinite(codes.codes).all():
-            raise UserError(f"{path} holds codes that are not finite; extract them again (stage 6)")
+            raise UserError(f"{path} holds codes that are not finite; run stage 6 (codes) again")
         return codes
 
     def joined(self, other: "Codes") -> "Codes":
-        """The clips of both."""
+        """Concatenate the clips of both."""
         return Codes(*(np.concatenate(pair) for pair in zip(vars(self).values(), vars(other).values(), strict=True)))

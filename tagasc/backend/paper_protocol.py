@@ -1,8 +1,8 @@
-"""The paper's way of scoring: codes and SVM anew after every epoch, all of it on the test clips.
+"""The paper's protocol: after every epoch, fit an SVM on new codes and score it on the test clips.
 
-The released code of [21] refits the SVM after each epoch and keeps the best epoch and kernel *on the test clips*, which
-inflates the figure. It is done here for comparison only, beside the training, by processes on the CPU. Codes wait for
-them on disk, in the run's ``epochs/``, where a run that was cut finds them; at most one training's codes do.
+The released code of [21] keeps the epoch and kernel that are best *on the test clips*, which inflates the accuracy. It
+is reproduced for comparison only. CPU processes fit the SVMs during the training. Their codes are queued on disk, in
+the run's ``epochs/``, where an interrupted run finds them; the queue holds the codes of one training at most.
 """
 
 import shutil
@@ -29,7 +29,7 @@ COST = 1.0
 
 @dataclass(frozen=True)
 class LabelledCodes:
-    """Codes float32 (clips, code size) and scenes int64 (clips,) of some clips."""
+    """Codes, float32 (clips, code size), and scenes, int64 (clips,)."""
 
     codes: np.ndarray
     scenes: np.ndarray
@@ -39,27 +39,30 @@ AddEpoch = Callable[[int, Callable[[], dict[str, LabelledCodes]]], None]
 
 
 class EpochScorer:
-    """Processes that score epochs of one training after another."""
+    """A pool of processes that score the epochs of one training after another."""
 
     def __init__(self, jobs: int) -> None:
-        """Fork ``jobs`` processes, before the first tensor is computed: a fork copies no threads; 0: score nothing."""
+        """Fork ``jobs`` processes; 0 scores nothing. Call it before torch starts threads: a fork loses them."""
         self._pool = workers(jobs) if jobs else None
         if self._pool:
             self._pool.submit(int).result()
 
     @contextmanager
     def score(self, folder: Path, epochs: int, record: dict[str, Any]) -> Iterator[AddEpoch]:
-        """Score the epochs of one training, in the block; when it ends, the run's folder holds ``test_by_epoch.json``.
+        """Score the epochs of one training within the block, and write ``test_by_epoch.json`` at its end.
 
-        It does not, and the log says so, if an epoch was trained without this.
+        If an epoch was trained without this, the file is not written, and a warning is logged.
 
         Args:
-            folder: of the run, which has ended already or is trained in the block.
-            epochs: of the training.
-            record: from ``provenance.record``, of whatever the figure depends on beside the network.
+            folder: folder of the run; it is trained already, or is trained in the block.
+            epochs: number of epochs.
+            record: record from ``provenance.record``, with every input of the scores but the network.
+
+        Yields:
+            function that adds an epoch; see ``_EpochQueue.add``.
 
         Raises:
-            UserError: no SVM can be fitted on an epoch's codes.
+            UserError: no SVM can be fitted on the codes of an epoch.
         """
         if self._pool is None:
             yield lambda epoch, codes: None
@@ -83,10 +86,10 @@ class EpochScorer:
 
 
 class _EpochQueue:
-    """One training's epochs: codes that wait, ``epochs/<epoch>.npz``, and what was found, ``epochs/<epoch>.json``."""
+    """Epochs of one training: queued codes, ``epochs/<epoch>.npz``, and their scores, ``epochs/<epoch>.json``."""
 
     def __init__(self, run: Path, pool: ProcessPoolExecutor, record: dict[str, Any]) -> None:
-        """Take up what a run that was cut has left, unless it was made from something else."""
+        """Resume the queue of an interrupted run, unless its record differs."""
         self._run, self._pool, self._record = run, pool, record
         self._folder = run / "epochs"
         old = provenance.read(self._folder)
@@ -95,11 +98,11 @@ class _EpochQueue:
         self._waiting = {int(path.stem): pool.submit(_score, path) for path in self._files("npz")}
 
     def add(self, epoch: int, codes: Callable[[], dict[str, LabelledCodes]]) -> None:
-        """Put an epoch's codes into the queue, unless it is known from before.
+        """Queue the codes of an epoch, unless it is queued or scored already.
 
         Args:
-            epoch: its number.
-            codes: computes the codes of the training clips, ``train``, of ``test``, and of ``unused`` if there are any.
+            epoch: number of the epoch.
+            codes: function that computes the codes of ``train``, ``test`` and, if there are any, ``unused``.
         """
         path = self._folder / f"{epoch:03}.npz"
         if epoch in self._waiting or path.with_suffix(".json").exists():
@@ -111,7 +114,7 @@ class _EpochQueue:
         self._waiting[epoch] = self._pool.submit(_score, path)
 
     def wait(self) -> None:
-        """Until every epoch in the queue is scored."""
+        """Wait until every epoch in the queue is scored."""
         for epoch, future in self._waiting.items():
             try:
                 future.result()
@@ -119,13 +122,13 @@ class _EpochQueue:
                 raise UserError(f"{self._run}: no SVM could be fitted on the codes of epoch {epoch}: {error}") from None
 
     def stop(self) -> None:
-        """Leave what waits to a later run; returns when nothing is being scored any more."""
+        """Leave the queue to a later run; return once no epoch is being scored."""
         for future in self._waiting.values():
             future.cancel()
         wait(self._waiting.values())
 
     def gather(self, epochs: int) -> None:
-        """Make ``test_by_epoch.json`` of a training that has ended, and remove the queue."""
+        """Write ``test_by_epoch.json`` of a finished training, and remove the queue."""
         rows = [row for path in self._files("json") for row in read_json(path, "stage 5 (scenes)")]
         known = {row["epoch"] for row in rows}
         if len(known) == epochs:
@@ -133,7 +136,7 @@ class _EpochQueue:
                 self._run / TEST_BY_EPOCH, {**self._record["config"], "epochs": rows, "provenance": self._record}
             )
         elif reason := self._missing(len(known), epochs):
-            log.warning("%s: no figure by the paper's protocol (%s); --force trains it anew for one", self._run, reason)
+            log.warning("%s: no scores by the paper's protocol (%s); --force trains it again", self._run, reason)
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _missing(self, known: int, epochs: int) -> str | None:
@@ -147,7 +150,7 @@ class _EpochQueue:
 
 
 def score_epoch(codes: dict[str, LabelledCodes]) -> list[dict[str, Any]]:
-    """Fit an SVM with each kernel on the clips of ``train``; its accuracies on ``test`` and ``test+unused``."""
+    """Fit an SVM with each kernel on ``train``; return its accuracies on ``test`` and ``test+unused``."""
     rows = []
     for kernel in KERNELS:
         svm = SVC(kernel=kernel, C=COST, gamma="scale").fit(codes["train"].codes, codes["train"].scenes)
@@ -160,9 +163,9 @@ def score_epoch(codes: dict[str, LabelledCodes]) -> list[dict[str, Any]]:
 
 
 def _score(path: Path) -> None:
-    """Score one epoch's codes, keep the accuracies, and remove the codes."""
+    """Score the codes of one epoch, write the accuracies, and remove the codes."""
     if not path.exists():
-        return  # a process that outlived its killed run for a moment has just done it
+        return  # a process that briefly outlived its killed run has just scored it
     with np.load(path, allow_pickle=False) as file:
         parts = [part for part in ("train", "test", "unused") if f"{part}_codes" in file.files]
     names = tuple(f"{part}_{kind}" for part in parts for kind in ("codes", "scenes"))

@@ -1,4 +1,4 @@
-"""The support vector machine that names the scene of a code (paper, section 2.1)."""
+"""The back-end support vector machine, which classifies codes (section 2.1)."""
 
 from dataclasses import dataclass
 from itertools import product
@@ -15,16 +15,16 @@ from sklearn.utils import gen_batches
 from tagasc.backend.codes import Codes
 from tagasc.utils.errors import SettingError, UserError
 
-_BATCH = 256  # that a thread predicts at a time
+_BATCH = 256  # clips per call of a thread
 
 
 @dataclass(frozen=True)
 class SvmConfig:
-    """What the SVM is chosen from, by accuracy on the validation clips.
+    """Candidate SVMs; the one with the highest validation accuracy is selected.
 
     Args:
-        kernels: kernels to try (paper, section 2.1).
-        costs: values of C to try; among equals the earlier one wins.
+        kernels: kernels to try (section 2.1).
+        costs: values of C to try; of equal candidates the earlier one wins.
     """
 
     kernels: tuple[str, ...] = ("rbf", "sigmoid")
@@ -32,7 +32,7 @@ class SvmConfig:
 
     def __post_init__(self) -> None:
         if not self.kernels or not set(self.kernels) <= {"rbf", "sigmoid", "linear", "poly"}:
-            raise SettingError("kernels must be out of rbf, sigmoid, linear, poly")
+            raise SettingError("kernels must be one or more of rbf, sigmoid, linear, poly")
         if not self.costs or not all(0 < cost < inf for cost in self.costs):
             raise SettingError("costs must be positive")
 
@@ -42,9 +42,9 @@ class FittedSvm:
     """An SVM fitted on the training codes.
 
     Attributes:
-        machine: the SVM, behind a standardisation where there is one.
-        settings: its kernel, C and validation accuracy.
-        tried: the same of everything that was tried, in order.
+        classifier: SVM, in a pipeline if the codes are standardised.
+        settings: kernel, C and validation accuracy.
+        tried: settings of every candidate, in order.
     """
 
     classifier: SVC | Pipeline
@@ -55,29 +55,29 @@ class FittedSvm:
 def select_svm(
     config: SvmConfig, train: Codes, validation: Codes, standardise: bool = False, jobs: int = 1
 ) -> FittedSvm:
-    """Fit an SVM on the training codes for each kernel and cost; keep the best on validation.
+    """Fit an SVM on the training codes for each kernel and cost, and keep the best on validation.
 
     Args:
-        config: what to choose from.
-        train: what the machines, and the standardisation, are fitted on.
-        validation: what they are chosen by.
-        standardise: bring each value of the codes to mean 0 and deviation 1 first; the paper does not, though
-            [code ; T] mixes scales.
-        jobs: machines to fit at a time.
+        config: candidates.
+        train: training codes, for the SVMs and the standardisation.
+        validation: validation codes, for the selection.
+        standardise: scale each dimension of the codes to mean 0 and deviation 1; not in the paper, but the code of
+            *codecat* mixes scales.
+        jobs: threads, one SVM each.
 
     Raises:
-        UserError: the two sets' codes differ in length.
+        UserError: training and validation codes differ in length.
     """
     if train.codes.shape[1] != validation.codes.shape[1]:
-        raise UserError("training and validation codes differ in length; extract both again (stage 6)")
+        raise UserError("training and validation codes differ in length; run stage 6 (codes) again")
     settings = list(product(config.costs, config.kernels))
 
     def fitted(kernel: str, cost: float) -> tuple[SVC | Pipeline, float]:
         classifier = fit_svm(train, kernel, cost, standardise)
         return classifier, accuracy(classifier, validation)
 
-    # libsvm works outside Python's lock, so threads do. Each machine computes its own kernel values: a matrix for all C
-    # takes 0.5 GB for 7800 clips, and saves little where the codes are short or tell the training clips apart.
+    # libsvm releases Python's lock, so threads suffice. Each SVM computes its own kernel values: a matrix shared by all
+    # C takes 0.5 GB for 7800 clips, and saves little where the codes are short or separate the training clips.
     results = Parallel(jobs, prefer="threads")(delayed(fitted)(kernel, cost) for cost, kernel in settings)
     classifiers, accuracies = zip(*results, strict=True)
     tried = [
@@ -89,18 +89,18 @@ def select_svm(
 
 
 def fit_svm(train: Codes, kernel: str, cost: float, standardise: bool) -> SVC | Pipeline:
-    """One machine, fitted on the training codes."""
+    """Fit one SVM on the training codes."""
     svm = SVC(kernel=kernel, C=cost, gamma="scale")
     return (make_pipeline(StandardScaler(), svm) if standardise else svm).fit(train.codes, train.scenes)
 
 
 def accuracy(classifier: SVC | Pipeline, clips: Codes) -> float:
-    """Share of clips whose scene the machine names."""
+    """Compute the accuracy on some clips, 0..1."""
     return float((classifier.predict(clips.codes) == clips.scenes).mean())
 
 
 def predict(classifier: SVC | Pipeline, clips: Codes, jobs: int = 1) -> np.ndarray:
-    """The scene that the machine names for each clip, str (clips,); ``jobs`` threads share the clips."""
+    """Predict the scene of each clip, str (clips,); ``jobs`` threads share the clips."""
     parts = gen_batches(len(clips.codes), _BATCH)
     predictions = Parallel(jobs, prefer="threads")(delayed(classifier.predict)(clips.codes[part]) for part in parts)
     return np.concatenate(predictions)

@@ -1,1 +1,1 @@
-"""The scene network in use: its clips, its training step, its training, and what it says of clips."""
+"""Scene networks (paper, sections 2.1 and 3): architecture, systems, data, training, codes."""

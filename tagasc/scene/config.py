@@ -1,4 +1,4 @@
-"""How a scene network is trained; the values of the paper's experiment are in ``egs/dcase2019/conf/scene.yaml``."""
+"""Training settings of a scene network; ``egs/dcase2019/conf/scene.yaml`` holds the paper's (section 4.2)."""
 
 from dataclasses import dataclass
 from math import inf
@@ -10,20 +10,20 @@ from tagasc.utils.errors import SettingError
 
 @dataclass(frozen=True)
 class SceneTraining:
-    """How a scene network is trained.
+    """Training settings of a scene network.
 
     Args:
         epochs: number of epochs.
-        batch: clips per step; an epoch's incomplete last batch is left out.
-        learning_rate: of Adam with amsgrad.
-        schedule: learning rate over the training, constant or falling to 0 along half a cosine.
-        weight_decay: L2 penalty, part of the gradient.
-        crop_seconds: length of the random crops; null takes whole clips.
-        mixup_alpha: λ ~ Beta(alpha, alpha), one per batch; 0 is no mixup.
-        mixup_from_epoch: first epoch, counted from 1, with mixup.
-        centre_loss: weight of the squared distance of each code to its scene's centre; the released code's centres
-            never learn, so neither do these. 0 leaves it out.
-        tag_scale: how tags enter network and SVM; the paper takes them as probabilities.
+        batch: clips per step; the incomplete last batch of an epoch is dropped.
+        learning_rate: learning rate of Adam with amsgrad.
+        schedule: constant, or cosine decay to 0.
+        weight_decay: L2 penalty, added to the gradient.
+        crop_seconds: length of the random crops, seconds; null trains on whole clips.
+        mixup_alpha: λ ~ Beta(alpha, alpha), one per batch; 0 turns mixup off.
+        mixup_from_epoch: first epoch with mixup, counted from 1.
+        centre_loss: weight of the squared distance between each code and the centre of its scene; 0 turns it off. The
+            centres are fixed, as in the released code.
+        tag_scale: scale of the tags in network and SVM; the paper uses probabilities.
     """
 
     epochs: int = 90

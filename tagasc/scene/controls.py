@@ -1,6 +1,6 @@
-"""Controls that the paper lacks: the chosen tag system trained again on altered tags, in every split.
+"""Controls: ablations, not in the paper, that train a tag system again on altered tags in every split.
 
-They tell whether the events help or only the parameters that take them in. A control is named behind the system,
+They separate the effect of the events from that of the extra parameters. A run's name ends with its control:
 ``shared_h4_l3@shuffled``.
 """
 
@@ -27,18 +27,18 @@ def apply_control(
     seed: int,
     split: str,
 ) -> np.ndarray:
-    """The tags of one split as a control wants them; without a control, unchanged.
+    """Alter the tags of one split; an empty ``control`` returns them unchanged.
 
     Args:
-        control: a key of ``CONTROLS``, or empty.
-        values: float32 (clips, c), the split's own tags.
-        scenes: the clips' scenes; read by ``within`` and ``oracle`` alone.
+        control: key of ``CONTROLS``, or empty.
+        values: float32 (clips, c), tags of the split.
+        scenes: scene of each clip; only ``within`` and ``oracle`` read it.
         training: tags and scenes of the training clips.
-        seed: of the run.
-        split: name of the split, so that splits are shuffled apart.
+        seed: random seed of the run.
+        split: name of the split, part of the random seed.
 
     Returns:
-        float32 (clips, c). A clip that is alone (in its split, or in its scene) keeps its own tags.
+        float32 (clips, c). A clip that is alone in its split, or in its scene, keeps its own tags.
     """
     random = np.random.default_rng([seed, zlib.crc32(split.encode())])
     if control == "shuffled":
@@ -58,7 +58,7 @@ def apply_control(
 
 
 def _derangement(count: int, random: np.random.Generator) -> np.ndarray:
-    """A random permutation that is one cycle over all places: each is moved to another."""
+    """Draw a random permutation that is a single cycle, so that no index stays where it was."""
     order = random.permutation(np.arange(count))
     permutation = np.arange(count)
     permutation[order] = np.roll(order, 1)

@@ -1,4 +1,4 @@
-"""A packed scene corpus with its tag vectors, as runs see it: which clips of which splits, with whose tags."""
+"""A packed scene corpus and its tag vectors: clips of one or several splits, with the tags that a run uses."""
 
 from collections.abc import Sequence
 from copy import copy
@@ -19,25 +19,25 @@ from tagasc.training.augment import EpochRng
 from tagasc.utils.errors import UserError
 
 CodeSegment = Literal["whole", "released"]
-_BATCH, _TEST_SHARE = 24, 479_520 / 480_000  # of the released code of [21]
+_BATCH, _TEST_SHARE = 24, 479_520 / 480_000  # values of the released code of [21]
 
 
 class SceneClips:
-    """Clips with scenes and, if given, tag vectors; of one packed folder or of several, one after another.
+    """Clips of one or several packed folders, with their scenes and, if given, tag vectors.
 
     Attributes:
-        store: the audio.
-        labels: the scene of each clip.
-        names: the scenes.
-        scenes: int64 (clips,), positions in ``names``; -1 where the scene is not in that list.
-        tags: float32 (clips, c) or None.
+        store: audio of the clips.
+        labels: scene name of each clip.
+        names: scene names, in the order of the output layer.
+        scenes: int64 (clips,), index of each clip's scene in ``names``; -1 if it is missing there.
+        tags: float32 (clips, c), or None.
     """
 
     def __init__(self, stores: Sequence[AudioStore], names: list[str] | None = None) -> None:
-        """Take the clips of ``stores``; ``names`` None takes the clips' own scenes, in alphabetical order.
+        """Join the clips of ``stores``; with ``names`` None, the scene names are the clips' own, sorted.
 
         Raises:
-            UserError: clips of several lengths, or a clip with no or several scenes.
+            UserError: the clips differ in length, or a clip has no scene or several.
         """
         self.store, self.device = JoinedStore(stores), stores[0].device
         self.packed = stores[0].packed
@@ -58,30 +58,30 @@ class SceneClips:
         return len(self.clips)
 
     def tagged(self, values: np.ndarray | None) -> "SceneClips":
-        """The same clips with these tag vectors, (clips, c), or with none."""
+        """Copy the clips with these tag vectors, (clips, c), or without tags."""
         clips = copy(self)
         clips.tags = None if values is None else torch.from_numpy(values).to(self.device)
         return clips
 
     def tags_of(self, clips: Tensor) -> Tensor | None:
-        """(batch, c) on the device, or None."""
+        """Return the tags of the clips with these indices, (batch, c), on the device, or None."""
         return None if self.tags is None else self.tags[clips.to(self.device)]
 
 
 def crop_frames(crop_seconds: float | None, clips: SceneClips) -> int:
-    """Frames of a training crop, one more than its seconds, since pre-emphasis drops the first; None: whole clips."""
+    """Return the frames of a training crop; one extra, since pre-emphasis drops the first. None: whole clips."""
     whole = clips.frames
     return whole if crop_seconds is None else min(round(crop_seconds * clips.packed.sampling_rate) + 1, whole)
 
 
 @dataclass(frozen=True)
 class CodeWindows:
-    """Equally long windows of clips.
+    """Windows of equal length, one code each.
 
     Attributes:
-        clip_indices: int64 (windows,), positions of the clips.
-        starts: int64 (windows,), each window's first frame.
-        frames: length of the windows.
+        clip_indices: int64 (windows,), index of each window's clip.
+        starts: int64 (windows,), first frame of each window.
+        frames: length of the windows, frames.
     """
 
     clip_indices: Tensor
@@ -90,9 +90,10 @@ class CodeWindows:
 
 
 def released_windows(clips: SceneClips, training: bool, crop_seconds: float | None, seed: int) -> CodeWindows:
-    """What the released code of [21] takes codes from: one random crop of each training clip, else the first 99.9 %.
+    """Return the windows that the released code of [21] computes codes from.
 
-    The training clips are shuffled, and their incomplete last batch is left out.
+    Training clips give one random crop each, shuffled, without the incomplete last batch; other clips their first
+    99.9 %.
     """
     count = len(clips)
     if not training:
@@ -105,13 +106,19 @@ def released_windows(clips: SceneClips, training: bool, crop_seconds: float | No
 
 def _only_label(clip: Clip, folder: Path) -> str:
     if len(clip.labels) != 1:
-        raise UserError(f"{folder}: clip {clip.id} has {len(clip.labels)} scenes, must have one; mend the manifests")
+        raise UserError(f"{folder}: clip {clip.id} has {len(clip.labels)} scenes, must have one; fix the manifests")
     return clip.labels[0]
 
 
 @dataclass(frozen=True)
 class TagOptions:
-    """How a run takes its tags: altered by a control (``tagasc.scene.controls``), on a scale, shuffled by its seed."""
+    """Choice of a run's tags.
+
+    Attributes:
+        control: control that alters them (``tagasc.scene.controls``), or empty.
+        scale: scale of the values.
+        seed: seed of the control's shuffling.
+    """
 
     control: str = ""
     scale: TagScale = "probability"
@@ -119,12 +126,20 @@ class TagOptions:
 
 
 class SceneCorpus:
-    """The splits of a scene corpus; each is opened once, when it is first asked for."""
+    """Splits of a packed scene corpus; each is opened once, on first use."""
 
     def __init__(
         self, audio: Path, name: str, tags: Path | None, device: torch.device, audio_cache: AudioCache = "auto"
     ) -> None:
-        """Args: folder of packed audio (stage 2), corpus, folder of tag vectors (stage 4), device, the audio's home."""
+        """Name the corpus; nothing is read yet.
+
+        Args:
+            audio: folder of packed audio (stage 2).
+            name: name of the corpus.
+            tags: folder of tag vectors (stage 4).
+            device: device of audio and tags.
+            audio_cache: where the audio is kept.
+        """
         self._audio, self._name, self._tags, self._device = audio, name, tags, device
         self._store = cache(lambda split: AudioStore(PackedAudio(self.index(split).parent), device, audio_cache))
         self._vectors = cache(lambda split: TagVectors.read(self.tag_file(split)))
@@ -134,7 +149,7 @@ class SceneCorpus:
         """Every packed split.
 
         Raises:
-            UserError: there is none.
+            UserError: no split is packed.
         """
         splits = list(packed_splits(self._audio, self._name))
         if not splits:
@@ -142,41 +157,45 @@ class SceneCorpus:
         return splits
 
     def index(self, split: str) -> Path:
-        """The file that stands for a split's audio."""
+        """Return the index file of a split's audio."""
         return self._audio / f"{self._name}_{split}" / "index.json"
 
     def tag_file(self, split: str) -> Path:
-        """The file of a split's tag vectors."""
+        """Return the file of a split's tag vectors.
+
+        Raises:
+            UserError: no folder of tag vectors is given.
+        """
         if self._tags is None:
-            raise UserError("these systems use tags; give --tags, or take --systems baseline")
+            raise UserError("these systems use tags, but --tags is missing; give --tags, or use --systems baseline")
         return self._tags / f"{self._name}_{split}.npz"
 
     def files(self, splits: Sequence[str], with_tags: bool) -> dict[str, Path]:
-        """By name, the files that clips of these splits are made from.
+        """Return, by name, the files that the clips of these splits are read from.
 
         Raises:
-            UserError: one does not exist.
+            UserError: a file does not exist.
         """
         audio = {f"audio {split}": self.index(split) for split in splits}
         tags = {f"tags {split}": self.tag_file(split) for split in splits} if with_tags else {}
         for name, path in (audio | tags).items():
             if not path.exists():
                 stage = "stage 2 (pack)" if name in audio else "stage 4 (tags)"
-                raise UserError(f"{path} does not exist; {stage} makes it")
+                raise UserError(f"{path} does not exist; run {stage} to create it")
         return audio | tags
 
     def clips(
         self, splits: Sequence[str], tag_options: TagOptions | None, scenes: list[str] | None = None
     ) -> SceneClips:
-        """The clips of some splits, one after another, with their tags unless ``tag_options`` is None.
+        """Join the clips of several splits.
 
         Args:
-            splits: their names.
-            tag_options: how the tags are taken.
-            scenes: the list that scenes are counted by; None takes that of the training clips.
+            splits: names of the splits.
+            tag_options: choice of the tags; None leaves the clips without tags.
+            scenes: scene names, in the order of the output layer; None takes those of the training clips.
 
         Raises:
-            UserError: something is missing or damaged, or a clip has no tags.
+            UserError: a file is missing or damaged, or a clip has no tags.
         """
         scenes = scenes or SceneClips([self._store("train")]).names
         clips = SceneClips([self._store(split) for split in splits], scenes)

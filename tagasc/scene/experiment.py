@@ -1,14 +1,14 @@
-"""The layout of an experiment's folder, its runs, and which system is best on validation.
+"""Layout of an experiment's folder, its runs, and the best system on validation. It does not import torch.
 
-A run is one system with one seed. It keeps its results in::
+A run is one system with one seed. Its results are in::
 
     <experiment>/scene/<system>/seed<k>/   network, curves, accuracy on test by epoch (stage 5)
     <experiment>/codes/<system>/seed<k>/   codes, one file per split (stage 6)
     <experiment>/svm/<system>/seed<k>/     classifiers, predictions, scores (stage 7)
 
-Networks trained a second time lie in the same way under ``<experiment>/paper`` (on all training clips, scored by the
-paper's protocol) and ``<experiment>/final`` (on all training clips, for the epochs chosen on validation). The logs of
-the runs are in ``<experiment>/log/<stage>/``. No other module spells out these paths.
+Networks trained again on all training clips are in ``<experiment>/paper`` (scored by the paper's protocol) and in
+``<experiment>/final`` (for the number of epochs chosen on validation), with the same layout. The logs of the runs are
+in ``<experiment>/log/<stage>/``. No other module spells out these paths.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ FITS = ("", PAPER_FIT, FINAL_FIT)
 
 @dataclass(frozen=True)
 class RunPaths:
-    """The folders and files of one run.
+    """Folders and files of one run.
 
     Args:
         experiment: folder of the experiment.
@@ -41,12 +41,12 @@ class RunPaths:
 
     @property
     def name(self) -> str:
-        """The run's name in logs of a sweep."""
+        """Name of the run in the logs of a sweep."""
         return f"{self.system}.seed{self.seed}"
 
     @property
     def title(self) -> str:
-        """The run's name in messages."""
+        """Name of the run in messages."""
         return f"{self.system} seed {self.seed}"
 
     @property
@@ -56,7 +56,7 @@ class RunPaths:
 
     @property
     def weights(self) -> Path:
-        """Weights of the network; present once it is trained."""
+        """Weights of the network; they exist once training has ended."""
         return self.network / WEIGHTS
 
     @property
@@ -75,7 +75,7 @@ class RunPaths:
         return self._folder("codes")
 
     def codes_of(self, split: str) -> Path:
-        """Codes of one split."""
+        """Return the file with the codes of one split."""
         return self.codes / f"{split}.npz"
 
     @property
@@ -85,16 +85,16 @@ class RunPaths:
 
     @property
     def scores(self) -> Path:
-        """Accuracies of the classifiers; present once they are scored."""
+        """Accuracies of the classifiers; the file exists once they are scored."""
         return self.svm / "scores.json"
 
     @property
     def predictions(self) -> Path:
-        """The scene that each classifier gives to each test clip."""
+        """Predicted scene of each test clip, by classifier."""
         return self.svm / "predictions.csv"
 
     def of_fit(self, fit: str) -> "RunPaths":
-        """The same system and seed in one of ``FITS``."""
+        """Return the same system and seed in one of ``FITS``."""
         return RunPaths(self.experiment / fit, self.system, self.seed)
 
     def _folder(self, kind: str) -> Path:
@@ -111,39 +111,39 @@ def runs(experiment: Path, systems: Sequence[str], seeds: str) -> list[RunPaths]
 
 
 def parse_seeds(seeds: str) -> list[int]:
-    """Read seeds separated by spaces, each once.
+    """Read seeds separated by spaces, without duplicates.
 
     Raises:
-        UserError: they are not whole numbers from 0 on.
+        UserError: a seed is not a whole number, or is negative.
     """
     try:
         numbers = list(dict.fromkeys(int(seed) for seed in seeds.split()))
     except ValueError:
         raise UserError(f'--seeds {seeds!r} must be whole numbers, as in "1 2 3"') from None
     if not numbers or min(numbers) < 0:
-        raise UserError(f'--seeds {seeds!r} must be one or more numbers from 0 on, as in "1 2 3"')
+        raise UserError(f'--seeds {seeds!r} must be one or more numbers, 0 or more, as in "1 2 3"')
     return numbers
 
 
 def log_folder(experiment: Path, stage: str) -> Path:
-    """Folder of the runs' logs of one stage."""
+    """Return the folder of one stage's logs."""
     return experiment / "log" / stage
 
 
 def started_runs(experiment: Path) -> list[RunPaths]:
-    """Find every run whose training was begun, by system and seed."""
+    """Find every run whose training was started, sorted by system and seed."""
     return _runs_with(experiment, "scene")
 
 
 def scored_runs(experiment: Path) -> list[RunPaths]:
-    """Find every run that was scored, by system and seed."""
+    """Find every scored run, sorted by system and seed."""
     return [run for run in _runs_with(experiment, "svm") if run.scores.exists()]
 
 
 def best_on_validation(experiment: Path, names: Sequence[str]) -> str | None:
-    """The trained system with the highest validation accuracy of its networks, mean over seeds; test plays no part.
+    """Return the trained system with the highest validation accuracy (softmax), averaged over seeds.
 
-    Among equals the earlier one in ``names`` wins; None if none of them has been trained.
+    The test clips play no part. Of equal systems the earlier one in ``names`` wins; None if none is trained.
     """
     accuracy = {}
     for name in names:

@@ -1,4 +1,4 @@
-"""How a tag vector T joins the scene network: sections 3.1 (concatenation), 3.2 (attention) and 3.3 (both)."""
+"""Fusion of the tag vector T with the scene network: concatenation (section 3.1), attention (3.2), both (3.3)."""
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +9,7 @@ from tagasc.utils.errors import SettingError
 
 
 class TagTransform(nn.Sequential):
-    """n fully connected layers c → c, each followed by LeakyReLU; with n = 0 the tags themselves."""
+    """Feature transform of the tags (section 3.1): n fully connected layers c → c, each with LeakyReLU."""
 
     def __init__(self, tags: int, layers: int, slope: float) -> None:
         pairs = [(nn.Linear(tags, tags), nn.LeakyReLU(slope)) for _ in range(layers)]
@@ -17,10 +17,10 @@ class TagTransform(nn.Sequential):
 
 
 class TagAttention(nn.Module):
-    """Multi-head attention over the filters of the feature map, steered by the tags (section 3.2)."""
+    """Multi-head attention on the filter dimension of the feature map; tags give the attention map (section 3.2)."""
 
     def __init__(self, tags: int, filters: int, heads: int) -> None:
-        """Raises ValueError if ``heads`` does not divide ``filters``."""
+        """Take c tags, f filters and h heads; raise SettingError if h does not divide f."""
         super().__init__()
         if filters % heads:
             raise SettingError(f"heads: {heads} does not divide the trunk's {filters} filters")
@@ -28,25 +28,25 @@ class TagAttention(nn.Module):
         self.projection = nn.Linear(tags, filters)
 
     def attention(self, tags: Tensor) -> Tensor:
-        """The attention map A = [A_1, …, A_h]: (batch, tags) → (batch, filters), a softmax within each head."""
+        """Compute the attention map A = [A_1, …, A_h], (batch, f), from (batch, c): a softmax within each head."""
         by_head = self.projection(tags).unflatten(1, (self.heads, -1))
         return F.softmax(by_head, dim=2).flatten(1)
 
     def forward(self, feature_map: Tensor, tags: Tensor) -> Tensor:
-        """M' of eq. 2: each filter's row of M, (batch, filters, time), times its value of A."""
+        """Compute M' of eq. 2: multiply each filter's row of M, (batch, f, t), by its value of A."""
         return feature_map * self.attention(tags).unsqueeze(2)
 
 
 class Fusion(nn.Module):
-    """What a system adds to the trunk: attends the feature map, and widens what the code layer sees.
+    """A system's use of the tags: on the feature map, before the code layer, and after it (Figure 2).
 
     Attributes:
-        before_code: values added to the pooled features.
-        after_code: values appended to the code as the SVM and the output layer see it.
+        before_code: number of values appended to the pooled features.
+        after_code: number of values appended to the code.
     """
 
     def __init__(self, system: System, tags: int, filters: int, code_size: int, slope: float) -> None:
-        """Args: the record, c tags, f filters, values of the code, slope of LeakyReLU."""
+        """Build for c tags, f filters, a code of ``code_size`` values and LeakyReLU's ``slope``."""
         super().__init__()
         self.system = system
         self.before_code = tags if system.concat == "before_code" else 0
@@ -57,18 +57,18 @@ class Fusion(nn.Module):
         self.new_code = nn.Linear(code_size + tags, code_size) if system.concat == "code_fc" else None
 
     def to_feature_map(self, feature_map: Tensor, tags: Tensor | None) -> Tensor:
-        """(batch, filters, time), attended if the system has attention."""
+        """Apply attention to the feature map, (batch, f, t), if the system has heads."""
         if self.attend is None:
             return feature_map
         transform = self.for_concat if self.system.shared else self.for_attention
         return self.attend(feature_map, transform(tags))
 
     def to_pooled(self, pooled: Tensor, tags: Tensor | None) -> Tensor:
-        """(batch, 2 · filters [+ tags]): the pooled features, tags appended for *before code*."""
+        """Append transformed tags to the pooled features, (batch, 2 · f [+ c]), for *before code*."""
         return torch.cat([pooled, self.for_concat(tags)], dim=1) if self.before_code else pooled
 
     def to_code(self, code: Tensor, tags: Tensor | None) -> Tensor:
-        """(batch, code size [+ tags]): the code that the output layer and the SVM see (*codecat*)."""
+        """Append tags to the code, (batch, code size [+ c]), for *codecat*, or transform both into a new code."""
         if self.new_code is not None:
             return self.new_code(torch.cat([code, tags], dim=1))
         return torch.cat([code, tags], dim=1) if self.after_code else code

@@ -1,4 +1,4 @@
-"""What a scene network says of clips: codes for the SVM, and its own scene scores."""
+"""Computes codes, for the SVM, and scene logits of clips with a trained scene network."""
 
 import numpy as np
 import torch
@@ -8,22 +8,22 @@ from tagasc.scene.corpus import CodeWindows, SceneClips
 from tagasc.scene.network import SceneNetwork, fold_batch_norm
 from tagasc.scene.trunk import STRIDE
 
-CACHED_VALUES = 1_500_000  # of one layer's output; measured on 1 MB of L2 a core and 32 MB of L3
+CACHED_VALUES = 1_500_000  # of one layer's output; tuned on 1 MB of L2 cache per core and 32 MB of L3
 
 
 @torch.inference_mode()
 def codes_and_logits(
     network: SceneNetwork, clips: SceneClips, windows: CodeWindows | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Run a network over clips.
+    """Compute codes and logits.
 
     Args:
-        network: in any mode; it is left as it is.
-        clips: what to run over.
-        windows: which part of which clips; None is every clip, whole.
+        network: scene network in any mode, unchanged afterwards; a compiled one runs compiled.
+        clips: clips with their tags.
+        windows: windows of clips; None takes every clip whole.
 
     Returns:
-        codes (clips, code size) and logits (clips, scenes), float32, of clips or windows in order.
+        codes (windows, code size) and logits (windows, scenes), float32, in the order of the windows.
     """
     evaluated = fold_batch_norm(network)
     windows = windows or CodeWindows(torch.arange(len(clips)), torch.zeros(len(clips), dtype=torch.int64), clips.frames)
@@ -37,13 +37,13 @@ def codes_and_logits(
 
 
 def _whole_batches(count: int, batch: int) -> Tensor:
-    """0..count-1 as (batches, batch); the last one is filled up with its last, since what is compiled has one shape."""
+    """Return 0..count-1 as (batches, batch); the last clip fills the last batch, as compiled code has one shape."""
     batch = min(batch, count)
     return torch.arange(-(-count // batch) * batch).clamp(max=count - 1).reshape(-1, batch)
 
 
 def _batch(network: SceneNetwork, frames: int, device: torch.device) -> int:
-    """Clips at a time: many on a GPU; on a CPU so few that a layer's output, some megabytes, stays in its cache."""
+    """Choose the clips per batch: many on a GPU; on a CPU few, so that a layer's output stays in the cache."""
     if device.type == "cuda":
         return 128
     values = frames // STRIDE * network.trunk.stem.out_features

@@ -1,4 +1,7 @@
-"""The scene network: trunk, global pooling, code, output (Table 1), with any fusion of tags (section 3)."""
+"""The scene network, from stored samples to code and logits (Table 1, with the fusion of tags of section 3).
+
+``SceneNetwork.forward`` is the only forward pass. The layers are in ``trunk``, the use of the tags is in ``fusion``.
+"""
 
 from collections.abc import Callable
 from copy import deepcopy
@@ -23,7 +26,7 @@ class SceneNetwork(nn.Module):
     """Stored samples and tag vector to code and logits; one class for every system of Tables 2 to 5.
 
     Attributes:
-        compiled: whether the trunk runs as ``compiled_regions``; copies of the network keep this.
+        compiled: whether the trunk runs as ``compiled_regions``; copies of the network keep the value.
     """
 
     compiled = False
@@ -52,11 +55,10 @@ class SceneNetwork(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Compute the code and the logits of each clip.
 
-        Training, code extraction, the benchmark and the tests all call this. On a GPU the trunk runs in bfloat16; what
-        follows it runs in float32.
+        On a GPU the trunk runs in bfloat16; fusion, pooling, code and output run in float32.
 
         Args:
-            samples: (batch, frames, channels) as stored, int16 or floating point.
+            samples: (batch, frames, channels) as stored, int16 or floating point; 480,000 frames for 10 s.
             tags: (batch, c), tag vectors T; None for a system without tags.
             mixing: order (batch,) and weight λ (1,) of mixup, applied to waves and tags; None mixes nothing.
 
@@ -66,14 +68,17 @@ class SceneNetwork(nn.Module):
         if mixing is not None and tags is not None:
             tags = mix(tags, *mixing)
         feature_map = self.feature_map(samples, mixing).to(self.code.weight.dtype)
-        feature_map = self.fusion.to_feature_map(feature_map, tags)  # M' (eq. 2)
-        pooled = torch.cat([feature_map.mean(dim=2), feature_map.amax(dim=2)], dim=1)  # Gl avg, Gl max
-        code = self.code(self.fusion.to_pooled(pooled, tags))
-        code = self.fusion.to_code(code, tags)
+        feature_map = self.fusion.to_feature_map(feature_map, tags)  # M' of eq. 2 (section 3.2)
+        pooled = torch.cat([feature_map.mean(dim=2), feature_map.amax(dim=2)], dim=1)  # Gl avg, GL max, Concat
+        code = self.code(self.fusion.to_pooled(pooled, tags))  # before code (section 3.1)
+        code = self.fusion.to_code(code, tags)  # codecat (section 3.1)
         return code, self.output(code)
 
     def feature_map(self, samples: Tensor, mixing: tuple[Tensor, Tensor] | None = None) -> Tensor:
-        """Compute the feature map M (eq. 1), (batch, filters f, time t), in the trunk's precision; see ``forward``."""
+        """Compute the feature map M of eq. 1, (batch, filters f, time t), in the trunk's precision.
+
+        For 10 s, t is 18, or 24 with the released code's extra convolution. Arguments as in ``forward``.
+        """
         first, block, last = compiled_regions() if self.compiled else REGIONS
         with autocast(samples.device):
             x = first(self.trunk, samples, mixing)
@@ -104,21 +109,21 @@ REGIONS = _first_region, _block_region, _last_region
 def compiled_regions() -> tuple[Callable[..., Tensor], ...]:
     """Compile the trunk's regions, as in torch's regional compilation; all networks of the process share the result.
 
-    Whatever reads the wave is in one region with the first block, so that the compiler fuses it. Block outputs are
-    stored anyway. Compiled as a whole, the backward pass would recompute all later blocks for the first one's output.
+    The first region joins pre-emphasis, mixup, strided convolution and first block, so that the compiler fuses them.
+    Block outputs are stored in any case. In one region, the backward pass would recompute all later blocks.
 
-    The regions are functions of a module, not compiled modules: ``nn.Module.compile`` keeps a network alive until the
-    garbage collector runs, and a copy loses it. torch keeps the kernels on disk for the next process.
+    A region is a function that takes its module as an argument. ``nn.Module.compile`` would keep a network alive until
+    the garbage collector runs, and copies would lose it. torch caches the kernels on disk for the next process.
     """
-    # Each block has its own length, for every length and number of clips; beyond the limit torch runs eagerly.
+    # Every block, clip length and batch size is compiled separately; beyond the limit torch runs eagerly.
     torch._dynamo.config.recompile_limit = 128
     return tuple(torch.compile(region, dynamic=False, options=_RECOMPUTE) for region in REGIONS)
 
 
 def fold_batch_norm(network: SceneNetwork) -> SceneNetwork:
-    """A copy for evaluation, its batch normalisations folded into the convolutions before them.
+    """Copy a network for evaluation, with each batch normalisation folded into the convolution before it.
 
-    The same function but for rounding, at half the memory traffic.
+    The copy computes the same function up to rounding, at half the memory traffic.
     """
     network = deepcopy(network).eval()
     trunk = network.trunk

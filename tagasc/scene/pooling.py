@@ -1,4 +1,4 @@
-"""Max-pooling and LeakyReLU in one, for a compiler: as few passes over memory as they need, forward and backward."""
+"""Max-pooling and LeakyReLU of a residual block, fused for the compiler to save passes over memory."""
 
 from typing import Any
 
@@ -7,15 +7,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 POOL = 3
-_NEGATIVE = 4  # added to the index of a maximum that is not positive
+_NEGATIVE = 4  # added to the index of a maximum that is zero or negative
 
 
 def pooled_activation(x: Tensor, slope: float) -> Tensor:
-    """LeakyReLU of the maxima of every three frames; where values tie, the gradient is the first's.
+    """Apply LeakyReLU to the maximum of every three frames; of equal values the first gets the gradient.
+
+    Table 1 pools after the activation. A rising activation commutes with the maximum, so the values are the same and
+    the activation costs a third.
 
     Args:
         x: (batch, filters, 1, frames).
-        slope: of LeakyReLU, not negative, so that it may follow the pooling: the same values at a third of the work.
+        slope: negative slope of LeakyReLU, at least 0.
 
     Returns:
         (batch, filters, 1, frames // 3).
@@ -26,11 +29,11 @@ def pooled_activation(x: Tensor, slope: float) -> Tensor:
 
 
 class _PooledActivation(torch.autograd.Function):
-    """What a compiler joins with whatever stands before and behind.
+    """The same in elementwise operations, which the compiler fuses with their neighbours.
 
-    It keeps one byte a maximum: its index, and whether it is positive. The library's own pooling would be compiled into
-    a scatter of float32 gradients over a cleared tensor. Frames stand last but one here, as they lie in memory, since
-    other views would cost a copy.
+    It saves one byte per maximum for the backward pass: its index, and whether it is positive. torch's own pooling
+    would compile into a scatter of float32 gradients over a zeroed tensor. Channels are last here, as in memory,
+    because another view would cost a copy.
     """
 
     @staticmethod
@@ -45,7 +48,7 @@ class _PooledActivation(torch.autograd.Function):
         kept = torch.where(y > 0, index, index + _NEGATIVE)
         ctx.save_for_backward(kept)
         ctx.slope, ctx.rest = slope, x.shape[2] % POOL
-        # The result is made from what is kept, or a compiler would come back for that and read x once more.
+        # Compute the result from the saved tensor; otherwise the compiler would read x a second time.
         return torch.where(kept < _NEGATIVE, y, y * slope).permute(0, 3, 1, 2)
 
     @staticmethod

@@ -1,6 +1,6 @@
-"""The scene network as the paper draws it and out of PyTorch's own parts, without any of our choices for speed.
+"""Reference implementation of the scene network: Table 1 in plain PyTorch layers, without our optimisations.
 
-Tests hold the network in use against it, and the benchmark compares with it; nothing else needs it.
+Only tests and the benchmark use it; they compare ``SceneNetwork`` with it.
 """
 
 from copy import deepcopy
@@ -18,7 +18,7 @@ class ReferenceNetwork(nn.Module):
     """One-dimensional convolutions over (batch, channels, frames), the activation before the pooling."""
 
     def __init__(self, network: SceneNetwork) -> None:
-        """Take a copy of the weights of ``network``, under the same names without ``trunk``."""
+        """Copy the weights of ``network``, under the same names without ``trunk``."""
         super().__init__()
         trunk = network.trunk
         self.slope, channels = trunk.slope, trunk.stem.in_features // STRIDE
@@ -32,7 +32,7 @@ class ReferenceNetwork(nn.Module):
         self.fusion, self.code, self.output = (deepcopy(x) for x in (network.fusion, network.code, network.output))
 
     def forward(self, wave: Tensor, tags: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """As ``SceneNetwork.forward``."""
+        """Compute code and logits of a pre-emphasised wave, (batch, frames, channels)."""
         x = F.leaky_relu(self.stem_norm(self.stem(wave.transpose(1, 2))), self.slope)
         for block in self.blocks:
             x = block(x)
@@ -59,7 +59,7 @@ class _ReferenceBlock(nn.Module):
 
 
 def as_convolution(stem: Tensor, channels: int) -> Tensor:
-    """The stem's matrix (filters, 12 · channels), or its gradient, as a convolution's (filters, channels, 12)."""
+    """Reshape the stem's matrix (filters, 12 · channels), or its gradient, into (filters, channels, 12)."""
     return stem.unflatten(1, (STRIDE, channels)).transpose(1, 2).contiguous()
 
 

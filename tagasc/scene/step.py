@@ -1,9 +1,8 @@
-"""One training step of a scene network, from stored samples to the optimiser's step, without waiting for the CPU.
+"""Training steps of a scene network, from stored samples to the optimiser's update, without waiting for the CPU.
 
-All that is random or scheduled in an epoch is drawn before it and lies on the device, a row a step. On a GPU the
-network is compiled, and the whole step (gather, crop, scaling, pre-emphasis, mixup of wave, tags and label, network,
-loss, gradients, Adam) is recorded once as a CUDA graph and replayed, since at 24 clips a step launching its kernels one
-by one takes longer than running them.
+Everything random or scheduled in an epoch is drawn beforehand and kept on the device, one row per step. On a GPU the
+trunk is compiled. The whole step, from gathering the crops to Adam, is captured once as a CUDA graph and replayed:
+with 24 clips per step, launching the kernels one by one takes longer than running them.
 """
 
 from dataclasses import dataclass, fields
@@ -24,14 +23,14 @@ WIDE = 128  # filters; measured at 64 and 128
 
 @dataclass(frozen=True)
 class EpochPlan:
-    """What an epoch draws and sets; one row a step.
+    """Random draws and learning rates of an epoch, one row per step.
 
     Attributes:
-        clip_indices: int64 (steps, batch), positions of the clips.
-        crop_starts: int64 (steps, batch), first frame of each clip's crop.
-        mixup_order: int64 (steps, batch), the clip of the batch that each is mixed with.
+        clip_indices: int64 (steps, batch), index of each clip.
+        crop_starts: int64 (steps, batch), first frame of each crop.
+        mixup_order: int64 (steps, batch), index in the batch of each clip's mixup partner.
         mixup_weight: float32 (steps, 1), λ of mixup; 1 mixes nothing.
-        learning_rate: float64 (steps, 1).
+        learning_rate: float64 (steps, 1), learning rate.
     """
 
     clip_indices: Tensor
@@ -44,35 +43,35 @@ class EpochPlan:
         return len(self.clip_indices)
 
     def columns(self) -> list[Tensor]:
-        """The tensors, in the order of the attributes."""
+        """Return the tensors, in the order of the attributes."""
         return [getattr(self, field.name) for field in fields(self)]
 
 
 class SceneStep:
-    """Takes the steps of a plan.
+    """The training step, which ``epoch`` runs once for each row of a plan.
 
     Attributes:
         optimizer: Adam with amsgrad.
-        centres: (scenes, code size), what the centre loss draws codes to.
+        centres: (scenes, code size), fixed centres of the centre loss.
     """
 
     def __init__(self, network: SceneNetwork, clips: SceneClips, config: SceneTraining, frames: int) -> None:
-        """Prepare for a network and its training clips, which are on one device.
+        """Prepare training of a network on clips of the same device.
 
         Args:
-            network: what is trained; on a GPU the step of a compiled one is captured.
-            clips: the training clips.
-            config: of the training.
-            frames: length of a crop.
+            network: network to train; if it is compiled and on a GPU, the step is captured.
+            clips: training clips.
+            config: training settings.
+            frames: length of a crop, frames.
         """
         self.network, self.clips, self.config, self.frames = network, clips, config, frames
         self.centres = torch.randn(len(clips.names), network.output.in_features).to(clips.device)
         self._gpu = clips.device.type == "cuda"
-        # On a CPU, the backward pass of wide channels-last convolutions takes up to twice the time of contiguous ones.
+        # On a CPU, the backward pass of wide convolutions takes up to twice as long channels-last as contiguous.
         wide = not self._gpu and network.trunk.stem.out_features >= WIDE
         network.trunk.set_memory_format(torch.contiguous_format if wide else torch.channels_last)
         self._captures = self._gpu and network.compiled
-        # One that is captured reads its learning rate and its own count of steps from the device.
+        # A captured optimiser reads its learning rate and step count from the device.
         self._rate = torch.zeros((), device=clips.device) if self._gpu else config.learning_rate
         self.optimizer = torch.optim.Adam(
             network.parameters(),
@@ -89,7 +88,7 @@ class SceneStep:
         self._samples: Tensor | None = None
 
     def epoch(self, plan: EpochPlan, title: str) -> float:
-        """Take every step of a plan, all plans having equally many; returns the mean loss."""
+        """Run every step of a plan and return the mean loss; all plans must have the same number of steps."""
         self._begin(plan)
         if self.clips.store.on_gpu:
             for _ in progress(range(len(plan)), title, total=len(plan)):
@@ -110,13 +109,13 @@ class SceneStep:
     def loss(
         self, samples: Tensor, tags: Tensor | None, target: Tensor, mixing: tuple[Tensor, Tensor] | None
     ) -> Tensor:
-        """The loss of one batch.
+        """Compute the loss of one batch: cross-entropy, plus the centre loss if the settings weigh it.
 
         Args:
             samples: (batch, frames, channels) as stored.
             tags: (batch, c), or None.
             target: (batch, scenes), rows sum to 1.
-            mixing: order (batch,) and λ (1,) of mixup, which mixes wave, tags and label alike; None mixes nothing.
+            mixing: order (batch,) and weight λ (1,) of mixup [27], for wave, tags and target; None mixes nothing.
         """
         if mixing is not None:
             target = mix(target, *mixing)
@@ -151,11 +150,11 @@ class SceneStep:
             self._adapt_optimizer_state()
         self._loss.zero_()
         self._row.zero_()
-        # What is captured does the same in every epoch; λ = 1 mixes nothing, at little cost.
+        # A captured step is the same in every epoch; λ = 1 mixes nothing, at little cost.
         self._mixes = self.config.mixup_alpha > 0 and (self._captures or bool((plan.mixup_weight < 1).any()))
 
     def _staged(self, samples: Tensor) -> Tensor:
-        """A captured step reads its samples from one place."""
+        """Copy the samples into the tensor that a captured step reads."""
         if not self._captures:
             return samples
         return samples.clone() if self._samples is None else self._samples.copy_(samples)
@@ -168,9 +167,9 @@ class SceneStep:
             group["lr"] = float(rate)
 
     def _adapt_optimizer_state(self) -> None:
-        """A state that was read from a checkpoint, perhaps from another kind of device, works on this one.
+        """Adapt the optimiser state of a checkpoint, possibly from another kind of device, to this device.
 
-        Fused Adam wants its averages in the layout of their weights, which a checkpoint keeps from where it was made.
+        Fused Adam needs its averages in the memory format of the weights; a checkpoint keeps that of its own device.
         """
         for group in self.optimizer.param_groups:
             group.update({"lr": self._rate, "fused": None, "capturable": False} | self._on_gpu())
@@ -183,12 +182,12 @@ class SceneStep:
 
 
 def centre_loss(code: Tensor, target: Tensor, centres: Tensor) -> Tensor:
-    """Mean over the batch of the squared distance to the scene's centre; a mixed label weighs its scenes' distances.
+    """Average the squared distance between code and scene centre; mixed targets weigh the distances to their scenes.
 
     Args:
-        code: (batch, code size).
+        code: (batch, code size), codes.
         target: (batch, scenes), rows sum to 1.
-        centres: (scenes, code size), fixed.
+        centres: (scenes, code size), fixed centres.
     """
     distances = (code.unsqueeze(1) - centres).square().sum(dim=2)
     return (target * distances).sum(dim=1).mean()

@@ -1,4 +1,4 @@
-"""The list of systems and of their runs: reads ``egs/systems.yaml`` and picks from it by name."""
+"""The systems of the paper's tables: reads ``egs/systems.yaml`` and selects by name. It does not import torch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,15 +16,15 @@ TAGS_ONLY = "tags_only"
 
 @dataclass(frozen=True)
 class System:
-    """One row or cell of the paper's tables: a record of ``egs/systems.yaml``.
+    """One row or cell of Tables 2 to 5: a record of ``egs/systems.yaml``.
 
     Args:
         concat: where tags are concatenated (section 3.1): ``code`` appends them to the code, ``code_fc`` transforms
             that concatenation into a new code, ``before_code`` appends them to the pooled features.
-        concat_layers: layers that transform the tags before concatenation.
-        heads: heads of the attention (section 3.2); 0 is no attention.
-        attention_layers: layers that transform the tags before the attention's projection.
-        shared: one transform feeds both methods (Table 5) instead of one each (Table 4).
+        concat_layers: layers that transform the tags before concatenation (section 3.1).
+        heads: number h of attention heads (section 3.2); 0 turns attention off.
+        attention_layers: layers that transform the tags before the projection to the attention map (section 3.2).
+        shared: use the same transform for both methods (Table 5), not one for each (Table 4; section 3.3).
     """
 
     concat: Literal["none", "code", "code_fc", "before_code"] = "none"
@@ -46,23 +46,23 @@ class System:
 
     @property
     def uses_tags(self) -> bool:
-        """Whether the system sees tags at all."""
+        """Whether the system uses tags."""
         return self.concat != "none" or self.heads > 0
 
 
 @dataclass(frozen=True)
 class SystemVariant:
-    """A system, with the clips' own tags or with those of a control (see ``tagasc.scene.controls``)."""
+    """A system and its control (``tagasc.scene.controls``); an empty control uses the tags unaltered."""
 
     system: System
     control: str = ""
 
 
 def read_systems(path: Path) -> dict[str, dict[str, System]]:
-    """Read systems grouped by table.
+    """Read the systems, by table and name.
 
     Raises:
-        UserError: the file is absent or not YAML, a record is impossible, or a name stands twice.
+        UserError: the file is missing or not YAML, a record is impossible, or a name is a duplicate.
     """
     tables = read_yaml(path, "give a file of systems")
     if not isinstance(tables, dict) or not all(isinstance(records, dict) for records in tables.values()):
@@ -80,13 +80,13 @@ def read_systems(path: Path) -> dict[str, dict[str, System]]:
 def select(
     tables: dict[str, dict[str, System]], wanted: Sequence[str], path: Path, experiment: Path | None = None
 ) -> dict[str, SystemVariant]:
-    """Pick systems by name, by table, or ``all``, each once, in the order asked for.
+    """Select systems by name, by table, or ``all``; duplicates are dropped, the order is kept.
 
-    ``NAME@CONTROL`` is that system with altered tags; ``@CONTROL`` alone is the control of the tag system that was
+    ``NAME@CONTROL`` is that system with altered tags. ``@CONTROL`` alone alters the tags of the tag system that was
     best on validation in ``experiment``.
 
     Raises:
-        UserError: a name that is none of these, or ``@CONTROL`` before any tag system has been trained.
+        UserError: a name is unknown, or ``@CONTROL`` is given before any tag system is trained.
     """
     every = {name: SystemVariant(system) for records in tables.values() for name, system in records.items()}
     chosen: dict[str, SystemVariant] = {}
@@ -102,9 +102,9 @@ def select(
             chosen[name] = _controlled(name, every, path)
         else:
             known = ", ".join([*tables, *list(every)[:4]])
-            raise UserError(f"there is no system {name!r} in {path}; take all, {known}, …")
+            raise UserError(f"there is no system {name!r} in {path}; use all, {known}, …")
     if not chosen:
-        raise UserError(f"no system is named; take all, {', '.join(tables)}, or names out of {path}")
+        raise UserError(f"--systems is empty; use all, {', '.join(tables)}, or names from {path}")
     return chosen
 
 
@@ -112,16 +112,16 @@ def _best_controlled(name: str, every: dict[str, SystemVariant], experiment: Pat
     with_tags = [system for system, variant in every.items() if variant.system.uses_tags]
     best = best_on_validation(experiment, with_tags) if experiment is not None else None
     if best is None:
-        raise UserError(f"{name} is the control of the best trained tag system, and none is trained; name a system")
+        raise UserError(f"{name} needs a trained tag system, but none is trained; train one, or use NAME{name}")
     return best + name
 
 
 def _controlled(name: str, every: dict[str, SystemVariant], path: Path) -> SystemVariant:
     base, _, control = name.partition("@")
     if base not in every:
-        raise UserError(f"there is no system {base!r} in {path}, so no {name}")
+        raise UserError(f"there is no system {base!r} in {path}, so no {name}; use one of its names")
     if control not in CONTROLS:
-        raise UserError(f"{name}: there is no control {control!r}; take one of {', '.join(CONTROLS)}")
+        raise UserError(f"{name}: there is no control {control!r}; use one of {', '.join(CONTROLS)}")
     if not every[base].system.uses_tags:
-        raise UserError(f"{name}: {base} uses no tags, so there are none to alter")
+        raise UserError(f"{name}: {base} uses no tags, so there are none to alter; use a system with tags")
     return SystemVariant(every[base].system, control)

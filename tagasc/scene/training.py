@@ -1,4 +1,7 @@
-"""Trains a scene network (paper, section 2.1; settings of the released code of [21] where the paper is silent)."""
+"""Training of a scene network (sections 2.1 and 4.2), and reading a trained one from its weights file.
+
+Where the paper is silent, the settings are those of the released code of [21].
+"""
 
 import math
 from pathlib import Path
@@ -20,7 +23,7 @@ from tagasc.utils.errors import UserError
 
 
 class SceneTrainer:
-    """One system in training; see ``tagasc.training.loop.Trainer``."""
+    """Training of one system with one seed; a ``tagasc.training.loop.Trainer``."""
 
     def __init__(
         self,
@@ -32,12 +35,19 @@ class SceneTrainer:
         seed: int,
         compiled: bool = False,
     ) -> None:
-        """Build the network from ``seed``; without ``validation`` the last epoch is the one kept.
+        """Initialise the network from ``seed``.
 
-        With ``compiled``, torch.compile makes the network; see ``tagasc.scene.step``.
+        Args:
+            config: training settings.
+            trunk: shape of the trunk.
+            system: use of the tags.
+            train: training clips.
+            validation: clips that choose the epoch to keep; None keeps the last epoch.
+            seed: random seed of initialisation, order, crops and mixup.
+            compiled: compile the trunk, and on a GPU capture the step; see ``tagasc.scene.step``.
 
         Raises:
-            UserError: fewer clips than a batch, too short clips, an unknown scene, or an impossible system.
+            UserError: fewer clips than a batch, clips that are too short, an unknown scene, or an impossible system.
         """
         self.config, self.trunk, self.system = config, trunk, system
         self.clips, self.validation, self.seed = train, validation, seed
@@ -46,11 +56,11 @@ class SceneTrainer:
             raise UserError(
                 f"{train.packed.folder} has {len(train)} clips, fewer than batch: {config.batch}; lower batch"
             )
-        for clips in filter(None, (train, validation)):  # training clips may be validation's too
+        for clips in filter(None, (train, validation)):  # the training clips may include those of validation
             if (clips.scenes < 0).any():
                 unknown = clips.labels[int((clips.scenes < 0).nonzero()[0])]
                 raise UserError(
-                    f"{clips.packed.folder.parent}: no clip of train has the scene {unknown}; mend the split"
+                    f"{clips.packed.folder.parent}: no training clip has the scene {unknown}; fix the split"
                 )
         rate, self.frames = train.packed.sampling_rate, crop_frames(config.crop_seconds, train)
         shortest = self.frames if validation is None else min(self.frames, validation.frames)
@@ -67,12 +77,12 @@ class SceneTrainer:
         self.optimizer = self.step.optimizer
 
     def train(self, epoch: int) -> dict[str, float]:
-        """One epoch over shuffled crops."""
+        """Train one epoch on random crops of the shuffled clips."""
         self.network.train()
         return {"loss": self.step.epoch(self.plan(epoch), f"epoch {epoch}")}
 
     def plan(self, epoch: int) -> EpochPlan:
-        """Draw an epoch: its clips, where their crops begin, what is mixed with what, and the learning rates."""
+        """Draw an epoch's order of clips, crop starts, mixup partners and weights, and set its learning rates."""
         rng, batch = EpochRng(self.seed, epoch), self.config.batch
         steps = self.steps_per_epoch
         indices = rng.permutation(len(self.clips))[: steps * batch].reshape(steps, batch)
@@ -87,7 +97,7 @@ class SceneTrainer:
         return EpochPlan(indices, torch.stack(starts), torch.stack(order), torch.stack(weight), rates)
 
     def validate(self) -> dict[str, float]:
-        """The network's own (softmax) accuracy on whole validation clips, if there are any."""
+        """Compute the accuracy of the output layer (softmax) on whole validation clips, if there are any."""
         if self.validation is None:
             return {}
         _, logits = codes_and_logits(self.network, self.validation)
@@ -95,7 +105,7 @@ class SceneTrainer:
         return {"validation_accuracy": accuracy, "score": accuracy}
 
     def metadata(self) -> dict[str, Any]:
-        """What is stored with the weights."""
+        """Return the metadata saved with the weights, enough to rebuild the network."""
         return to_json(
             {
                 "trunk": self.trunk,
@@ -118,7 +128,10 @@ def load_scene_network(path: Path) -> tuple[SceneNetwork, dict[str, Any]]:
     """Build a trained scene network from its weights file alone.
 
     Returns:
-        the network in evaluation mode, and what is stored about it (see ``SceneTrainer.metadata``).
+        network in evaluation mode, metadata of ``SceneTrainer.metadata``.
+
+    Raises:
+        UserError: the file is missing, damaged, or does not fit its metadata.
     """
     state, metadata = read_weights(path, "stage 5 (scenes)")
     try:
@@ -128,7 +141,7 @@ def load_scene_network(path: Path) -> tuple[SceneNetwork, dict[str, Any]]:
         network.load_state_dict(state)
     except (KeyError, RuntimeError) as error:
         raise UserError(
-            f"{path} does not hold the network that it describes ({str(error)[:80]}); train it again"
+            f"{path}: weights and metadata do not match ({str(error)[:80]}); train it again (stage 5)"
         ) from None
     return network.eval(), metadata
 

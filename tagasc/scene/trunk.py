@@ -1,8 +1,8 @@
-"""The raw-waveform trunk of the scene network (paper, Table 1), in its two readings.
+"""The raw-waveform trunk of the scene network (section 2.1, Table 1): strided convolution and residual blocks.
 
-Table 1 and the parameter count of Table 6 contradict each other. ``table1`` is the paper's text; ``released`` is the
-authors' released code of their earlier system [21], which Table 6 fits to the parameter. Both are configurations of
-one class: ``egs/dcase2019/conf/trunk_table1.yaml`` and ``trunk_released.yaml``.
+Table 1 and the parameter count of Table 6 contradict each other. ``conf/trunk_table1.yaml`` follows the paper's text.
+``conf/trunk_released.yaml`` follows the released code of the authors' earlier system [21]; its parameter count is
+exactly that of Table 6.
 """
 
 from dataclasses import dataclass
@@ -21,16 +21,15 @@ STRIDE = 12
 
 @dataclass(frozen=True)
 class TrunkConfig:
-    """The shape of the trunk and of the code layer behind it.
+    """Shape of the trunk, the code layer and the output layer.
 
     Args:
         stem_filters: filters of the strided convolution.
         block_filters: filters of each residual block.
-        shortcut_convolution: where a block changes the number of filters, the shortcut is a convolution; without
-            this option such a change is an error.
-        extra_convolution: one more convolution (length 1, padding 3) after the last block.
+        shortcut_convolution: allow blocks that change the number of filters; their shortcut is a convolution.
+        extra_convolution: add a convolution (length 1, padding 3) after the last block.
         slope: negative slope of every LeakyReLU.
-        code_size: values of the code.
+        code_size: length of the code.
         output_bias: whether the output layer has a bias.
     """
 
@@ -46,7 +45,7 @@ class TrunkConfig:
         widths = (self.stem_filters, *self.block_filters)
         if min(*widths, self.code_size) < 1 or len(widths) < 2:
             raise SettingError("stem_filters, block_filters and code_size must be positive")
-        if not 0 <= self.slope < inf:  # the activation may follow the pooling only where it does not fall
+        if not 0 <= self.slope < inf:  # pooled_activation needs a rising activation
             raise SettingError("slope must not be negative")
         if len(set(widths)) > 1 and not self.shortcut_convolution:
             raise SettingError("block_filters change the number of filters; set shortcut_convolution: true")
@@ -57,12 +56,12 @@ class TrunkConfig:
         return self.block_filters[-1]
 
     def least_frames(self) -> int:
-        """Sample frames, after pre-emphasis, that give a feature map of one frame."""
+        """Return the sample frames, after pre-emphasis, that give a feature map of one frame."""
         return STRIDE * POOL ** len(self.block_filters)
 
 
 class Stem(nn.Linear):
-    """Strided convolution; filter length equals stride, so that it is one matrix product over frames of 12 samples."""
+    """Strided convolution [19]; filter length equals stride, so it is one matrix product over frames of 12 samples."""
 
     layout = torch.channels_last
 
@@ -70,7 +69,7 @@ class Stem(nn.Linear):
         super().__init__(STRIDE * channels, filters)
 
     def forward(self, wave: Tensor, biased: bool = True) -> Tensor:
-        """(batch, frames, channels) → (batch, filters, 1, frames // 12)."""
+        """Map (batch, frames, channels) to (batch, filters, 1, frames // 12)."""
         frames = wave.shape[1] // STRIDE
         x = wave[:, : frames * STRIDE].reshape(wave.shape[0], 1, frames, -1)
         x = F.linear(x, self.weight, self.bias if biased else None)
@@ -78,22 +77,22 @@ class Stem(nn.Linear):
 
 
 class Convolution(nn.Conv2d):
-    """Convolution over sequences that are held as images of height 1."""
+    """Convolution over sequences stored as images of height 1."""
 
     def __init__(self, inputs: int, filters: int, length: int = 3, padding: int = 1) -> None:
         super().__init__(inputs, filters, (1, length), padding=(0, padding))
 
     def forward(self, x: Tensor, biased: bool = True) -> Tensor:
-        """(batch, inputs, 1, frames) → (batch, filters, 1, frames + 2 · padding + 1 - length)."""
+        """Map (batch, inputs, 1, frames) to (batch, filters, 1, frames + 2 · padding + 1 - length)."""
         return F.conv2d(x, self.weight, self.bias if biased else None, padding=self.padding)
 
 
 def conv_norm(layer: Stem | Convolution, norm: nn.BatchNorm2d | nn.Identity, x: Tensor) -> Tensor:
-    """Batch normalisation of what a layer makes of ``x``.
+    """Apply a layer, then batch normalisation.
 
-    While it trains, the layer's bias is left out, since normalisation subtracts it again with the mean: it has no
-    gradient, stays as it was initialised, and saves two passes over memory. The running mean holds it, for evaluation.
-    Batches are not counted, since nothing reads the count.
+    Training leaves the layer's bias out, because normalisation subtracts it again with the mean. The bias then gets no
+    gradient and keeps its initial value; this saves two passes over memory. The running mean includes the bias, for
+    evaluation. Batches are not counted, because nothing reads the count.
     """
     if not norm.training:
         return norm(layer(x))
@@ -107,7 +106,7 @@ def conv_norm(layer: Stem | Convolution, norm: nn.BatchNorm2d | nn.Identity, x: 
 
 
 class Block(nn.Module):
-    """Residual block: conv-BN-LeakyReLU-conv-BN, plus the shortcut, then LeakyReLU and max-pool of 3."""
+    """Residual block of Table 1: conv-BN-LeakyReLU-conv-BN, plus the shortcut, then LeakyReLU and MaxPool(3)."""
 
     def __init__(self, inputs: int, filters: int, slope: float) -> None:
         super().__init__()
@@ -117,16 +116,16 @@ class Block(nn.Module):
         self.shortcut = Convolution(inputs, filters) if inputs != filters else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, inputs, 1, frames) → (batch, filters, 1, frames // 3)."""
+        """Map (batch, inputs, 1, frames) to (batch, filters, 1, frames // 3)."""
         y = F.leaky_relu(conv_norm(self.conv1, self.norm1, x), self.slope)
         y = conv_norm(self.conv2, self.norm2, y) + self.shortcut(x)
         return pooled_activation(y, self.slope)
 
 
 class Trunk(nn.Module):
-    """The layers from wave to feature map, which ``SceneNetwork.feature_map`` runs one after another.
+    """The layers from wave to feature map; ``SceneNetwork.feature_map`` runs them.
 
-    Sequences are held as images of height 1; channels last, unless ``set_memory_format`` changes that.
+    Sequences are stored as images of height 1, channels last unless ``set_memory_format`` changes that.
     """
 
     def __init__(self, config: TrunkConfig, channels: int = 2) -> None:
@@ -142,12 +141,19 @@ class Trunk(nn.Module):
         self.set_memory_format(torch.channels_last)
 
     def set_memory_format(self, layout: torch.memory_format) -> None:
-        """Choose the layout in memory of weights and of what is computed; the values are the same."""
+        """Set the memory format of weights and activations; the values do not change."""
         self.stem.layout = layout
         self.to(memory_format=layout)
 
     def strided_conv(self, wave: Tensor) -> Tensor:
-        """Apply Table 1's first row: (batch, frames, channels), pre-emphasised → (batch, filters, 1, frames // 12)."""
+        """Apply the first row of Table 1 to a pre-emphasised wave.
+
+        Args:
+            wave: (batch, frames, channels); 479,999 frames for 10 s.
+
+        Returns:
+            (batch, filters, 1, frames // 12).
+        """
         return F.leaky_relu(conv_norm(self.stem, self.stem_norm, wave), self.slope)
 
     def extra_conv(self, x: Tensor) -> Tensor:

@@ -194,7 +194,7 @@ def test_a_failure_costs_no_other_run_its_figure_by_the_papers_protocol(audio, t
 def test_a_training_without_the_papers_protocol_has_no_figure_by_it_later(audio, tags, tmp_path):
     succeed(*train(audio, tags, tmp_path, "--systems", "baseline"))
     said = succeed(*train(audio, tags, tmp_path, "--systems", "baseline", "--protocol", "both"))
-    assert "baseline/seed1: no figure by the paper's protocol (2 of 2 epochs were trained without it)" in said
+    assert "baseline/seed1: no scores by the paper's protocol (2 of 2 epochs were trained without it)" in said
     succeed(*train(audio, tags, tmp_path, "--systems", "baseline", "--protocol", "both", "--force"))
     assert (tmp_path / "scene/baseline/seed1/test_by_epoch.json").exists()
 

@@ -80,7 +80,7 @@ def test_what_was_left_by_other_clips_is_not_taken_up(tmp_path, epochs, caplog):
 
 def test_a_figure_of_some_epochs_is_none(tmp_path, epochs, caplog):
     score(tmp_path, 3, {2: epochs[2], 3: epochs[3]})
-    assert "(1 of 3 epochs were trained without it); --force trains it anew for one" in caplog.text
+    assert "(1 of 3 epochs were trained without it); --force trains it again" in caplog.text
     caplog.clear()
     score(tmp_path, 3, {})  # trained already
     assert "(3 of 3 epochs were trained without it)" in caplog.text

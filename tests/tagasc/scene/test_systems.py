@@ -83,5 +83,5 @@ def test_records_may_be_merged(tmp_path):
 
 
 def test_no_system_at_all_is_refused():
-    with pytest.raises(UserError, match="no system is named; take all, table2"):
+    with pytest.raises(UserError, match="--systems is empty; use all, table2"):
         pick()
