@@ -38,7 +38,7 @@ class Options:
         systems_file: file of the systems.
         code_segment: whole clips, or as in the released code: training codes from one random crop per clip, shuffled,
             without the incomplete last batch of 24; other codes from the first 99.9 % of a clip.
-        select_from: experiment whose best tag system @CONTROL stands for, if not this one.
+        select_from: experiment whose best tag system @CONTROL refers to, if not this one.
         audio_cache: where the audio is kept: auto, gpu, pinned (memory), or disk (memory-mapped).
         device: auto, cpu, cuda, or cuda:N.
         compile: use torch.compile: auto (on a GPU), always, or never.

@@ -88,6 +88,7 @@ class SceneNetwork(nn.Module):
 
 
 def _first_region(trunk: Trunk, samples: Tensor, mixing: tuple[Tensor, Tensor] | None) -> Tensor:
+    """Scale and pre-emphasise stored samples (section 4.2), mix waves, apply strided convolution and first block."""
     wave = preemphasis(waveform(samples))
     if mixing is not None:
         wave = mix(wave, *mixing)
@@ -95,10 +96,12 @@ def _first_region(trunk: Trunk, samples: Tensor, mixing: tuple[Tensor, Tensor] |
 
 
 def _block_region(block: Block, x: Tensor) -> Tensor:
+    """Apply one of the other residual blocks."""
     return block(x)
 
 
 def _last_region(trunk: Trunk, x: Tensor) -> Tensor:
+    """Turn the last block's output into the feature map M, (batch, f, t)."""
     return trunk.extra_conv(x).squeeze(2)
 
 

@@ -1,4 +1,4 @@
-"""Stages 5 to 7 on a tiny corpus, in this process: all 56 systems, controls, both protocols, failures."""
+"""Stages 5 to 7 on a tiny corpus: all 56 systems, controls, both protocols, failures."""
 
 import json
 import shutil
@@ -25,7 +25,7 @@ from tests.helpers import ROOT, made_up, packed_noise, run, scene_options, succe
 FILE = ROOT / "egs/systems.yaml"
 EVERY = list(select(read_systems(FILE), ["all"], FILE))
 WIDE = ["--trunk.stem_filters", 32, "--trunk.block_filters", "[32, 32, 32]"]  # for 32 heads
-WHICH = ["--systems-file", FILE]
+SYSTEMS_FILE = ["--systems-file", FILE]
 
 
 def train(audio, tags, out, *options, **training):
@@ -33,11 +33,11 @@ def train(audio, tags, out, *options, **training):
 
 
 def codes(audio, tags, out, *options):
-    return "steps/extract_codes.py", "--audio", audio, "--tags", tags, "--out", out, *WHICH, *options
+    return "steps/extract_codes.py", "--audio", audio, "--tags", tags, "--out", out, *SYSTEMS_FILE, *options
 
 
 def svm(out, *options):
-    return "steps/score_svm.py", "--out", out, *WHICH, *options
+    return "steps/score_svm.py", "--out", out, *SYSTEMS_FILE, *options
 
 
 @pytest.fixture(scope="module")
@@ -57,15 +57,18 @@ def scores(out, name, seed=1):
 
 
 def test_all_systems_and_controls_are_scored(chain):
-    found = {path.name for path in (chain / "svm").iterdir()}
-    bases = {name.partition("@")[0] for name in found if "@" in name}
+    names = {path.name for path in (chain / "svm").iterdir()}
+    bases = {name.partition("@")[0] for name in names if "@" in name}
     assert len(bases) == 1  # the best tag system on validation
-    assert found == {*EVERY, *(f"{base}@{control}" for base in bases for control in CONTROLS), "tags_only"}
-    for name in found:
+    assert names == {*EVERY, *(f"{base}@{control}" for base in bases for control in CONTROLS), "tags_only"}
+    for name in names:
         classifiers = scores(chain, name) if name != "tags_only" else scores(chain, name, 0)
         assert set(classifiers) == {"svm", "svm_standardised"} | ({"softmax"} if name != "tags_only" else set())
         for classifier in classifiers.values():
-            assert {test: of["clips"] for test, of in classifier["scores"].items()} == {"test": 30, "test+unused": 40}
+            assert {test: score["clips"] for test, score in classifier["scores"].items()} == {
+                "test": 30,
+                "test+unused": 40,
+            }
 
 
 def test_the_papers_protocol_has_every_epoch_of_every_system(chain):
@@ -76,9 +79,9 @@ def test_the_papers_protocol_has_every_epoch_of_every_system(chain):
         assert not (chain / f"scene/{name}/seed1/epochs").exists()
 
 
-def test_the_papers_protocol_agrees_with_ours_where_they_choose_the_same(chain):
-    """Of the kept epoch, the SVM with C = 1 is the one that was also fitted beside the training."""
-    found = 0
+def test_both_protocols_agree_where_they_select_the_same_svm(chain):
+    """At the kept epoch, the SVM with C = 1 equals the one fitted during the training."""
+    compared = 0
     for name in EVERY:
         kept = json.loads((chain / f"scene/{name}/seed1/history.json").read_text())["best_epoch"]
         ours = scores(chain, name)["svm"]
@@ -88,11 +91,11 @@ def test_the_papers_protocol_agrees_with_ours_where_they_choose_the_same(chain):
         row = next(r for r in rows if (r["epoch"], r["kernel"]) == (kept, ours["chosen"]["kernel"]))
         assert row["test"] == pytest.approx(ours["scores"]["test"]["accuracy"])
         assert row["test+unused"] == pytest.approx(ours["scores"]["test+unused"]["accuracy"])
-        found += 1
-    assert found > 5
+        compared += 1
+    assert compared > 5
 
 
-def test_a_saved_machine_gives_the_written_predictions(chain):
+def test_a_saved_svm_has_the_written_scores(chain):
     for classifier in ("svm", "svm_standardised"):
         path = chain / f"svm/codecat/seed1/{classifier}.skops"
         loaded = skops.io.load(path, trusted=skops.io.get_untrusted_types(file=path))
@@ -104,12 +107,12 @@ def test_a_saved_machine_gives_the_written_predictions(chain):
         assert np.mean(by_scene) == pytest.approx(written["class_averaged"])
 
 
-def test_the_networks_own_answers_are_of_all_its_scenes(chain, audio, tags, tmp_path):
-    """Also where no training code is of some scene, as on small corpora when the last batch is left out."""
+def test_softmax_predictions_cover_all_scenes_of_the_network(chain, audio, tags, tmp_path):
+    """Even if a scene has no training code, as on small corpora without the last batch."""
     network, metadata = load_scene_network(chain / "scene/baseline/seed1/model.safetensors")
     clips = SceneCorpus(audio, "tau2019", tags, torch.device("cpu")).clips(["test"], None, metadata["scenes"])
     _, logits = codes_and_logits(network, clips)
-    wanted = [metadata["scenes"][place] for place in logits.argmax(axis=1)]
+    wanted = [metadata["scenes"][index] for index in logits.argmax(axis=1)]
     folder = tmp_path / "codes/baseline/seed1"
     shutil.copytree(chain / "codes/baseline/seed1", folder)
     assert Codes.read(folder / "test.npz").softmax_predictions.tolist() == wanted
@@ -117,36 +120,36 @@ def test_the_networks_own_answers_are_of_all_its_scenes(chain, audio, tags, tmp_
     kept = train.scenes != metadata["scenes"][0]
     Codes(*(values[kept] for values in vars(train).values())).write(folder / "train.npz", record)
     succeed(*svm(tmp_path, "--systems", "baseline"))
-    found = scores(tmp_path, "baseline")["softmax"]["scores"]["test"]["accuracy"]
-    assert found == scores(chain, "baseline")["softmax"]["scores"]["test"]["accuracy"]
-    assert found == np.mean(np.array(wanted) == clips.labels)
+    accuracy = scores(tmp_path, "baseline")["softmax"]["scores"]["test"]["accuracy"]
+    assert accuracy == scores(chain, "baseline")["softmax"]["scores"]["test"]["accuracy"]
+    assert accuracy == np.mean(np.array(wanted) == clips.labels)
 
 
 def test_tags_only_are_the_tag_vectors(chain, tags):
-    found = Codes.read(chain / "codes/tags_only/seed0/test.npz")
+    codes = Codes.read(chain / "codes/tags_only/seed0/test.npz")
     with np.load(tags / "tau2019_test.npz") as file:
-        assert found.ids.tolist() == file["ids"].tolist()
-        assert (found.codes == file["values"]).all()
+        assert codes.ids.tolist() == file["ids"].tolist()
+        assert (codes.codes == file["values"]).all()
 
 
-def test_a_control_sees_the_altered_tags_in_training_and_in_codes(audio, tags, tmp_path):
+def test_a_control_alters_the_tags_of_training_and_codes(audio, tags, tmp_path):
     """The code of codecat ends with the tags that the network was given."""
     names = "codecat@shuffled codecat@constant codecat@within codecat@oracle"
     succeed(*train(audio, tags, tmp_path, "--systems", names, "--training.epochs", 1))
     succeed(*codes(audio, tags, tmp_path, "--systems", names))
     with np.load(tags / "tau2019_test.npz") as file:
         own = file["values"]
-    found = {control: Codes.read(tmp_path / f"codes/codecat@{control}/seed1/test.npz") for control in CONTROLS}
-    given = {control: of.codes[:, -own.shape[1] :] for control, of in found.items()}
+    written = {control: Codes.read(tmp_path / f"codes/codecat@{control}/seed1/test.npz") for control in CONTROLS}
+    given = {control: codes.codes[:, -own.shape[1] :] for control, codes in written.items()}
     assert (given["constant"] == given["constant"][0]).all()
     assert not (given["shuffled"] == own).all(axis=1).any()
-    for scene in set(found["within"].scenes):
-        here = found["within"].scenes == scene
-        assert sorted(map(tuple, given["within"][here])) == sorted(map(tuple, own[here]))
-        assert (given["oracle"][here] == given["oracle"][here][0]).all()
+    for scene in set(written["within"].scenes):
+        clips = written["within"].scenes == scene
+        assert sorted(map(tuple, given["within"][clips])) == sorted(map(tuple, own[clips]))
+        assert (given["oracle"][clips] == given["oracle"][clips][0]).all()
 
 
-def test_codes_of_a_cut_and_resumed_run_are_the_same(chain, audio, tags, tmp_path, monkeypatch):
+def test_an_interrupted_and_resumed_run_has_the_same_codes(chain, audio, tags, tmp_path, monkeypatch):
     method = SceneTrainer.train
 
     def until(self, epoch):
@@ -170,36 +173,36 @@ def test_codes_of_a_cut_and_resumed_run_are_the_same(chain, audio, tags, tmp_pat
     assert papers[0]["epochs"] == papers[1]["epochs"]
 
 
-def test_a_sweep_goes_on_past_a_failure(audio, tags, tmp_path):
+def test_a_sweep_continues_after_a_failure(audio, tags, tmp_path):
     (tmp_path / "systems.yaml").write_text("mine:\n  one: {}\n  bad: {heads: 5}\n  two: {concat: code}\n")
-    which = ("--systems", "all", "--systems-file", tmp_path / "systems.yaml")
+    options = ("--systems", "all", "--systems-file", tmp_path / "systems.yaml")
     out = tmp_path / "out"
-    trained = run(*train(audio, tags, out, *which))
+    trained = run(*train(audio, tags, out, *options))
     assert trained.status == 3
     assert "1 of 3 runs failed: bad.seed1: this system cannot be built on this trunk" in trained.error
     assert str(out / "log/scene/bad.seed1.log") in trained.error
-    for step in (codes(audio, tags, out, *which), svm(out, *which)):
+    for step in (codes(audio, tags, out, *options), svm(out, *options)):
         assert run(*step).status == 3
     assert sorted(path.name for path in (out / "svm").iterdir()) == ["one", "tags_only", "two"]
-    assert "already trained" in run(*train(audio, tags, out, *which)).said
+    assert "already trained" in run(*train(audio, tags, out, *options)).said
 
 
-def test_a_failure_costs_no_other_run_its_figure_by_the_papers_protocol(audio, tags, tmp_path):
+def test_a_failed_run_does_not_affect_the_papers_protocol_of_others(audio, tags, tmp_path):
     (tmp_path / "systems.yaml").write_text("mine:\n  bad: {heads: 5}\n  last: {}\n")
-    which = ("--systems", "all", "--systems-file", tmp_path / "systems.yaml", "--protocol", "both")
-    assert run(*train(audio, tags, tmp_path, *which)).status == 3
+    options = ("--systems", "all", "--systems-file", tmp_path / "systems.yaml", "--protocol", "both")
+    assert run(*train(audio, tags, tmp_path, *options)).status == 3
     assert (tmp_path / "scene/last/seed1/test_by_epoch.json").exists()
 
 
-def test_a_training_without_the_papers_protocol_has_no_figure_by_it_later(audio, tags, tmp_path):
+def test_a_training_without_the_papers_protocol_cannot_add_it_later(audio, tags, tmp_path):
     succeed(*train(audio, tags, tmp_path, "--systems", "baseline"))
-    said = succeed(*train(audio, tags, tmp_path, "--systems", "baseline", "--protocol", "both"))
-    assert "baseline/seed1: no scores by the paper's protocol (2 of 2 epochs were trained without it)" in said
+    message = succeed(*train(audio, tags, tmp_path, "--systems", "baseline", "--protocol", "both"))
+    assert "baseline/seed1: no scores by the paper's protocol (2 of 2 epochs were trained without it)" in message
     succeed(*train(audio, tags, tmp_path, "--systems", "baseline", "--protocol", "both", "--force"))
     assert (tmp_path / "scene/baseline/seed1/test_by_epoch.json").exists()
 
 
-def test_the_papers_own_training_takes_the_validation_clips_too(chain, audio, tags, tmp_path):
+def test_the_papers_protocol_trains_on_the_validation_clips_too(chain, audio, tags, tmp_path):
     out = tmp_path / "paper"
     options = ("--systems", "codecat", "--protocol", "paper", "--select-from", chain)
     succeed(*train(audio, tags, out, *options))
@@ -210,25 +213,25 @@ def test_the_papers_own_training_takes_the_validation_clips_too(chain, audio, ta
     assert "validation_accuracy" not in history["epochs"][0]
 
 
-def test_the_final_fit_takes_epochs_and_machine_as_they_were_chosen(chain, audio, tags, tmp_path):
+def test_the_final_fit_uses_the_selected_epochs_kernel_and_cost(chain, audio, tags, tmp_path):
     out = tmp_path / "final"
-    which = ("--systems", "codecat", "--select-from", chain)
-    succeed(*train(audio, tags, out, *which, "--protocol", "final"))
-    succeed(*codes(audio, tags, out, *which))
-    succeed(*svm(out, *which))
+    options = ("--systems", "codecat", "--select-from", chain)
+    succeed(*train(audio, tags, out, *options, "--protocol", "final"))
+    succeed(*codes(audio, tags, out, *options))
+    succeed(*svm(out, *options))
     kept = json.loads((chain / "scene/codecat/seed1/history.json").read_text())["best_epoch"]
     assert len(json.loads((out / "scene/codecat/seed1/history.json").read_text())["epochs"]) == kept
     for classifier in ("svm", "svm_standardised"):
-        final, ours = scores(out, "codecat")[classifier], scores(chain, "codecat")[classifier]
-        assert final["chosen"] == ours["chosen"]
+        final, selected = scores(out, "codecat")[classifier], scores(chain, "codecat")[classifier]
+        assert final["chosen"] == selected["chosen"]
         path = out / f"svm/codecat/seed1/{classifier}.skops"
         loaded = skops.io.load(path, trusted=skops.io.get_untrusted_types(file=path))
-        together = [Codes.read(out / f"codes/codecat/seed1/{split}.npz") for split in ("train", "validation")]
+        parts = [Codes.read(out / f"codes/codecat/seed1/{split}.npz") for split in ("train", "validation")]
         fitted_on = (loaded if classifier == "svm" else loaded[-1]).shape_fit_[0]
-        assert fitted_on == sum(len(one.ids) for one in together)
+        assert fitted_on == sum(len(codes.ids) for codes in parts)
 
 
-def test_the_released_way_to_take_codes(chain, audio, tags, tmp_path):
+def test_codes_of_the_released_code_segment(chain, audio, tags, tmp_path):
     shutil.copytree(chain / "scene/codecat", tmp_path / "scene/codecat")
     succeed(*codes(audio, tags, tmp_path, "--systems", "codecat", "--code-segment", "released"))
     whole, released = (
@@ -243,29 +246,29 @@ def test_the_released_way_to_take_codes(chain, audio, tags, tmp_path):
     assert not np.array_equal(released["test"].codes, whole["test"].codes)
 
 
-def test_the_papers_protocol_may_take_codes_the_released_way_too(audio, tags, tmp_path):
-    """An SVM on stage 6's codes of the only epoch gives the same figure."""
+def test_the_papers_protocol_supports_the_released_code_segment(audio, tags, tmp_path):
+    """An SVM on stage 6's codes of the only epoch has the same accuracy."""
     options = ("--systems", "codecat", "--code-segment", "released")
     succeed(*train(audio, tags, tmp_path, *options, "--protocol", "both", "--training.epochs", 1))
     succeed(*codes(audio, tags, tmp_path, *options))
-    of = {split: Codes.read(tmp_path / f"codes/codecat/seed1/{split}.npz") for split in ("train", "test")}
+    parts = {split: Codes.read(tmp_path / f"codes/codecat/seed1/{split}.npz") for split in ("train", "test")}
     paper = json.loads((tmp_path / "scene/codecat/seed1/test_by_epoch.json").read_text())
     assert paper["code_segment"] == "released"
     for row in paper["epochs"]:
-        classifier = SVC(kernel=row["kernel"], C=1.0, gamma="scale").fit(of["train"].codes, of["train"].scenes)
-        assert row["test"] == pytest.approx((classifier.predict(of["test"].codes) == of["test"].scenes).mean())
+        classifier = SVC(kernel=row["kernel"], C=1.0, gamma="scale").fit(parts["train"].codes, parts["train"].scenes)
+        assert row["test"] == pytest.approx((classifier.predict(parts["test"].codes) == parts["test"].scenes).mean())
 
 
 def test_codes_of_shuffled_windows_keep_their_scenes(tmp_path):
-    """The code of codecat ends with the tags, which tell whose it is."""
+    """The code of codecat ends with the clip's tags."""
     clips = made_up([AudioStore(packed_noise(tmp_path / "p"), torch.device("cpu"))])
     settings = SceneTraining(batch=6, crop_seconds=9.7)
-    task = SceneTrainer(settings, TrunkConfig(8, (8,), code_size=4), System("code"), clips, None, 1)
-    found = _labelled_codes(task, clips, True, "released")
-    owners = [(clips.tags.numpy() == code[4:]).all(1).nonzero()[0].item() for code in found.codes]
+    trainer = SceneTrainer(settings, TrunkConfig(8, (8,), code_size=4), System("code"), clips, None, 1)
+    labelled = _labelled_codes(trainer, clips, True, "released")
+    owners = [(clips.tags.numpy() == code[4:]).all(1).nonzero()[0].item() for code in labelled.codes]
     assert sorted(owners) == list(range(12))
     assert owners != sorted(owners)
-    assert found.scenes.tolist() == clips.scenes[owners].tolist()
+    assert labelled.scenes.tolist() == clips.scenes[owners].tolist()
 
 
 def test_tags_on_another_scale_reach_the_network(audio, tags, tmp_path):
@@ -301,23 +304,25 @@ def test_codes_are_refused_with_tags_of_another_tagger(chain, audio, tags, tmp_p
     assert not (tmp_path / "out/codes/codecat").exists()
 
 
-def test_clips_of_a_split_that_is_no_more_are_neither_trained_on_nor_scored(manifests, audio, tags, tmp_path):
-    """From stage 2 on, where what stages 2, 4 and 6 made of the dropped split still lies there."""
+def test_clips_of_a_removed_split_are_neither_trained_on_nor_scored(manifests, audio, tags, tmp_path):
+    """The outputs of stages 2, 4 and 6 for the removed split still exist."""
     data, packed, given, out = (tmp_path / name for name in ("data", "audio", "tags", "out"))
     shutil.copytree(manifests / "tau2019", data)
     shutil.copytree(audio, packed)
     shutil.copytree(tags, given)
-    shutil.copytree(packed / "tau2019_unused", packed / "tau2019_events_unused")  # of a corpus whose name begins alike
+    shutil.copytree(
+        packed / "tau2019_unused", packed / "tau2019_events_unused"
+    )  # a corpus whose name begins with the other's
     (packed / "tau2019_unused").rename(tmp_path / "elsewhere")
     (packed / "tau2019_unused").symlink_to(tmp_path / "elsewhere")
-    which = ("--systems", "codecat")
-    steps = [train(packed, given, out, *which), codes(packed, given, out, *which), svm(out, *which)]
+    options = ("--systems", "codecat")
+    steps = [train(packed, given, out, *options), codes(packed, given, out, *options), svm(out, *options)]
     for step in steps:
         succeed(*step)
     assert set(scores(out, "codecat")["svm"]["scores"]) == {"test", "test+unused"}
     (data / "tau2019_cuts_unused.jsonl.gz").unlink()
-    said = succeed("steps/pack_audio.py", "--manifests", data, "--out", packed)
-    assert "tau2019_unused: removed, since its manifest is gone" in said
+    message = succeed("steps/pack_audio.py", "--manifests", data, "--out", packed)
+    assert "tau2019_unused: removed, since its manifest is gone" in message
     left = {folder.name for folder in audio.iterdir()} - {"tau2019_unused"}
     assert {folder.name for folder in packed.iterdir()} == left | {"tau2019_events_unused"}
     assert (given / "tau2019_unused.npz").exists()

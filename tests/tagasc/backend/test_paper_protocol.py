@@ -29,14 +29,14 @@ OTHER = RECORD | {"inputs": {"audio test": "b"}}
 
 
 def must_not_be_called():
-    raise AssertionError("this epoch's codes are known")
+    raise AssertionError("this epoch is queued or scored already")
 
 
 def score(folder, epochs, codes, record=RECORD, ends=True):
-    """Train for ``epochs`` epochs, of which those in ``codes`` are scored; then the training has ended or is cut."""
+    """Train for ``epochs`` epochs and score those in ``codes``; then finish, or stop as if interrupted."""
     with EpochScorer(1) as scorer, scorer.score(folder, epochs, record) as add:
-        for epoch, of in codes.items():
-            add(epoch, of if callable(of) else lambda of=of: of)
+        for epoch, parts in codes.items():
+            add(epoch, parts if callable(parts) else lambda parts=parts: parts)
         if ends:
             (folder / "model.safetensors").touch()
 
@@ -47,12 +47,12 @@ def paper(folder):
 
 def test_every_epoch_and_kernel_is_scored_on_both_test_sets(tmp_path, epochs):
     score(tmp_path, 3, epochs)
-    found = paper(tmp_path)
-    assert (found["trained_on"], found["C"], found["provenance"]) == ("train", 1.0, RECORD)
-    assert [(row["epoch"], row["kernel"]) for row in found["epochs"]] == [
+    scores = paper(tmp_path)
+    assert (scores["trained_on"], scores["C"], scores["provenance"]) == ("train", 1.0, RECORD)
+    assert [(row["epoch"], row["kernel"]) for row in scores["epochs"]] == [
         (epoch, kernel) for epoch in (1, 2, 3) for kernel in ("rbf", "sigmoid")
     ]
-    for row in found["epochs"]:
+    for row in scores["epochs"]:
         parts = epochs[row["epoch"]]
         svm = SVC(kernel=row["kernel"], C=1.0, gamma="scale").fit(parts["train"].codes, parts["train"].scenes)
         correct = {part: (svm.predict(parts[part].codes) == parts[part].scenes) for part in ("test", "unused")}
@@ -61,24 +61,24 @@ def test_every_epoch_and_kernel_is_scored_on_both_test_sets(tmp_path, epochs):
     assert not (tmp_path / "epochs").exists()
 
 
-def test_what_a_cut_run_left_is_taken_up_and_not_computed_again(tmp_path, epochs):
+def test_an_interrupted_run_resumes_its_queue(tmp_path, epochs):
     score(tmp_path, 3, {1: epochs[1]}, ends=False)
     assert not (tmp_path / "test_by_epoch.json").exists()
     assert (tmp_path / "epochs/001.json").exists()
-    arrays = {f"{part}_{kind}": value for part, of in epochs[2].items() for kind, value in vars(of).items()}
+    arrays = {f"{part}_{kind}": value for part, codes in epochs[2].items() for kind, value in vars(codes).items()}
     write_npz(tmp_path / "epochs/002.npz", {}, **arrays)  # cut before it was scored
     score(tmp_path, 3, {1: must_not_be_called, 2: must_not_be_called, 3: epochs[3]})
     assert [row["epoch"] for row in paper(tmp_path)["epochs"]] == [1, 1, 2, 2, 3, 3]
 
 
-def test_what_was_left_by_other_clips_is_not_taken_up(tmp_path, epochs, caplog):
+def test_a_queue_of_other_clips_is_not_resumed(tmp_path, epochs, caplog):
     score(tmp_path, 3, {1: epochs[1]}, ends=False)
     score(tmp_path, 3, {2: epochs[2], 3: epochs[3]}, record=OTHER)
     assert not (tmp_path / "test_by_epoch.json").exists()
     assert "(1 of 3 epochs were trained without it); --force" in caplog.text
 
 
-def test_a_figure_of_some_epochs_is_none(tmp_path, epochs, caplog):
+def test_a_training_with_unscored_epochs_has_no_scores(tmp_path, epochs, caplog):
     score(tmp_path, 3, {2: epochs[2], 3: epochs[3]})
     assert "(1 of 3 epochs were trained without it); --force trains it again" in caplog.text
     caplog.clear()
@@ -87,7 +87,7 @@ def test_a_figure_of_some_epochs_is_none(tmp_path, epochs, caplog):
     assert not (tmp_path / "test_by_epoch.json").exists()
 
 
-def test_a_figure_on_other_clips_is_told_of(tmp_path, epochs, caplog):
+def test_scores_on_other_clips_are_logged_as_outdated(tmp_path, epochs, caplog):
     score(tmp_path, 1, {1: epochs[1]})
     score(tmp_path, 1, {})
     assert not caplog.text
@@ -95,9 +95,9 @@ def test_a_figure_on_other_clips_is_told_of(tmp_path, epochs, caplog):
     assert "(its input audio test has changed since); --force" in caplog.text
 
 
-def test_one_trainings_trouble_is_its_own(tmp_path, epochs):
-    """Codes no SVM can be fitted on; the next training is scored all the same."""
-    bad = {part: LabelledCodes(of.codes * np.nan, of.scenes) for part, of in epochs[1].items()}
+def test_a_failed_training_does_not_affect_the_next(tmp_path, epochs):
+    """No SVM can be fitted on NaN; the next training is scored."""
+    bad = {part: LabelledCodes(codes.codes * np.nan, codes.scenes) for part, codes in epochs[1].items()}
     with EpochScorer(1) as scorer:
         with (
             pytest.raises(UserError, match="bad: no SVM could be fitted on the codes of epoch 1"),

@@ -14,8 +14,8 @@ def alter(control, seed=1, split="test", values=VALUES, scenes=SCENES, training=
     return apply_control(control, values, scenes, training, seed, split)
 
 
-def taken(rows):
-    """Which clip each row of tags belongs to."""
+def owners(rows):
+    """Return the clip that each row of tags belongs to."""
     return [int(np.flatnonzero((row == VALUES).all(axis=1))[0]) for row in rows]
 
 
@@ -24,19 +24,19 @@ def test_without_a_control_tags_are_the_clips_own():
 
 
 def test_shuffled_gives_each_clip_the_tags_of_another():
-    of = taken(alter("shuffled"))
-    assert sorted(of) == list(range(6))
-    assert all(own != other for own, other in enumerate(of))
+    sources = owners(alter("shuffled"))
+    assert sorted(sources) == list(range(6))
+    assert all(clip != source for clip, source in enumerate(sources))
 
 
 @given(st.lists(st.sampled_from("abc"), min_size=1, max_size=30), st.integers(0, 5))
 def test_within_gives_each_clip_the_tags_of_another_of_its_scene(scenes, seed):
     values = np.arange(len(scenes), dtype=np.float32)[:, None]
-    of = alter("within", seed, values=values, scenes=scenes)[:, 0].astype(int).tolist()
-    assert sorted(of) == list(range(len(scenes)))
-    for own, other in enumerate(of):
-        assert scenes[own] == scenes[other]
-        assert own != other or scenes.count(scenes[own]) == 1
+    sources = alter("within", seed, values=values, scenes=scenes)[:, 0].astype(int).tolist()
+    assert sorted(sources) == list(range(len(scenes)))
+    for clip, source in enumerate(sources):
+        assert scenes[clip] == scenes[source]
+        assert clip != source or scenes.count(scenes[clip]) == 1
 
 
 def test_constant_is_the_mean_of_the_training_tags():
@@ -56,5 +56,5 @@ def test_a_control_is_the_same_for_the_same_seed_and_split(control):
 
 def test_seeds_and_splits_are_shuffled_apart():
     values = np.arange(40, dtype=np.float32)[:, None]
-    found = {tuple(alter("shuffled", s, p, values)[:, 0]) for s in (1, 2) for p in ("train", "test")}
-    assert len(found) == 4
+    orders = {tuple(alter("shuffled", s, p, values)[:, 0]) for s in (1, 2) for p in ("train", "test")}
+    assert len(orders) == 4

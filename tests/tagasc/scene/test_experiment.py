@@ -21,7 +21,7 @@ def test_runs_are_every_system_with_every_seed():
     assert runs(Path("exp"), ["a", "b"], "2 1")[1:3] == [RunPaths(Path("exp"), "a", 1), RunPaths(Path("exp"), "b", 2)]
 
 
-def test_seeds_are_whole_numbers_each_once():
+def test_seeds_are_whole_numbers_without_duplicates():
     assert parse_seeds("1 2 10 2") == [1, 2, 10]
     for seeds in ("1,2", "x", "", "-1"):
         with pytest.raises(UserError, match="--seeds"):
@@ -29,7 +29,7 @@ def test_seeds_are_whole_numbers_each_once():
 
 
 def test_runs_are_found_by_system_and_number(tmp_path):
-    for place in (
+    for folder in (
         "scene/b/seed1",
         "scene/a/seed10",
         "scene/a/seed9",
@@ -37,7 +37,7 @@ def test_runs_are_found_by_system_and_number(tmp_path):
         "svm/a/seed10",
         "scene/a/seedling",
     ):
-        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "svm/a/seed9/scores.json").touch()
     assert [run.name for run in started_runs(tmp_path)] == ["a.seed9", "a.seed10", "b.seed1"]
     assert [run.name for run in scored_runs(tmp_path)] == ["a.seed9"]

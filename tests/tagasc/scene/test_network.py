@@ -24,7 +24,7 @@ TABLE1, RELEASED = (
     for name in ("table1", "released")
 )
 EVERY = {name: variant.system for name, variant in select(SYSTEMS, ["all"], ROOT).items()}
-SMALL = TrunkConfig(64, (64, 64, 64), code_size=6)  # 32 heads over fewer filters would be softmaxes of one value
+SMALL = TrunkConfig(64, (64, 64, 64), code_size=6)  # with fewer filters, 32 heads would be softmaxes of one value
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_parameter_counts_of_the_paper(trunk, system, count):
     assert parameters(SceneNetwork(trunk, EVERY[system], 10)) == count
 
 
-def test_the_defaults_are_the_papers_text():
+def test_the_defaults_are_table_1():
     assert TrunkConfig() == TABLE1
 
 
@@ -69,7 +69,7 @@ def test_feature_map_of_a_ten_second_clip(trunk, frames):
 
 
 def test_trunk_is_the_strided_convolution_and_blocks_of_table_1():
-    """Against the same weights in nn.Conv1d, activation before pooling, as the paper draws it."""
+    """Compared with the same weights in nn.Conv1d, activation before pooling as in Table 1."""
     torch.manual_seed(0)
     network = SceneNetwork(TrunkConfig(8, (8, 8), code_size=4), System(), 3).eval()
     trunk, samples = network.trunk, torch.randn(2, 12 * 9 * 3 + 5, 2)
@@ -89,8 +89,8 @@ def test_trunk_is_the_strided_convolution_and_blocks_of_table_1():
     torch.testing.assert_close(network.feature_map(samples), x, rtol=1e-5, atol=1e-5)
 
 
-def test_pooling_as_a_compiler_gets_it_is_the_librarys(monkeypatch):
-    """With the same gradients too: where values tie, where frames are left over, where one is not a number."""
+def test_compiled_pooling_equals_torchs(monkeypatch):
+    """Gradients too, with equal values, left-over frames and NaN."""
     torch.manual_seed(0)
     x = torch.randint(-2, 3, (4, 8, 1, 92)).double()
     x[0, 0, 0, :4] = torch.tensor([0, torch.nan, 1, torch.nan])
@@ -101,8 +101,8 @@ def test_pooling_as_a_compiler_gets_it_is_the_librarys(monkeypatch):
         monkeypatch.setattr(torch.compiler, "is_compiling", lambda compiling=compiling: compiling)
         pooled = pooled_activation(x, 0.25)
         results.append((pooled, *torch.autograd.grad((pooled * weight).sum(), x)))
-    for library, ours in zip(*results, strict=True):
-        torch.testing.assert_close(ours, library, rtol=0, atol=0, equal_nan=True)
+    for wanted, pooled in zip(*results, strict=True):
+        torch.testing.assert_close(pooled, wanted, rtol=0, atol=0, equal_nan=True)
 
 
 @pytest.mark.parametrize(
@@ -124,11 +124,11 @@ def test_shortcut_is_a_convolution_only_where_the_width_changes():
 
 
 def test_attention_is_equation_2():
-    """Against a loop: within each head a softmax, then each filter's row of M times its value of A."""
+    """Compared with a loop: a softmax within each head, then each filter's row of M times its value of A."""
     torch.manual_seed(0)
     attend = TagAttention(tags=5, filters=12, heads=3)
     feature_map, tags = torch.randn(2, 12, 7), torch.rand(2, 5)
-    found = attend(feature_map, tags).detach().numpy()
+    attended = attend(feature_map, tags).detach().numpy()
     weight, bias = (p.detach().numpy().astype(np.float64) for p in (attend.projection.weight, attend.projection.bias))
     for clip in range(2):
         projected = weight @ tags[clip].numpy() + bias
@@ -137,7 +137,7 @@ def test_attention_is_equation_2():
             total = sum(np.exp(projected[row]) for row in rows)
             for row in rows:
                 expected = feature_map[clip, row].numpy() * np.exp(projected[row]) / total
-                np.testing.assert_allclose(found[clip, row], expected, rtol=1e-4, atol=1e-6)
+                np.testing.assert_allclose(attended[clip, row], expected, rtol=1e-4, atol=1e-6)
     sums = attend.attention(tags).reshape(2, 3, 4).sum(dim=2)
     torch.testing.assert_close(sums, torch.ones(2, 3))
 
@@ -151,17 +151,17 @@ def test_tag_transform_activates_its_last_layer_too():
 
 @pytest.mark.parametrize("name", EVERY)
 def test_every_system_sends_a_gradient_to_every_parameter(name):
-    """But to biases before batch normalisation, which shift nothing."""
+    """Except biases before batch normalisation, which have no effect."""
     torch.manual_seed(1)
     network = SceneNetwork(SMALL, EVERY[name], scenes=4, tags=5)
     code, logits = network(torch.randn(6, 12 * 27 * 2, 2), torch.rand(6, 5))
     assert code.shape == (6, 11 if name == "codecat" else 6)
     assert logits.shape == (6, 4)
     F.cross_entropy(logits, torch.arange(6) % 4).backward()
-    silent = {"trunk.stem.bias"} | {f"trunk.blocks.{n}.conv{c}.bias" for n in range(3) for c in (1, 2)}
+    without_effect = {"trunk.stem.bias"} | {f"trunk.blocks.{n}.conv{c}.bias" for n in range(3) for c in (1, 2)}
     for parameter_name, value in network.named_parameters():
         gradient = value.grad is not None and value.grad.abs().max() > 0
-        assert gradient != (parameter_name in silent), parameter_name
+        assert gradient != (parameter_name in without_effect), parameter_name
 
 
 def test_a_clips_result_does_not_depend_on_the_batch():
@@ -198,17 +198,17 @@ def test_heads_must_divide_the_filters():
 
 
 def test_the_tagger_is_resnet34_with_two_heads():
-    """Parameters as published; torchvision's own trunk, but for a stem of one channel and max in place of mean."""
+    """Parameters as published; torchvision's trunk, except for a stem of one channel and max instead of mean pooling."""
     torch.manual_seed(0)
     tagger = TaggerNetwork(TaggerConfig(), 80).eval()
     assert parameters(tagger) == 24_592_224
     reference = resnet34().eval()
     reference.conv1 = nn.Conv2d(1, 64, 7, stride=2, padding=3, bias=False)
     reference.avgpool, reference.fc = nn.AdaptiveMaxPool2d(1), nn.Identity()
-    ours = {name: value for name, value in tagger.state_dict().items() if not name.startswith(("curated", "noisy"))}
-    theirs = reference.state_dict()
-    assert [value.shape for value in ours.values()] == [value.shape for value in theirs.values()]
-    reference.load_state_dict(dict(zip(theirs, ours.values(), strict=True)))
+    weights = {name: value for name, value in tagger.state_dict().items() if not name.startswith(("curated", "noisy"))}
+    wanted = reference.state_dict()
+    assert [value.shape for value in weights.values()] == [value.shape for value in wanted.values()]
+    reference.load_state_dict(dict(zip(wanted, weights.values(), strict=True)))
     log_mel = torch.randn(1, 128, 64)
     with torch.inference_mode():
         torch.testing.assert_close(tagger.features(log_mel), reference(log_mel.unsqueeze(1)), rtol=1e-4, atol=1e-4)

@@ -16,7 +16,7 @@ def pick(*names, experiment=None):
 
 
 def train(experiment, name, *accuracies):
-    """Leave what a training leaves: each seed's kept epoch has the given accuracy, another epoch a higher loss only."""
+    """Write the history of a training for each seed; the kept epoch has the given accuracy."""
     for seed, accuracy in enumerate(accuracies, 1):
         folder = experiment / f"scene/{name}/seed{seed}"
         folder.mkdir(parents=True)
@@ -36,7 +36,7 @@ def test_a_control_is_the_system_with_altered_tags():
     }
 
 
-def test_a_control_without_a_system_is_of_the_best_tag_system_on_validation(tmp_path):
+def test_a_control_without_a_system_alters_the_best_tag_system_on_validation(tmp_path):
     train(tmp_path, "baseline", 0.9)  # uses no tags
     train(tmp_path, "codecat", 0.5, 0.7)
     train(tmp_path, "att_h2_l1", 0.8, 0.3)
@@ -46,20 +46,20 @@ def test_a_control_without_a_system_is_of_the_best_tag_system_on_validation(tmp_
     assert best_on_validation(tmp_path / "empty", list(pick("all"))) is None
 
 
-def test_among_equals_the_earlier_system_is_best(tmp_path):
+def test_of_equal_systems_the_earlier_one_is_best(tmp_path):
     train(tmp_path, "att_h2_l1", 0.5)
     train(tmp_path, "codecat", 0.5)
     assert best_on_validation(tmp_path, ["codecat", "att_h2_l1"]) == "codecat"
 
 
 @pytest.mark.parametrize("name", ["att_h3", "baseline@shuffled", "nothing@shuffled", "codecat@mixed", "@shuffled"])
-def test_what_is_no_system_is_refused(name, tmp_path):
+def test_unknown_systems_and_controls_are_refused(name, tmp_path):
     with pytest.raises(UserError):
         pick(name, experiment=tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (b"t: {a: {heads: 2}, b: {}, a: {heads: 4}}", "duplicate key 'a' in .* line 1, column 27"),
         (b"t:\n  a: {}\nt:\n  b: {}\n", "duplicate key 't' in .* line 3"),
@@ -68,10 +68,10 @@ def test_what_is_no_system_is_refused(name, tmp_path):
         ("t: {forêt: {}}".encode("latin-1"), "is not valid YAML: 'utf-8' codec"),
     ],
 )
-def test_a_file_that_is_no_yaml_or_has_a_name_twice_is_refused(tmp_path, content, said):
+def test_invalid_yaml_and_duplicate_names_are_refused(tmp_path, content, message):
     path = tmp_path / "systems.yaml"
     path.write_bytes(content)
-    with pytest.raises(UserError, match=said) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         read_systems(path)
     assert str(caught.value).startswith(f"{path} is not valid YAML")
 
@@ -82,6 +82,6 @@ def test_records_may_be_merged(tmp_path):
     assert [system.heads for system in read_systems(path)["t"].values()] == [2, 4]
 
 
-def test_no_system_at_all_is_refused():
+def test_an_empty_selection_is_refused():
     with pytest.raises(UserError, match="--systems is empty; use all, table2"):
         pick()

@@ -46,33 +46,33 @@ def clips(tmp_path):
     return SceneClips([AudioStore(PackedAudio(folder), torch.device("cpu"))]).tagged(tags)
 
 
-def task(clips, **settings):
+def new_trainer(clips, **settings):
     training = SceneTraining(
         **({"epochs": 2, "batch": 6, "crop_seconds": 0.3, "mixup_alpha": 1.0, "mixup_from_epoch": 2} | settings)
     )
     return SceneTrainer(training, TRUNK, System("before_code", 1), clips, clips, seed=1)
 
 
-def test_an_epochs_plan_takes_each_clip_once_and_mixes_from_its_epoch_on(clips):
-    it = task(clips, batch=2, schedule="cosine", learning_rate=0.1)
-    before, after = it.plan(1), it.plan(2)
+def test_a_plan_uses_each_clip_once_and_mixes_from_the_configured_epoch(clips):
+    trainer = new_trainer(clips, batch=2, schedule="cosine", learning_rate=0.1)
+    before, after = trainer.plan(1), trainer.plan(2)
     for plan in (before, after):
         assert sorted(plan.clip_indices.flatten().tolist()) == list(range(6))
-        assert plan.crop_starts.min() < plan.crop_starts.max() <= FRAMES - it.frames
+        assert plan.crop_starts.min() < plan.crop_starts.max() <= FRAMES - trainer.frames
         assert [sorted(row) for row in plan.mixup_order.tolist()] == [[0, 1]] * 3
     assert (before.mixup_weight == 1).all()
     assert (after.mixup_weight < 1).all()
     rates = torch.cat([before.learning_rate, after.learning_rate])[:, 0]
     assert rates.tolist() == pytest.approx([0.05 * (1 + np.cos(np.pi * n / 6)) for n in range(6)])
-    assert task(clips).plan(1).learning_rate.tolist() == [[1e-4]]
-    again = task(clips, batch=2).plan(2)
+    assert new_trainer(clips).plan(1).learning_rate.tolist() == [[1e-4]]
+    again = new_trainer(clips, batch=2).plan(2)
     assert torch.equal(again.clip_indices, after.clip_indices)
     assert torch.equal(again.mixup_weight, after.mixup_weight)
 
 
 def test_saved_weights_give_the_codes_of_whole_clips(clips, tmp_path):
-    it = task(clips)
-    fit(it, tmp_path / "run", 1, it.metadata())
+    trainer = new_trainer(clips)
+    fit(trainer, tmp_path / "run", 1, trainer.metadata())
     network, metadata = load_scene_network(tmp_path / "run/model.safetensors")
     assert metadata["scenes"] == ["a", "b", "c"]
     codes, _ = codes_and_logits(network, clips)
@@ -82,10 +82,10 @@ def test_saved_weights_give_the_codes_of_whole_clips(clips, tmp_path):
     np.testing.assert_allclose(codes, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
 
 
-def test_windows_of_clips_are_what_the_network_sees(clips):
-    network = task(clips).network.eval()
-    window = CodeWindows(torch.tensor([4, 1]), torch.tensor([7, 0]), 400)
-    codes, _ = codes_and_logits(network, clips, window)
+def test_codes_of_windows_are_computed_from_these_frames(clips):
+    network = new_trainer(clips).network.eval()
+    windows = CodeWindows(torch.tensor([4, 1]), torch.tensor([7, 0]), 400)
+    codes, _ = codes_and_logits(network, clips, windows)
     with torch.inference_mode():
         samples = torch.tensor([5.0, 2.0]).reshape(2, 1, 1).expand(2, 400, 2)
         expected = network(samples, clips.tags[[4, 1]])[0].numpy()
@@ -98,18 +98,18 @@ def test_folding_batch_normalisation_changes_nothing(clips):
     network = SceneNetwork(trunk, System(heads=2), 3, tags=1).double()
     samples = torch.randn(5, 301, 2, dtype=torch.float64)
     tags = torch.rand(5, 1, dtype=torch.float64)
-    network(samples, tags)  # running statistics other than 0 and 1
+    network(samples, tags)  # changes the running statistics from 0 and 1
     with torch.inference_mode():
         for before, after in zip(network.eval()(samples, tags), fold_batch_norm(network)(samples, tags), strict=True):
             torch.testing.assert_close(before, after, rtol=1e-12, atol=1e-12)
 
 
-def test_clips_of_several_stores_follow_one_another(clips):
+def test_clips_of_several_stores_are_joined_in_order(clips):
     both = SceneClips([clips.store.stores[0]] * 2)
     starts = torch.tensor([0, 3, 1, 2])
-    found = both.store.samples(torch.tensor([6, 1, 11, 5]), starts, 5)
-    assert found[:, 0, 0].tolist() == [1, 2, 6, 6]
-    assert torch.equal(both.store._gathered(torch.tensor([6, 1, 11, 5]), starts, 5), found)  # as on a GPU
+    gathered = both.store.samples(torch.tensor([6, 1, 11, 5]), starts, 5)
+    assert gathered[:, 0, 0].tolist() == [1, 2, 6, 6]
+    assert torch.equal(both.store._gathered(torch.tensor([6, 1, 11, 5]), starts, 5), gathered)  # as on a GPU
     assert torch.equal(both.scenes, torch.cat([clips.scenes, clips.scenes]))
 
 
@@ -120,16 +120,16 @@ def test_centre_loss_weighs_distances_by_the_label():
 
 
 def test_centre_loss_is_off_by_default_and_changes_the_training_when_on(clips):
-    plain, same, with_centres = (task(clips, centre_loss=weight) for weight in (0.0, 0.0, 1.0))
-    losses = [it.train(1)["loss"] for it in (plain, same, with_centres)]
+    first, second, with_centres = (new_trainer(clips, centre_loss=weight) for weight in (0.0, 0.0, 1.0))
+    losses = [trainer.train(1)["loss"] for trainer in (first, second, with_centres)]
     assert losses[0] == losses[1] < losses[2]
 
 
 def test_without_validation_the_last_epoch_is_kept(clips, tmp_path):
     training = SceneTraining(epochs=3, batch=6, crop_seconds=0.3)
-    it = SceneTrainer(training, TRUNK, System(), clips.tagged(None), None, seed=1)
-    fit(it, tmp_path / "run", 3, it.metadata())
+    trainer = SceneTrainer(training, TRUNK, System(), clips.tagged(None), None, seed=1)
+    fit(trainer, tmp_path / "run", 3, trainer.metadata())
     assert json.loads((tmp_path / "run/history.json").read_text())["best_epoch"] == 3
     network, _ = load_scene_network(tmp_path / "run/model.safetensors")
-    for name, value in it.network.state_dict().items():
+    for name, value in trainer.network.state_dict().items():
         assert torch.equal(value, network.state_dict()[name]), name
