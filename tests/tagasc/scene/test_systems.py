@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -85,3 +87,9 @@ def test_records_may_be_merged(tmp_path):
 def test_an_empty_selection_is_refused():
     with pytest.raises(UserError, match="--systems is empty; use all, table2"):
         pick()
+
+
+def test_systems_and_experiment_do_not_import_torch():
+    """Names are checked before stage 0, and torch takes seconds to import."""
+    code = "import sys, tagasc.scene.systems, tagasc.scene.experiment; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
