@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Stage 6: compute the codes of all clips with the trained scene networks (section 2.1)."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,7 +106,7 @@ def _extract(
         files = {"network": run.weights} | corpus.files([split], uses_tags)
         record = provenance.record("extract_codes", config, files)
         path = run.codes_of(split)
-        if provenance.is_current(f"{run.title} {split}", read_record(path), record):
+        if provenance.is_current(f"{run.title} {split}", read_record(path), record, level=logging.DEBUG):
             continue
         clips = corpus.clips([split], tag_options, metadata["scenes"])
         _check_shapes(metadata, clips)
@@ -149,7 +150,7 @@ def _write_tags_only(run: RunPaths, corpus: SceneCorpus) -> None:
         config = {"system": TAGS_ONLY, "softmax_predictions": []}
         record = provenance.record("extract_codes", config, corpus.files([split], with_tags=True))
         path = run.codes_of(split)
-        if not provenance.is_current(f"{TAGS_ONLY} {split}", read_record(path), record):
+        if not provenance.is_current(f"{TAGS_ONLY} {split}", read_record(path), record, level=logging.DEBUG):
             clips = corpus.clips([split], TagOptions())
             codes = _codes(clips, clips.tags.cpu().numpy(), np.full(len(clips), ""))
             codes.write(path, record)

@@ -5,6 +5,7 @@ information for the reader; they do not make a result outdated.
 """
 
 import json
+import logging
 import os
 import platform
 import shlex
@@ -45,7 +46,9 @@ def record(step: str, config: dict[str, Any], inputs: dict[str, Path | str]) -> 
     }
 
 
-def is_current(title: str, old: dict[str, Any] | None, new: dict[str, Any], force: bool = False) -> bool:
+def is_current(
+    title: str, old: dict[str, Any] | None, new: dict[str, Any], force: bool = False, level: int = logging.INFO
+) -> bool:
     """Return, and log, whether a result is up to date.
 
     Args:
@@ -53,11 +56,15 @@ def is_current(title: str, old: dict[str, Any] | None, new: dict[str, Any], forc
         old: record of the result; None if there is no result.
         new: record of the result as it would be made now.
         force: make the result again in any case.
+        level: level at which an up-to-date result is logged.
     """
     if old is None or force:
         return False
     why = difference(old, new)
-    log.info("%s: %s", title, "up to date" if why is None else f"outdated ({why}), made again")
+    if why is None:
+        log.log(level, "%s: up to date", title)
+    else:
+        log.info("%s: outdated (%s), made again", title, why)
     return why is None
 
 
@@ -76,7 +83,7 @@ def difference(old: dict[str, Any], new: dict[str, Any]) -> str | None:
 
 
 def read(folder: Path) -> dict[str, Any] | None:
-    """Read the record in a result's folder; None if there is none."""
+    """Read the record in a result's folder; None if there is no record."""
     try:
         record = json.loads((folder / NAME).read_text(encoding="utf-8"))
     except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
