@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Every check of the project: style, shell, import rules, tests. Arguments go to pytest: tests/run.sh -k tagger
+# Style, shell, import contract, tests. tests/run.sh leaves out the slow tests, tests/run.sh --all runs them too (as CI
+# does). Other arguments go to pytest: tests/run.sh -k tagger
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck disable=SC2034  # read by path.sh
@@ -11,5 +12,7 @@ bin=$(dirname "$PYTHON")
 "$PYTHON" -m ruff format --check .
 "$bin/shellcheck" --external-sources run.sh path.sh cmd.sh utils/*.sh tests/run.sh .ci/run egs/*.sh egs/*/*.sh local/*.sh
 "$bin/lint-imports" --no-cache
-# A file's tests share what they prepare, so they stay in one process.
-"$PYTHON" -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile "$@"
+tests=(-m "not slow")
+if [[ ${1:-} == --all ]]; then tests=() && shift; fi
+# The tests of a file share fixtures, so they stay in one process.
+"$PYTHON" -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile "${tests[@]}" "$@"

@@ -19,7 +19,7 @@ ABLATION = "egs/tagger_ablation/ablation.sh ESC10_DIR"
 TESTED_ELSEWHERE = {
     ABLATION: "below",
     "cp -r egs/template egs/cafes": "below",
-    "cp -r egs/mini egs/recorded": "the fixture",
+    "mkdir egs/recorded && cp -r egs/mini/{recipe.sh,conf} egs/recorded": "the fixture",
     "benchmark.py tagger --seconds 5 --batch 8": "steps/test_benchmark.py",
 }
 
@@ -133,6 +133,7 @@ def shrink(conf: Path, *names: str):
         (conf / name).write_text(text)
 
 
+@pytest.mark.slow
 def test_the_walk_through_of_adapting(copy, tmp_path):
     make_corpora(tmp_path / "cafes")
     shutil.rmtree(copy / "egs/cafes")
@@ -151,6 +152,7 @@ def test_the_walk_through_of_adapting(copy, tmp_path):
         assert name in report
 
 
+@pytest.mark.slow
 def test_the_ablation_of_the_tagger(copy, tmp_path):
     """One test set and one seed, on made-up sounds."""
     random = np.random.default_rng(0)

@@ -91,7 +91,7 @@ def test_a_wrong_option_is_one_clear_line(recipe, options, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--systems", " "), "no system is named; take all, table2"),
+        (("--systems", " "), "--systems is empty; use all, table2"),
         (("--systems", "att_h3"), "there is no system 'att_h3'"),
         (("--systems", "all att_h3@shuffled"), "there is no system 'att_h3'"),
         (("--systems", "baseline@shuffled"), "baseline uses no tags"),

@@ -1,12 +1,14 @@
-"""A whole recipe end to end, through run.sh, on a corpus of seconds; in a folder whose name has spaces and accents."""
+"""A whole recipe end to end, through run.sh, on a corpus of seconds; in a folder with spaces and accents in its name."""
 
 import re
 import shutil
 
+import pytest
+
 from tests.helpers import Recipe
 
 
-def test_every_log_tells_how_much_memory_was_taken(finished):
+def test_every_log_has_the_memory_used(finished):
     logs = list((finished.folder / "exp/log").glob("[0-8].*.log"))
     assert len(logs) >= 9
     for log in logs:
@@ -23,34 +25,37 @@ def test_a_bare_run_ends_with_a_report(finished):
     assert list((finished.folder / "exp/table1-tiny/scene/baseline/seed1/tensorboard").iterdir())
 
 
-def test_a_second_run_does_nothing_again(finished):
+@pytest.mark.slow
+def test_a_second_run_redoes_nothing(finished):
     before = finished.digests()
     changed = {p: p.stat().st_mtime_ns for p in finished.folder.rglob("*.safetensors")}
-    status, said = finished.run()
-    assert status == 0, said
-    assert said.count("already trained") == 3  # the tagger and two networks
+    status, output = finished.run()
+    assert status == 0, output
+    assert output.count("already trained") == 3  # the tagger and two networks
     assert finished.digests() == before
     assert {p: p.stat().st_mtime_ns for p in finished.folder.rglob("*.safetensors")} == changed
 
 
+@pytest.mark.slow
 def test_the_same_command_elsewhere_gives_the_same_results(finished, tmp_path):
     other = Recipe(tmp_path / "other")
     shutil.copytree(finished.folder / "conf", other.folder / "conf")
     shutil.copy(finished.folder / "recipe.sh", other.folder)
-    status, said = other.run("--stop-stage", 7)
-    assert status == 0, said
+    status, output = other.run("--stop-stage", 7)
+    assert status == 0, output
     # Manifests hold paths, and what is made from them their hashes; the audio, weights and predictions must agree.
     wanted = [name for name in finished.digests() if name.endswith((".safetensors", ".npy", "predictions.csv"))]
     assert len(wanted) == 4 + 7 + 3  # the tagger has a snapshot beside its best weights
     assert {name: other.digests()[name] for name in wanted} == {name: finished.digests()[name] for name in wanted}
 
 
-def test_every_fit_and_a_control_stand_in_the_report(finished, tmp_path):
+@pytest.mark.slow
+def test_every_fit_and_a_control_are_in_the_report(finished, tmp_path):
     recipe = Recipe(tmp_path / "copy")
     shutil.copytree(finished.folder, recipe.folder)
     options = ("--protocol", "paper", "--final-fit", "all", "--controls", "@shuffled")
-    status, said = recipe.run("--stage", 5, *options)
-    assert status == 0, said
+    status, output = recipe.run("--stage", 5, *options)
+    assert status == 0, output
     experiment = recipe.folder / "exp/table1-tiny"
     for name in ("baseline", "shared_h4_l3", "shared_h4_l3@shuffled"):
         for place in (f"paper/scene/{name}/seed1/test_by_epoch.json", f"final/svm/{name}/seed1/scores.json"):
@@ -59,16 +64,17 @@ def test_every_fit_and_a_control_stand_in_the_report(finished, tmp_path):
     for words in ("train+validation", "final fit", "shared_h4_l3@shuffled", "tags of another clip"):
         assert words in report
     assert not re.search("Outdated|other settings", report)
-    status, said = recipe.run("--stage", 5, *options)
-    assert status == 0, said
-    assert "kept epoch" not in said  # nothing is trained again
+    status, output = recipe.run("--stage", 5, *options)
+    assert status == 0, output
+    assert "kept epoch" not in output  # nothing is trained again
 
 
+@pytest.mark.slow
 def test_on_the_cpu_processes_share_the_list_of_runs(finished, tmp_path):
     recipe = Recipe(tmp_path / "copy")
     shutil.copytree(finished.folder, recipe.folder, ignore=shutil.ignore_patterns("scene", "codes", "svm"))
-    status, said = recipe.run("--stage", 5, "--stop-stage", 5, "--nj", 2, "--seeds", "1 2")
-    assert status == 0, said
+    status, output = recipe.run("--stage", 5, "--stop-stage", 5, "--nj", 2, "--seeds", "1 2")
+    assert status == 0, output
     logs = [(recipe.folder / f"exp/log/5.scenes.{number}.log").read_text() for number in (0, 1)]
     assert sum(log.count("kept epoch") for log in logs) == 4  # each run once
     assert len(list((recipe.folder / "exp/table1-tiny/scene").glob("*/seed*/model.safetensors"))) == 4

@@ -13,39 +13,43 @@ import pytest
 from tagasc.utils.files import digest
 from tests.helpers import ROOT, Recipe
 
+slow = pytest.mark.slow
 
-def test_what_was_made_from_an_older_tagger_is_outdated(finished, tmp_path):
+
+@slow
+def test_results_of_an_older_tagger_are_outdated(finished, tmp_path):
     recipe = Recipe(tmp_path / "copy")
     shutil.copytree(finished.folder, recipe.folder)
     conf = recipe.folder / "conf/tagger.yaml"
     conf.write_text(conf.read_text().replace("crop_frames: 32", "crop_frames: 24"))
-    status, said = recipe.run("--stage", 3, "--stop-stage", 3)
+    status, output = recipe.run("--stage", 3, "--stop-stage", 3)
     assert status == 1
-    assert "training.crop_frames was 32 and is 24" in said
-    assert "--force trains it again" in said
-    status, said = recipe.run("--stage", 3, "--stop-stage", 3, "--force")
-    assert status == 0, said
-    status, said = recipe.run("--stage", 8)
+    assert "training.crop_frames was 32 and is 24" in output
+    assert "--force trains it again" in output
+    status, output = recipe.run("--stage", 3, "--stop-stage", 3, "--force")
+    assert status == 0, output
+    status, output = recipe.run("--stage", 8)
     assert "tag vectors of test: its input tagger has changed" in (recipe.folder / "exp/report/RESULTS.md").read_text()
-    status, said = recipe.run("--stage", 4)
-    assert said.count("outdated (its input tagger has changed since), made again") == 4
-    assert status == 1, said  # the networks were trained on the old tags; they are not thrown away unasked
-    assert "its input tags train has changed since" in said
-    status, said = recipe.run("--stage", 5, "--stop-stage", 7, "--systems", "baseline")
-    assert status == 0, said  # the baseline uses no tags
-    assert said.count("up to date") == 2
+    status, output = recipe.run("--stage", 4)
+    assert output.count("outdated (its input tagger has changed since), made again") == 4
+    assert status == 1, output  # networks trained on the old tags are not discarded without --force
+    assert "its input tags train has changed since" in output
+    status, output = recipe.run("--stage", 5, "--stop-stage", 7, "--systems", "baseline")
+    assert status == 0, output  # the baseline uses no tags
+    assert output.count("up to date") == 2
 
 
+@slow
 def test_a_failure_says_where_and_how_to_go_on(finished, tmp_path):
     recipe = Recipe(tmp_path / "copy")
     shutil.copytree(finished.folder, recipe.folder, ignore=shutil.ignore_patterns("tags", "svm"))
-    status, said = recipe.run("--stage", 5, "--stop-stage", 7, "--seeds", "1 2")
+    status, output = recipe.run("--stage", 5, "--stop-stage", 7, "--seeds", "1 2")
     assert status == 1
-    assert "stage 5 (scenes) failed with status 1" in said
-    assert "tau2019_train.npz does not exist; run stage 4 (tags) to create it" in said
-    assert f"Log: {recipe.folder}/exp/log/5.scenes.log" in said
-    assert "Traceback" not in said
-    resume = next(line for line in said.splitlines() if line.startswith("To resume: ")).removeprefix("To resume: ")
+    assert "stage 5 (scenes) failed with status 1" in output
+    assert "tau2019_train.npz does not exist; run stage 4 (tags) to create it" in output
+    assert f"Log: {recipe.folder}/exp/log/5.scenes.log" in output
+    assert "Traceback" not in output
+    resume = next(line for line in output.splitlines() if line.startswith("To resume: ")).removeprefix("To resume: ")
     assert "--seeds 1\\ 2" in resume
     assert resume.endswith("--stage 5")
     shutil.copytree(finished.folder / "dump/tags", recipe.folder / "dump/tags")
@@ -60,7 +64,8 @@ def test_a_failure_says_where_and_how_to_go_on(finished, tmp_path):
         assert digest(first) != digest(second)
 
 
-def test_a_step_that_dies_without_a_word_is_told_of(finished, tmp_path):
+@slow
+def test_a_program_killed_without_output_is_reported(finished, tmp_path):
     recipe = Recipe(tmp_path / "copy")
     shutil.copytree(finished.folder, recipe.folder)
     (tmp_path / "python").write_text(
@@ -74,31 +79,33 @@ def test_a_step_that_dies_without_a_word_is_told_of(finished, tmp_path):
     assert "To resume: " in done.stderr
 
 
-def test_force_does_only_what_is_asked_over(finished, tmp_path):
+@slow
+def test_force_redoes_only_what_is_selected(finished, tmp_path):
     recipe = Recipe(tmp_path / "copy")
     shutil.copytree(finished.folder, recipe.folder)
-    status, said = recipe.run("--stage", 5, "--stop-stage", 5, "--systems", "baseline", "--force")
-    assert status == 0, said
-    assert "already trained" not in said
-    status, said = recipe.run("--stage", 5, "--stop-stage", 7)
-    assert status == 0, said
-    assert said.count("already trained") == 2
-    assert said.count("up to date") == 5  # the same seed gave the same weights, so nothing is outdated
+    status, output = recipe.run("--stage", 5, "--stop-stage", 5, "--systems", "baseline", "--force")
+    assert status == 0, output
+    assert "already trained" not in output
+    status, output = recipe.run("--stage", 5, "--stop-stage", 7)
+    assert status == 0, output
+    assert output.count("already trained") == 2
+    assert output.count("up to date") == 5  # the same seed gave the same weights, so nothing is outdated
 
 
-def test_a_failed_run_is_told_of_in_its_own_log_alone(finished, tmp_path):
+@slow
+def test_a_failed_run_is_listed_with_its_own_log_only(finished, tmp_path):
     recipe = Recipe(tmp_path / "copy")
     shutil.copytree(finished.folder, recipe.folder)
     (recipe.folder / "exp/table1-tiny/scene/baseline/seed1/provenance.json").unlink()
     options = ("--stage", 5, "--stop-stage", 5, "--nj", 2, "--controls", "@constant")
-    status, said = recipe.run(*options)
+    status, output = recipe.run(*options)
     assert status == 1
-    assert "baseline.seed1 failed: " in said
+    assert "baseline.seed1 failed: " in output
     assert (recipe.folder / "exp/table1-tiny/scene/shared_h4_l3@constant/seed1/model.safetensors").exists()
-    assert "5.scenes." in said
-    assert "5.controls." not in said  # that step did well
-    assert said.splitlines()[-1].startswith("To resume: ")  # without --force, see above
-    assert "--stage 5" in said.splitlines()[-1]
+    assert "5.scenes." in output
+    assert "5.controls." not in output  # that program succeeded
+    assert output.splitlines()[-1].startswith("To resume: ")  # without --force, see above
+    assert "--stage 5" in output.splitlines()[-1]
 
 
 def test_two_runs_at_once_are_refused(finished):
@@ -107,16 +114,16 @@ def test_two_runs_at_once_are_refused(finished):
         lock.truncate()
         lock.write(f"12345 {int(time.time()) - 600}\n")
         lock.flush()
-        status, said = finished.run("--stage", 8)
+        status, output = finished.run("--stage", 8)
     assert status == 1
-    assert "process 12345 has been running this recipe for 10 minutes" in said
+    assert "process 12345 has been running this recipe for 10 minutes" in output
 
 
 def wait_for(path, process, seconds=120):
     for _ in range(seconds * 20):
         if path.exists():
             return
-        assert process.poll() is None, "it ended before it could be stopped"
+        assert process.poll() is None, "the run ended before it could be stopped"
         time.sleep(0.05)
     raise AssertionError(f"{path} did not appear")
 
@@ -126,7 +133,7 @@ TRAINED = "exp/table1-tiny/scene/shared_h4_l3/seed1"
 
 
 def to_train_long(finished, folder):
-    """A copy with no scene network yet, which is to be trained for so many epochs that it can be stopped."""
+    """A copy without scene networks, whose training lasts long enough to be stopped."""
     recipe = Recipe(folder)
     shutil.copytree(finished.folder, recipe.folder, ignore=shutil.ignore_patterns("scene", "codes", "svm"))
     conf = recipe.folder / "conf/scene.yaml"
@@ -136,16 +143,19 @@ def to_train_long(finished, folder):
 
 @pytest.fixture(scope="module")
 def uninterrupted(finished, tmp_path_factory):
-    """The weights of a training that nothing stopped."""
+    """The weights of an uninterrupted training."""
     recipe = to_train_long(finished, tmp_path_factory.mktemp("uninterrupted") / "whole")
-    status, said = recipe.run(*LONG)
-    assert status == 0, said
+    status, output = recipe.run(*LONG)
+    assert status == 0, output
     return (recipe.folder / TRAINED / "model.safetensors").read_bytes()
 
 
-@pytest.mark.parametrize(("how", "status"), [(signal.SIGKILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_killed_run_resume_to_the_same_weights(finished, uninterrupted, tmp_path, how, status):
-    """Killed or interrupted in training, the same command then ends at an uninterrupted run's weights."""
+@pytest.mark.parametrize(
+    ("how", "status"),
+    [(signal.SIGKILL, -9), pytest.param(signal.SIGINT, 130, marks=slow), pytest.param(signal.SIGTERM, 143, marks=slow)],
+)
+def test_a_killed_run_resumes_to_the_same_weights(finished, uninterrupted, tmp_path, how, status):
+    """After a kill or an interruption in training, the same command ends with the weights of an uninterrupted run."""
     recipe = to_train_long(finished, tmp_path / "cut")
     run = recipe.folder / TRAINED
     environment = {**os.environ, "TAGASC_PYTHON": sys.executable}
@@ -155,7 +165,7 @@ def test_a_killed_run_resume_to_the_same_weights(finished, uninterrupted, tmp_pa
         start_new_session=True,
         stderr=subprocess.PIPE,
         text=True,
-        # Whoever runs the tests in the background has Ctrl-C ignored, and so would all that they start.
+        # In the background Ctrl-C is ignored, by the tests and by what they start.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     wait_for(run / "checkpoint.pt", process)
@@ -163,12 +173,12 @@ def test_a_killed_run_resume_to_the_same_weights(finished, uninterrupted, tmp_pa
         process.terminate()  # run.sh alone, which passes it on
     else:
         os.killpg(process.pid, how)
-    _, said = process.communicate()
+    _, output = process.communicate()
     assert process.returncode == status
     assert not (run / "model.safetensors").exists()
     if how != signal.SIGKILL:
-        assert f"To resume: {ROOT}/run.sh" in said
-    code, said = recipe.run(*LONG)
-    assert code == 0, said
-    assert "resuming after epoch" in said
+        assert f"To resume: {ROOT}/run.sh" in output
+    code, output = recipe.run(*LONG)
+    assert code == 0, output
+    assert "resuming after epoch" in output
     assert (run / "model.safetensors").read_bytes() == uninterrupted
