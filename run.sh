@@ -1,19 +1,21 @@
 #!/usr/bin/env bash
 # Acoustic scene classification using audio tagging, stage by stage. ./run.sh --help lists stages and options.
+# Run again, it resumes: finished results are kept, and --force redoes them. Your own data: docs/adapting.md.
 # shellcheck disable=SC2046,SC2086,SC2206  # cpu_cmd, gpu_cmd and the like are words
 set -euo pipefail
 
-# Options: --stop-stage 4 sets stop_stage=4. "a | b" lists the values allowed. The recipe adds options of its own.
+# Options: --stop-stage 4 sets stop_stage=4. "a | b" lists the values allowed. The recipe's recipe.sh adds options:
+# systems, seeds, trunk, training, tagger, scene_*, tagging_*, and others.
 recipe=mini          # folder of egs/, or the path of a recipe's folder
 stage=0              # first stage to run
 stop_stage=8         # last stage to run
-ngpu=auto            # GPUs to use; 0: CPU only; auto: 1 if there is one
+ngpu=auto            # number of GPUs; 0: CPU; auto: 1 if there is one
 nj=$(nproc)          # CPU processes
 force=false          # redo finished results
 dry_run=false        # print the commands, run nothing
 estimate=false       # benchmark this machine, estimate the time of each stage, exit
-tags_from=           # FILE.npz or hf:MODEL: take tags from there, train no tagger
-activation=auto      # auto | sigmoid | softmax: output of a Hugging Face model
+tags_from=           # FILE.npz or hf:MODEL: take tags from there, train no tagger (docs/tagger.md)
+activation=auto      # auto | sigmoid | softmax: activation of a Hugging Face model's output
 tagger_folds=        # folds of the tagger to train, "0 1 2" or all; empty: as configured
 tagger_stages=       # 1, or 2 with the semi-supervised stage; empty: as configured
 tagger_seed=1        # random seed of the tagger
@@ -29,24 +31,26 @@ deterministic=false  # bit-reproducible on a GPU; slower
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$root/cmd.sh"                  # cpu_cmd, gpu_cmd: on this machine or on a cluster
 . "$root/utils/parse_options.sh"  # egs/<recipe>/recipe.sh, then "$@"; from here on in the recipe's folder
-. "$root/utils/jobs.sh"           # environment, lock, logs, workers: stage, run, run_beside, run_per_gpu, run_per_network
+. "$root/utils/jobs.sh"           # environment, lock, logs, workers: stage, run, run_background, run_workers
 
-exp=exp/$trunk-$tagger tags=dump/tags/$tagger audio=dump/audio systems_file=$root/egs/systems.yaml
+exp=exp/$trunk-$tagger tags=dump/tags/$tagger audio=dump/audio
+systems_file=$root/egs/systems.yaml # to add a system, add a row
 all_systems="$systems $controls" redo=(--force "$force")
-gpu=(--device "$device" --deterministic "$deterministic" "${redo[@]}")
+compute=(--device "$device" --deterministic "$deterministic" "${redo[@]}")
 
 if stage 0 download; then   # -> corpora/
     download                # in recipe.sh
 fi
 
 if stage 1 manifests; then  # corpora/ -> data/<corpus>/*.jsonl.gz
-    run_beside "$scene_corpus" $cpu_cmd "$scene_corpus.py" "$scene_dir" "data/$scene_corpus" \
+    # local/<corpus>.py; a new corpus is a new program there
+    run_background "$scene_corpus" $cpu_cmd "$scene_corpus.py" "$scene_dir" "data/$scene_corpus" \
         ${scene_seconds:+--seconds "$scene_seconds"} \
         ${scene_rate:+--sampling-rate "$scene_rate"} \
         ${allow_partial:+--allow-partial "$allow_partial"} \
         --nj "$nj" "${redo[@]}"
     [[ -z $tagging_corpus ]] ||
-        run_beside "$tagging_corpus" $cpu_cmd "$tagging_corpus.py" "$tagging_dir" "data/$tagging_corpus" \
+        run_background "$tagging_corpus" $cpu_cmd "$tagging_corpus.py" "$tagging_dir" "data/$tagging_corpus" \
             ${tagging_rate:+--sampling-rate "$tagging_rate"} \
             ${allow_partial:+--allow-partial "$allow_partial"} \
             --nj "$nj" "${redo[@]}"
@@ -55,7 +59,7 @@ fi
 
 if stage 2 pack; then       # data/ -> dump/audio/<corpus>_<split>/
     for corpus in $scene_corpus $tagging_corpus; do
-        run_beside "$corpus" $cpu_cmd pack_audio.py --manifests "data/$corpus" --out "$audio" \
+        run_background "$corpus" $cpu_cmd pack_audio.py --manifests "data/$corpus" --out "$audio" \
             --sample-format "$sample_format" --nj "$nj" "${redo[@]}"
     done
     wait_all
@@ -79,42 +83,42 @@ fi
 if stage 3 tagger; then     # dump/audio/ -> exp/tagger/<tagger>/
     for program in ${tagging_corpus:+train_tagger make_pseudo_labels train_tagger_semi score_tagger}; do
         run_per_gpu "$program" $gpu_cmd "$program.py" "${tagger_opts[@]}" --noisy "$noisy" --seed "$tagger_seed" \
-            --corpus "$tagging_corpus" --audio "$audio" --out "exp/tagger/$tagger" "${gpu[@]}"
+            --corpus "$tagging_corpus" --audio "$audio" --out "exp/tagger/$tagger" "${compute[@]}"
     done
 fi
 
 if stage 4 tags; then       # exp/tagger/<tagger>/, dump/audio/ -> dump/tags/<tagger>/*.npz
-    run tags $gpu_cmd extract_tags.py --tagger "${tags_from:-exp/tagger/$tagger}" --activation "$activation" \
-        --corpus "$scene_corpus" --audio "$audio" --out "$tags" "${gpu[@]}" \
+    run tags $gpu_cmd extract_tags.py --tags-from "${tags_from:-exp/tagger/$tagger}" --activation "$activation" \
+        --corpus "$scene_corpus" --audio "$audio" --out "$tags" "${compute[@]}" \
         ${event_labels:+--event-labels "$event_labels"}
 fi
 
 # What the programs that run scene networks share: clips and tags, the list of runs, where and how to compute.
-network=(--corpus "$scene_corpus" --audio "$audio" --tags "$tags" --code-segment "$code_segment"
-    --audio-cache "$audio_cache" --compile "$compile" --seeds "$seeds" --systems-file "$systems_file" "${gpu[@]}")
+shared=(--corpus "$scene_corpus" --audio "$audio" --tags "$tags" --code-segment "$code_segment"
+    --audio-cache "$audio_cache" --compile "$compile" --seeds "$seeds" --systems-file "$systems_file" "${compute[@]}")
 
 if stage 5 scenes; then     # dump/audio/, dump/tags/ -> exp/<trunk>-<tagger>/scene/<system>/seed<k>/
-    train=($gpu_cmd train_scene.py "${network[@]}"
+    train=($gpu_cmd train_scene.py "${shared[@]}"
         --trunk "conf/trunk_$trunk.yaml" --training "conf/$training.yaml" --nj "$((ngpu > 0 ? threads : 1))")
-    run_per_network scenes "${train[@]}" --systems "$systems" --protocol "${protocol/paper/ours}" --out "$exp"
+    run_workers scenes "${train[@]}" --systems "$systems" --protocol "${protocol/paper/ours}" --out "$exp"
     if [[ -n $controls ]]; then
-        run_per_network controls "${train[@]}" --systems "$controls" --protocol "${protocol/paper/ours}" --out "$exp"
+        run_workers controls "${train[@]}" --systems "$controls" --protocol "${protocol/paper/ours}" --out "$exp"
     fi
-    if [[ $protocol == paper ]]; then
-        run_per_network paper "${train[@]}" --systems "$all_systems" --protocol paper --select-from "$exp" \
+    if [[ $protocol == paper ]]; then # a second network, after validation has selected the best tag system
+        run_workers paper "${train[@]}" --systems "$all_systems" --protocol paper --select-from "$exp" \
             --out "$exp/paper"
     fi
     if [[ $final_fit == all ]]; then
-        run_per_network final "${train[@]}" --systems "$all_systems" --protocol final --select-from "$exp" \
+        run_workers final "${train[@]}" --systems "$all_systems" --protocol final --select-from "$exp" \
             --out "$exp/final"
     fi
 fi
 
 if stage 6 codes; then      # exp/<trunk>-<tagger>/scene/, dump/audio/, dump/tags/ -> exp/<trunk>-<tagger>/codes/
-    extract=($gpu_cmd extract_codes.py "${network[@]}" --systems "$all_systems")
-    run_per_network codes "${extract[@]}" --out "$exp"
+    extract=($gpu_cmd extract_codes.py "${shared[@]}" --systems "$all_systems")
+    run_workers codes "${extract[@]}" --out "$exp"
     if [[ $final_fit == all ]]; then
-        run_per_network final "${extract[@]}" --select-from "$exp" --out "$exp/final"
+        run_workers final "${extract[@]}" --select-from "$exp" --out "$exp/final"
     fi
 fi
 

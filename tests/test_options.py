@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -157,7 +158,7 @@ def test_paths_are_relative_to_where_they_are_typed(recipe, tmp_path):
     command = recipe.command("--dry-run", "--stage", 1, "--scene-dir", "my scenes/", "--tags-from", "hf:some/model")
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert f"tau2019.py {tmp_path}/my\\ scenes data/tau2019" in done.stdout, done.stderr
-    assert "--tagger hf:some/model" in done.stdout
+    assert "--tags-from hf:some/model" in done.stdout
 
 
 def test_a_recipe_without_scene_networks_ends_before_them(recipe, tmp_path):
@@ -216,6 +217,14 @@ def test_help_lists_stages_and_options_with_their_values(recipe):
         "--scene-train training clips of each scene [6]",  # the comment of the recipe that it sources, its own value
     ):
         assert words in text
+
+
+def test_help_into_a_closed_pipe_runs_nothing(recipe, tmp_path):
+    fresh = copied(recipe, tmp_path / "fresh")
+    command = f"{shlex.join(fresh.command('--help'))} | head -n 2"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert (done.stdout.count("\n"), done.stderr) == (2, "")
+    assert not (fresh.folder / "exp").exists()
 
 
 @pytest.mark.parametrize("name", sorted(path.parent.name for path in ROOT.glob("egs/*/recipe.sh")))

@@ -8,7 +8,7 @@ say() { $dry_run || echo "$(date '+%Y-%m-%d %H:%M:%S') $*" >&2; }
 
 stage() { # NUMBER NAME: is this stage to run?
     ((stage <= $1 && $1 <= stop_stage)) && ! $estimate || return 1
-    now=$1 title="stage $1 ($2)" && say "$title"
+    now=$1 title="stage $1 ($2)"; say "$title"
 }
 
 resume() { # STAGE: print the command that resumes there: as given, but for --stage and --force
@@ -17,7 +17,7 @@ resume() { # STAGE: print the command that resumes there: as given, but for --st
 
 run() { # NAME COMMAND...: one program, its output in exp/log/<stage>.<name>.log
     local log=exp/log/$now.$1.log began=$SECONDS status=0 words=("${@:2}") n
-    if $dry_run; then printf '%q ' "${words[@]}" && echo && return; fi
+    if $dry_run; then printf '%q ' "${words[@]}"; echo; return; fi
     { date '+# %Y-%m-%d %H:%M:%S' && printf '# ' && printf '%q ' "${words[@]}" && echo; } >"$log"
     for n in "${!words[@]}"; do # the first program of ours, perhaps behind srun, runs in our Python
         [[ ${words[n]} == *.py ]] || continue
@@ -29,15 +29,15 @@ run() { # NAME COMMAND...: one program, its output in exp/log/<stage>.<name>.log
     wait $! || status=$?
     echo "# $(date '+%Y-%m-%d %H:%M:%S') status $status after $((SECONDS - began)) s" >>"$log"
     ((status != 0)) || return 0
-    if ((status == 3)); then note_failures "$log" && return; fi # some of its runs failed; later stages use the others
+    if ((status == 3)); then note_failures "$log"; return; fi # some of its runs failed; later stages use the others
     printf '\n%s failed with status %s. The end of its log:\n' "$title" "$status" >&2
     { grep -v '^#' "$log" || echo "(no output)"; } | tail -n 8 | sed 's/^/    /' >&2
     printf 'Log: %s\nTo resume: %s\n' "$PWD/$log" "$(resume "$now")" >&2
     exit "$status"
 }
 
-run_beside() { # NAME COMMAND...: next to other programs, until wait_all
-    if ((nj == 1 && ngpu < 2)) || $dry_run; then run "$@" && return; fi
+run_background() { # NAME COMMAND...: next to other programs, until wait_all
+    if ((nj == 1 && ngpu < 2)) || $dry_run; then run "$@"; return; fi
     (
         trap 'end_workers; exit 143' INT TERM
         export TAGASC_SHARED_CONSOLE=true
@@ -48,18 +48,19 @@ run_beside() { # NAME COMMAND...: next to other programs, until wait_all
     workers+=($!) logs+=("exp/log/$now.$1.log")
 }
 
-run_per_network() { # NAME COMMAND...: once per GPU, or CPU core; the processes share the program's list of runs
+run_workers() { # NAME COMMAND...: once per GPU, or CPU core; the processes share the program's list of runs
     local n gpus
-    if ((njobs == 1)) || $dry_run; then run "$@" && return; fi
+    if ((njobs > 1)) && $dry_run; then echo "# $njobs processes of:"; fi
+    if ((njobs == 1)) || $dry_run; then run "$@"; return; fi
     IFS=, read -ra gpus <<<"${CUDA_VISIBLE_DEVICES:-$(seq -s, 0 $((ngpu - 1)))}"
     ((${#gpus[@]} >= ngpu)) || fail "--ngpu $ngpu, but CUDA_VISIBLE_DEVICES is $CUDA_VISIBLE_DEVICES"
     for ((n = 0; n < njobs; n++)); do
         CUDA_VISIBLE_DEVICES=${gpus[n]:-} OMP_NUM_THREADS=$threads TORCHINDUCTOR_COMPILE_THREADS=$threads \
-            TAGASC_PROCESSES=$njobs run_beside "$1.$n" "${@:2}"
+            TAGASC_PROCESSES=$njobs run_background "$1.$n" "${@:2}"
     done
     wait_all
 }
-run_per_gpu() { if ((ngpu > 1)); then run_per_network "$@"; else run "$@"; fi; } # on the CPU once
+run_per_gpu() { if ((ngpu > 1)); then run_workers "$@"; else run "$@"; fi; } # on the CPU once
 
 wait_all() {
     local n status worst=0
@@ -81,7 +82,7 @@ interrupted() { # STATUS
 }
 
 finish() {
-    ((${#failures[@]})) || { say "done in $SECONDS s" && return; }
+    ((${#failures[@]})) || { say "done in $SECONDS s"; return; }
     printf '%s\n' "" "some runs failed, the others are done:" "${failures[@]}" "To resume: $(resume "$stage")" >&2
     exit 1
 }
@@ -98,8 +99,7 @@ lock() { # one run at a time in a recipe's folder; processes that outlive this o
 }
 
 now=$stage title="stage $stage" networks=$nj
-trap 'interrupted 130' INT
-trap 'interrupted 143' TERM
+trap 'interrupted 130' INT; trap 'interrupted 143' TERM
 if [[ $ngpu == auto ]]; then # a cluster has GPUs where its jobs run
     if [[ -n $gpu_cmd ]] || nvidia-smi -L 2>/dev/null | grep -q GPU; then ngpu=1; else ngpu=0; fi
 fi

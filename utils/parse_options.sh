@@ -9,7 +9,7 @@ declare -A position=() help=() allowed=()
 declare -A renamed=([data_on]=audio_cache [compiled]=compile [sample]=sample_format [code_windows]=code_segment
     [scene_source]=scene_dir [tagging_source]=tagging_dir [events_table]=event_labels [beds]=backgrounds)
 
-fail() { echo "error: $1" >&2 && exit "${2:-2}"; } # MESSAGE [STATUS]
+fail() { echo "error: $1" >&2; exit "${2:-2}"; } # MESSAGE [STATUS]
 absolute() { # PATH FOLDER: print a path given relative to the folder; links stay, hf:NAME and nothing too
     if [[ -z $1 || $1 =~ ^[a-z]+: ]]; then echo "$1"; else (cd "$2" && realpath -ms "$1"); fi
 }
@@ -32,8 +32,8 @@ show_help() {
     echo "./run.sh [--recipe NAME] [--stage N] [--stop-stage M] [--OPTION VALUE]...   (reads -> writes, in egs/<recipe>/)"
     sed -nE 's/^if stage ([0-9]+) ([a-z]+);[^#]*# (.*)/\1 \2\t\3/p' "$root/run.sh" | expand -t 13
     for name in "${!position[@]}"; do echo "${position[$name]} $name"; done | sort -n | while read -r _ name; do
-        ((position[$name] != 0)) || printf '\nOptions, and [their values]:\n'
-        ((position[$name] != own)) || printf '\nOptions of the recipe %s:\n' "${folder##*/}"
+        ((position[$name] != 0)) || printf '\nOptions [defaults]:\n'
+        ((position[$name] != own)) || printf '\nOptions of the recipe %s [defaults]:\n' "${folder##*/}"
         printf '%s\n' "${help[$name]:-}${!name:+ [${!name}]}" | fold -s -w 94 |
             sed -E "1s/^ */$(printf '  --%-21s' "${name//_/-}")/; 2,\$s/^/$(printf '%25s' '')/; s/ *\$//"
     done
@@ -71,7 +71,7 @@ scene_seconds='' scene_rate='' tagging_rate='' allow_partial=''
 while (($#)); do
     name=${1#--} name=${name%%=*}
     case $1 in
-        --help | -h) show_help && exit ;;
+        --help | -h) show_help || exit 0; exit ;; # or 0: into a closed pipe
         --*_*) fail "unknown option $1; options have dashes, see ./run.sh --help" ;;
         --*=*) set_option "${name//-/_}" "${1#*=}" ;;
         --*)

@@ -5,18 +5,18 @@
 systems=all                  # systems or tables of egs/systems.yaml, or all
 seeds="1 2 3"                # random seeds, one network per system and seed
 trunk=table1                 # scene network, conf/trunk_<trunk>.yaml: table1 (the paper) or released (the authors' code)
-training=scene               # its training: conf/<training>.yaml
+training=scene               # training settings of the scene networks: conf/<training>.yaml
 tagger=resnet34              # name of the tagger; trained from conf/tagger_<tagger>.yaml (fast) or conf/tagger.yaml
 noisy=true                   # train the tagger's noisy head as well
 
 scene_corpus=tau2019         # corpus of the scenes, prepared by local/<scene_corpus>.py
-scene_dir=corpora/TAU-urban-acoustic-scenes-2019-development # its folder; downloaded if it does not exist
+scene_dir=corpora/TAU-urban-acoustic-scenes-2019-development # folder of the scene corpus; downloaded if it does not exist
 event_labels=                # table of the events in each scene clip; unknown for this corpus
 tagging_corpus=fsdkaggle2019 # corpus of the tagger, prepared by local/<tagging_corpus>.py
-tagging_dir=corpora/FSDKaggle2019 # its folder; downloaded if it does not exist
+tagging_dir=corpora/FSDKaggle2019 # folder of the tagging corpus; downloaded if it does not exist
 allow_partial=false          # accept corpora with fewer clips than published
 
-note=                        # heads the report
+note=                        # sentence at the top of the report
 
 download() {
     run tau2019 download_tau2019.sh "$scene_dir"

@@ -4,17 +4,17 @@
 systems="baseline beforecode_l3 att_h2_l1 shared_h4_l3" # systems or tables of egs/systems.yaml, or all
 seeds=1                      # random seeds, one network per system and seed
 trunk=table1                 # scene network: conf/trunk_<trunk>.yaml
-training=scene               # its training: conf/<training>.yaml
+training=scene               # training settings of the scene networks: conf/<training>.yaml
 tagger=mini                  # name of the tagger; trained from conf/tagger_<tagger>.yaml or conf/tagger.yaml
 noisy=true                   # train the tagger's noisy head as well
 
 scene_corpus=tau2019         # corpus of the scenes, prepared by local/<scene_corpus>.py
-scene_dir=corpora/TAU-urban-acoustic-scenes-2019-development # its folder
+scene_dir=corpora/TAU-urban-acoustic-scenes-2019-development # folder of the scene corpus
 scene_seconds=4              # length of a scene clip, s
 scene_rate=16000             # sampling rate of the scene clips, Hz
 event_labels=corpora/TAU-urban-acoustic-scenes-2019-development/event_labels.csv # table of the events in each scene clip
 tagging_corpus=fsdkaggle2019 # corpus of the tagger, prepared by local/<tagging_corpus>.py
-tagging_dir=corpora/FSDKaggle2019 # its folder
+tagging_dir=corpora/FSDKaggle2019 # folder of the tagging corpus
 tagging_rate=16000           # sampling rate of the tagging clips, Hz
 allow_partial=true           # accept corpora with fewer clips than published
 
@@ -26,9 +26,9 @@ tagging_train=510            # curated clips, and as many noisy ones
 corpus_seed=2019             # random seed of the corpora
 events=                      # folder of recorded events, a subfolder per class; empty: synthesised
 backgrounds=                 # folder of recorded ambiences; needed with events
-group='^(.*?)(?:-[A-Z])?$'   # event files that match alike are from one recording
+group='^(.*?)(?:-[A-Z])?$'   # event files with the same match are from one recording
 
-note="Synthetic corpus, composed by local/synthetic/compose.py. The figures show that the recipe works, nothing about real scenes." # heads the report
+note="Synthetic corpus, composed by local/synthetic/compose.py. The figures show that the recipe works, nothing about real scenes." # sentence at the top of the report
 
 download() {
     local sizes=(--scenes.sampling_rate "$scene_rate" --scenes.train "$scene_train" --scenes.test "$scene_test"

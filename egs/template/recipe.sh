@@ -5,7 +5,7 @@
 systems="baseline beforecode_l3 att_h2_l1 shared_h4_l3" # systems or tables of egs/systems.yaml, or all
 seeds="1 2 3"                # random seeds, one network per system and seed
 trunk=table1                 # scene network: conf/trunk_<trunk>.yaml
-training=scene               # its training: conf/<training>.yaml
+training=scene               # training settings of the scene networks: conf/<training>.yaml
 tagger=own                   # name of the tagger; trained from conf/tagger_<tagger>.yaml or conf/tagger.yaml
 noisy=true                   # train the tagger's noisy head as well, on clips with unreliable labels
 
@@ -16,7 +16,7 @@ event_labels=                # table of the events in each scene clip (filename,
 tagging_corpus=tagging_csv   # corpus of the tagger, prepared by local/<tagging_corpus>.py
 tagging_dir=corpora/sounds   # folder with sounds.csv, or the table: file, labels, and, if known, split
 
-note=                        # heads the report
+note=                        # sentence at the top of the report
 
 download() { # nothing: the corpora are yours
     local folder
