@@ -22,7 +22,7 @@ _WITHOUT = "fix it, or leave --event-labels out (in a recipe: --event-labels '')
 
 
 def main(
-    tagger: str,
+    tags_from: str,
     audio: Path,
     out: Path,
     corpus: str = "tau2019",
@@ -36,7 +36,7 @@ def main(
     """Write ``<out>/<corpus>_<split>.npz`` with ids, classes and values for every packed split of a scene corpus.
 
     Args:
-        tagger: folder of a trained tagger (stage 3), an .npz of external tag vectors, or hf:NAME_OR_DIR, an
+        tags_from: folder of a trained tagger (stage 3), an .npz of external tag vectors, or hf:NAME_OR_DIR, an
             audio-classification model of Hugging Face's transformers.
         audio: folder of packed audio (stage 2).
         out: folder for the tag vectors.
@@ -53,7 +53,7 @@ def main(
     folders = packed_splits(audio, corpus)
     if not folders:
         raise UserError(f"{audio} has no packed {corpus}; run stage 2 (pack)")
-    source = open_source(tagger, target, batch, activation)
+    source = open_source(tags_from, target, batch, activation)
     events = None if event_labels is None else _events(event_labels, source.classes, folders.values())
     scores, hashes = {}, source.input_hashes()
     for split, folder in folders.items():

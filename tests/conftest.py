@@ -69,7 +69,7 @@ def tags(audio, tagger, scene_corpus, tmp_path_factory) -> Path:
     """A folder with the tag vectors of the scene clips."""
     out = tmp_path_factory.mktemp("tags")
     truth = scene_corpus / "event_labels.csv"
-    succeed("steps/extract_tags.py", "--tagger", tagger, "--audio", audio, "--out", out, "--event-labels", truth)
+    succeed("steps/extract_tags.py", "--tags-from", tagger, "--audio", audio, "--out", out, "--event-labels", truth)
     return out
 
 

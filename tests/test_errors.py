@@ -118,7 +118,7 @@ class Broken:
         return "steps/train_tagger.py", "--audio", self.copy("audio"), "--out", self.out, *TAGGER, *options
 
     def tag(self, *options, tagger=None):
-        options = ("--tagger", tagger or self.copy("tagger"), "--audio", self.copy("audio"), *options)
+        options = ("--tags-from", tagger or self.copy("tagger"), "--audio", self.copy("audio"), *options)
         return "steps/extract_tags.py", "--out", self.out, *options
 
     def train(self, *options):

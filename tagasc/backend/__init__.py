@@ -1,1 +1,1 @@
-"""What follows the networks: codes, the SVM, the paper's scoring after each epoch."""
+"""The back end: codes, the SVM, scoring by the paper's protocol."""

@@ -1,4 +1,4 @@
-"""Training settings of a scene network; ``egs/dcase2019/conf/scene.yaml`` holds the paper's (section 4.2)."""
+"""Training settings of a scene network. The paper gives only mixup (section 4.2); defaults are [21]'s."""
 
 from dataclasses import dataclass
 from math import inf

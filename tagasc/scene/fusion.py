@@ -1,4 +1,8 @@
-"""Fusion of the tag vector T with the scene network: concatenation (section 3.1), attention (3.2), both (3.3)."""
+"""Fusion of the tag vector T with the scene network: concatenation (section 3.1), attention (3.2), both (3.3).
+
+The three concatenations of section 3.1 are, in ``System.concat``: ``code`` (tags appended to the code), ``code_fc``
+(the same, followed by a fully connected layer) and ``before_code`` (transformed tags appended to the pooled features).
+"""
 
 import torch
 import torch.nn.functional as F

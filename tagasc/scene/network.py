@@ -89,7 +89,7 @@ class SceneNetwork(nn.Module):
 
 def _first_region(trunk: Trunk, samples: Tensor, mixing: tuple[Tensor, Tensor] | None) -> Tensor:
     """Scale and pre-emphasise stored samples (section 4.2), mix waves, apply strided convolution and first block."""
-    wave = preemphasis(waveform(samples))
+    wave = preemphasis(waveform(samples))  # 32000 · (x[t] - 0.97 x[t-1]); int16 as -1..1
     if mixing is not None:
         wave = mix(wave, *mixing)
     return trunk.blocks[0](trunk.strided_conv(wave))

@@ -23,7 +23,10 @@ from tagasc.utils.errors import UserError
 
 
 class SceneTrainer:
-    """Training of one system with one seed; a ``tagasc.training.loop.Trainer``."""
+    """Training of one system with one seed; a ``tagasc.training.loop.Trainer``.
+
+    ``tagasc.training.loop.fit`` keeps the epoch with the highest ``score`` of ``validate``, the first among equals.
+    """
 
     def __init__(
         self,

@@ -43,12 +43,12 @@ class HuggingFaceTagger:
         try:
             from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
         except ImportError:
-            raise UserError(f"--tagger hf:{name} needs the package transformers; {_INSTALL}") from None
+            raise UserError(f"--tags-from hf:{name} needs the package transformers; {_INSTALL}") from None
         try:
             self.extractor = AutoFeatureExtractor.from_pretrained(name, trust_remote_code=False)
             model = AutoModelForAudioClassification.from_pretrained(name, trust_remote_code=False, use_safetensors=True)
         except (OSError, ValueError, KeyError, RuntimeError) as error:
-            raise UserError(f"--tagger hf:{name}: cannot be loaded ({' '.join(str(error).split())[:160]})") from None
+            raise UserError(f"--tags-from hf:{name}: cannot be loaded ({' '.join(str(error).split())[:160]})") from None
         self.name, self.device, self.batch = name, device, batch
         self.model = model.to(device).eval()
         self.classes = [str(model.config.id2label[n]) for n in range(model.config.num_labels)]
@@ -56,7 +56,7 @@ class HuggingFaceTagger:
         kind = model.config.problem_type
         if len(set(self.classes)) != len(self.classes) or len(self.classes) < 2 or kind == "regression":
             raise UserError(
-                f"--tagger hf:{name}: its outputs must be at least two distinct classes; choose another model"
+                f"--tags-from hf:{name}: its outputs must be at least two distinct classes; choose another model"
             )
         configured = "sigmoid" if kind == "multi_label_classification" else "softmax"
         self.activation = configured if activation == "auto" else activation

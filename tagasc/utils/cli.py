@@ -28,6 +28,7 @@ RENAMED = {
     "compiled": "compile",
     "data_on": "audio_cache",
     "sample": "sample_format",
+    "tagger": "tags_from",
     "scenes.distinct": "scenes.unique_clips",
     "tagging.distinct": "tagging.unique_clips",
     "truth": "event_labels",
@@ -140,8 +141,9 @@ def _normalise_flags(main: Callable[..., None], arguments: list[str]) -> list[st
         name, equals, value = argument.partition("=")
         if name.startswith("--"):
             name = name.replace("-", "_").replace("__", "--", 1)
-            if name[2:] in RENAMED:
-                raise ArgumentError(None, f"option {argument} is now --{RENAMED[name[2:]].replace('_', '-')}")
+            new = RENAMED.get(name[2:], "")
+            if name[2:] not in parameters and new.partition(".")[0] in parameters:
+                raise ArgumentError(None, f"option {argument} is now --{new.replace('_', '-')}")
             if name[2:] in REMOVED and name[2:] not in parameters:
                 raise ArgumentError(None, f"option {argument} was removed: {REMOVED[name[2:]]}")
         normalised.append(name + equals + value)

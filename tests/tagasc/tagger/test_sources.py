@@ -24,7 +24,7 @@ def test_an_external_npz_gives_tags_of_every_split(audio, tmp_path):
     ids = [*sorted(sum(splits.values(), []), reverse=True), "other clip"]
     values = np.random.default_rng(0).random((len(ids), 4)).astype(np.float32)
     np.savez(tmp_path / "x.npz", ids=np.array(ids), classes=np.array(LABELS), values=values)
-    options = ["--tagger", tmp_path / "x.npz", "--audio", audio, "--out", tmp_path / "tags"]
+    options = ["--tags-from", tmp_path / "x.npz", "--audio", audio, "--out", tmp_path / "tags"]
     succeed("steps/extract_tags.py", *options)
     for name, expected in splits.items():
         results = TagVectors.read(tmp_path / f"tags/{name}.npz")
@@ -58,7 +58,16 @@ def nested(tmp_path):
 def score(folder, *rows):
     """Extract tags and score them with a table of events."""
     (folder / "events.tsv").write_text("\n".join(["filename\tevent", *rows]) + "\n")
-    options = ["--tagger", folder / "x.npz", "--audio", folder / "audio", "--out", folder / "tags", "--corpus", "own"]
+    options = [
+        "--tags-from",
+        folder / "x.npz",
+        "--audio",
+        folder / "audio",
+        "--out",
+        folder / "tags",
+        "--corpus",
+        "own",
+    ]
     return run("steps/extract_tags.py", *options, "--event-labels", folder / "events.tsv")
 
 
@@ -172,7 +181,7 @@ def test_tags_of_a_transformers_model_agree_with_a_reference(audio, tmp_path, ma
 
 def test_tags_of_a_transformers_model_are_up_to_date_in_a_second_run(audio, tmp_path):
     folder = spectrogram_transformer(tmp_path / "model", "multi_label_classification")
-    options = ["--tagger", f"hf:{folder}", "--audio", audio, "--out", tmp_path / "tags"]
+    options = ["--tags-from", f"hf:{folder}", "--audio", audio, "--out", tmp_path / "tags"]
     assert "4 classes, 16000 Hz, sigmoid" in succeed("steps/extract_tags.py", *options)
     assert succeed("steps/extract_tags.py", *options).count("up to date") == 4
     output = succeed("steps/extract_tags.py", *options, "--activation", "softmax")
@@ -185,7 +194,7 @@ def test_a_missing_model_is_an_error(audio, tmp_path):
     pytest.importorskip("transformers")
     (tmp_path / "empty").mkdir()
     outcome = run(
-        "steps/extract_tags.py", "--tagger", f"hf:{tmp_path}/empty", "--audio", audio, "--out", tmp_path / "t"
+        "steps/extract_tags.py", "--tags-from", f"hf:{tmp_path}/empty", "--audio", audio, "--out", tmp_path / "t"
     )
     assert "cannot be loaded" in outcome.error
 
@@ -199,7 +208,7 @@ def test_a_models_own_code_is_never_run(audio, tmp_path):
     }
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "evil.py").write_text(f"open({str(tmp_path / 'broken-in')!r}, 'w')\n")
-    outcome = run("steps/extract_tags.py", "--tagger", f"hf:{folder}", "--audio", audio, "--out", tmp_path / "tags")
+    outcome = run("steps/extract_tags.py", "--tags-from", f"hf:{folder}", "--audio", audio, "--out", tmp_path / "tags")
     assert "cannot be loaded" in outcome.error
     assert not (tmp_path / "broken-in").exists()
 

@@ -219,7 +219,7 @@ def test_a_tagger_with_changed_weights_is_refused(whole, audio, tmp_path):
     (tmp_path / "x/fold0/stage2/snapshot1.safetensors").write_bytes(
         (tmp_path / "x/fold1/stage2/snapshot1.safetensors").read_bytes()
     )
-    options = ["--tagger", tmp_path / "x", "--audio", audio, "--out", tmp_path / "tags"]
+    options = ["--tags-from", tmp_path / "x", "--audio", audio, "--out", tmp_path / "tags"]
     assert "has changed since" in run("steps/extract_tags.py", *options).error
 
 
