@@ -7,7 +7,7 @@
 #
 # Where $path_extra names a file of requirements, that is installed too (tests/run.sh: requirements-test.txt).
 
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+root=$(CDPATH="" cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
 export LHOTSE_AUDIO_BACKEND=LibsndfileBackend PYTHONUTF8=1
 # Let idle OpenMP threads sleep; spinning ones slow every step on a shared machine.

@@ -28,7 +28,7 @@ audio_cache=auto     # auto | gpu | pinned | disk: where the training audio is k
 compile=auto         # auto | always | never: torch.compile and CUDA graphs
 deterministic=false  # bit-reproducible on a GPU; slower
 
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+root=$(CDPATH="" cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$root/cmd.sh"                  # cpu_cmd, gpu_cmd: on this machine or on a cluster
 . "$root/utils/parse_options.sh"  # egs/<recipe>/recipe.sh, then "$@"; from here on in the recipe's folder
 . "$root/utils/jobs.sh"           # environment, lock, logs, workers: stage, run, run_background, run_workers

@@ -7,7 +7,7 @@
 # FOLDER is a copy of egs/mini. Without a GPU: --trunk narrow --tagger narrow.
 set -euo pipefail
 folder=${1:?usage: egs/rehearsal.sh FOLDER [OPTIONS of run.sh]}
-egs=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+egs=$(CDPATH="" cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 mkdir -p "$folder"
 cp -r "$egs/mini/recipe.sh" "$egs/mini/conf" "$folder"
 exec "$egs/../run.sh" --recipe "$folder" --scale published --scene-seconds 10 --scene-rate 48000 --tagging-rate 44100 \

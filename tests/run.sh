@@ -2,7 +2,7 @@
 # Style, shell, import contract, tests. tests/run.sh leaves out the slow tests, tests/run.sh --all runs them too (as CI
 # does). Other arguments go to pytest: tests/run.sh -k tagger
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+CDPATH="" cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck disable=SC2034  # read by path.sh
 path_extra=requirements-test.txt
 # shellcheck source=path.sh

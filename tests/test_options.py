@@ -154,6 +154,13 @@ def test_variables_of_the_environment_are_not_options(recipe):
     assert len(re.findall("--tagger ", text)) == len(re.findall("--seeds ", text)) == 1
 
 
+def test_an_exported_cdpath_changes_nothing():
+    command, environment = ["egs/mini/run.sh", "--stage", "8", "--dry-run"], {**os.environ, "CDPATH": ".:/usr"}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("report.py")
+
+
 def test_paths_are_relative_to_where_they_are_typed(recipe, tmp_path):
     command = recipe.command("--dry-run", "--stage", 1, "--scene-dir", "my scenes/", "--tags-from", "hf:some/model")
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)

@@ -6,7 +6,7 @@
 # groups="1 2" and seeds=1 choose fewer.
 set -euo pipefail
 sounds=$(realpath "${1:?usage: egs/tagger_ablation/ablation.sh SOUNDS_DIR}")
-cd "$(dirname "${BASH_SOURCE[0]}")"
+CDPATH="" cd "$(dirname "${BASH_SOURCE[0]}")"
 # shellcheck source=path.sh
 . ../../path.sh
 for g in ${groups:-1 2 3 4 5}; do # the next two groups of recordings are curated, the last two noisy
