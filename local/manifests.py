@@ -4,6 +4,7 @@ import csv
 import hashlib
 import os
 import random
+import zlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from tagasc.utils.log import log, progress
 from tagasc.utils.processes import mapping
 
 KINDS = ("recordings", "supervisions", "cuts")
+_SAMPLE = 1 << 16  # bytes
 _PER_PART = 512  # clips
 OWN = "add them, or remove them from the table"
 PARTIAL = "download the missing part, or give --allow-partial to use the rest"
@@ -204,11 +206,23 @@ def split_by_location(
 
 
 def state_of(tables: Sequence[Path], entries: Iterable[ClipEntry]) -> dict[str, Path | str]:
-    """Return the inputs of manifests for ``provenance.record``: the tables, and a hash of audio names and sizes."""
+    """Return the inputs of manifests for ``provenance.record``: the tables, and a hash of the audio files' states.
+
+    A file's state is its name, size and time of change. Packed audio depends on ``content_sample`` instead.
+    """
     listing = hashlib.sha256()
     for entry in entries:
-        listing.update(f"{entry.path} {entry.path.stat().st_size}\n".encode())
+        stat = entry.path.stat()
+        listing.update(f"{entry.path} {stat.st_size} {stat.st_mtime_ns}\n".encode())
     return {**{table.name: table for table in tables if table.exists()}, "audio": listing.hexdigest()}
+
+
+def content_sample(path: Path) -> int:
+    """Return the CRC-32 of a file's first and last 64 KiB, so that packed audio notices a file that was replaced."""
+    with path.open("rb") as file:
+        checksum = zlib.crc32(file.read(_SAMPLE))
+        file.seek(max(0, path.stat().st_size - _SAMPLE))
+        return zlib.crc32(file.read(_SAMPLE), checksum)
 
 
 def header(path: Path) -> Any:
@@ -250,7 +264,7 @@ def write(
     if empty:
         raise UserError(f"{corpus} has no clip for the split {empty[0]}; download more of it")
     import_module("lhotse")  # slow, so only if needed; before the fork, so only once
-    with atomic_folder(out) as folder, mapping(jobs) as run:
+    with atomic_folder(out, "*.jsonl.gz", provenance.NAME) as folder, mapping(jobs) as run:
         for split, entries in splits.items():
             starts = range(0, len(entries), _PER_PART)
             parts = [(folder / str(start), entries[start : start + _PER_PART], audio, length) for start in starts]
@@ -291,7 +305,8 @@ def _cut(entry: ClipEntry, recording: Any, length: float | None) -> Any:
     from lhotse import SupervisionSegment
 
     cut = recording.to_cut()
-    custom = {"labels": list(entry.labels), **entry.custom} | ({} if length is None else {"seconds": length})
+    custom = {"labels": list(entry.labels), "content": content_sample(entry.path), **entry.custom}
+    custom |= {} if length is None else {"seconds": length}
     cut.supervisions = [SupervisionSegment(entry.id, entry.id, 0.0, cut.duration, cut.channel, custom=custom)]
     return cut
 

@@ -1,3 +1,5 @@
+import shutil
+
 import numpy as np
 import pytest
 import soundfile
@@ -10,7 +12,7 @@ from local.manifests import AudioFormat, ClipEntry, listed_file, split_by_locati
 from local.tau2019 import city_of
 from tagasc.utils import provenance
 from tagasc.utils.errors import UserError
-from tests.helpers import run, succeed
+from tests.helpers import RATE, SECONDS, run, succeed
 
 
 @settings(deadline=None)
@@ -62,7 +64,7 @@ def test_manifests_written_in_parts_are_complete_and_in_order(tmp_path, entries,
         assert recording.num_samples == cut.num_samples == 80 + int(entry.id)
         assert cut.recording == recording
         assert cut.supervisions == [supervision]
-        assert supervision.custom == {"labels": ["bus"], "location": "a"}
+        assert supervision.custom | {"content": 0} == {"labels": ["bus"], "location": "a", "content": 0}
     if jobs == 1:
         assert len(opened) == 7 + 2
 
@@ -119,3 +121,20 @@ def test_the_folder_of_the_table_is_accepted(tmp_path, program, name, rows):
 def test_a_file_outside_the_tables_folder_is_refused(tmp_path, name):
     with pytest.raises(UserError, match="is not in the table's folder; fix the line"):
         listed_file(tmp_path / "corpus/table.csv", name)
+
+
+def test_audio_replaced_by_another_of_the_same_length_is_packed_again(scene_corpus, tmp_path):
+    corpus = tmp_path / "corpus"
+    shutil.copytree(scene_corpus, corpus)
+    options = ("--sampling-rate", RATE, "--seconds", SECONDS, "--allow-partial")
+    manifests = ("local/tau2019.py", corpus, tmp_path / "data", *options)
+    packing = ("steps/pack_audio.py", "--manifests", tmp_path / "data", "--out", tmp_path / "audio")
+    for program in (manifests, packing):
+        succeed(*program)
+    assert succeed(*manifests).count("up to date") == 1
+    wav = sorted(corpus.rglob("*.wav"))[0]
+    soundfile.write(wav, np.zeros((int(RATE * SECONDS), 2)), RATE, subtype=soundfile.info(wav).subtype)
+    assert "outdated (its input audio has changed" in succeed(*manifests)
+    output = succeed(*packing)
+    assert output.count("outdated") == 1  # one split
+    assert output.count("up to date") == 3
