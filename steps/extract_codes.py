@@ -74,7 +74,7 @@ def main(options: Options) -> None:
     log.info("runs: %d, splits: %s, device: %s", len(pending), " ".join(corpus.splits), device)
     logs = log_folder(options.out, "codes")
     if options.force:
-        clear_once([run.codes for run in pending], logs)
+        clear_once([run.codes for run in pending], logs, ["*.npz"])
     if any(variant.system.uses_tags for variant in variants.values()):
         _write_tags_only(RunPaths(options.out, TAGS_ONLY, 0), corpus)
 

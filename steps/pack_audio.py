@@ -8,9 +8,10 @@ from pathlib import Path
 
 from tagasc.audio.manifests import cut_manifests, read_sources
 from tagasc.audio.pack import SampleFormat, pack
-from tagasc.audio.packed import packed_splits
+from tagasc.audio.packed import PACKED_FILES, packed_splits
 from tagasc.utils import cli, provenance
 from tagasc.utils.errors import UserError
+from tagasc.utils.files import delete_own
 from tagasc.utils.log import log
 
 
@@ -42,7 +43,7 @@ def _remove_dropped(out: Path, corpus: str, splits: set[str]) -> None:
     for split, folder in packed_splits(out, corpus).items():
         if split not in splits:
             log.warning("%s: removed, since its manifest is gone", folder.name)
-            folder.unlink() if folder.is_symlink() else shutil.rmtree(folder)
+            folder.unlink() if folder.is_symlink() else delete_own(folder, *PACKED_FILES)
 
 
 def _pack(path: Path, folder: Path, sample_format: SampleFormat, nj: int, force: bool) -> None:

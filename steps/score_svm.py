@@ -128,7 +128,7 @@ def _score(run: RunPaths, codes: dict[str, Codes], classifiers: dict[str, Fitted
     }
     for name, fitted in classifiers.items():
         scores[name] |= {"chosen": fitted.settings, "tried": fitted.tried}
-    with atomic_folder(run.svm) as temporary:
+    with atomic_folder(run.svm, "*.skops", "predictions.csv", "scores.json", provenance.NAME) as temporary:
         for name, fitted in classifiers.items():
             skops.io.dump(fitted.classifier, temporary / f"{name}.skops")
         _write_predictions(temporary / run.predictions.name, clips, len(codes["test"].ids), predicted)

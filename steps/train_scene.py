@@ -18,7 +18,7 @@ from tagasc.scene.systems import SystemVariant, read_systems, select
 from tagasc.scene.training import SceneTrainer
 from tagasc.scene.trunk import TrunkConfig
 from tagasc.training.loop import fit
-from tagasc.training.result import check_result_folder
+from tagasc.training.result import TRAINING_FILES, check_result_folder
 from tagasc.training.weights import parameters
 from tagasc.utils import cli, provenance
 from tagasc.utils.device import Compile, choose_device, should_compile
@@ -94,7 +94,7 @@ def main(options: Options) -> None:
     log.info("runs: %d, device: %s, threads: %d", len(pending), device, torch.get_num_threads())
     logs = log_folder(options.out, "scene")
     if options.force:  # all of them first, so that an interrupted sweep resumes without --force
-        clear_once([run.network for run in pending], logs)
+        clear_once([run.network for run in pending], logs, TRAINING_FILES)
     with EpochScorer(options.nj if options.protocol in SCORES_EPOCHS else 0) as scorer:
 
         def train(index: int) -> bool:

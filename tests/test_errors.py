@@ -412,6 +412,22 @@ CASES = {
         lambda b: ("steps/report.py", "--recipe", b.tmp, "--experiment", b.out, "--tagger", b.tmp, "--tags", b.tmp),
     ),
 }
+
+
+def foreign_file(b, folder, command):
+    """Put a file into a folder that the program would replace."""
+    (b.out / folder).mkdir(parents=True)
+    (b.out / folder / "thesis.tex").write_text("text")
+    return command
+
+
+FOREIGN = {
+    "manifests": lambda b: foreign_file(b, "", b.tau2019()),
+    "packed audio": lambda b: foreign_file(b, "tau2019_train", b.pack()),
+    "a network": lambda b: foreign_file(b, "scene/shared_h4_l3/seed1", b.train()),
+    "a network, with --force": lambda b: foreign_file(b, "scene/shared_h4_l3/seed1", b.train("--force")),
+    "a tagger": lambda b: foreign_file(b, "fold0", b.train_tagger("--force")),
+}
 OTHER_SPLITS_ARE_COMPLETE = {"truncated clip", "lost clip", "NaN", "changed clip", "wrong event labels"}
 
 
@@ -430,6 +446,14 @@ def test_bad_input_is_one_clear_line(broken, name):
     assert message in outcome.error
     if name not in OTHER_SPLITS_ARE_COMPLETE:
         assert not complete_results(broken.out)
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_files_that_a_program_did_not_write_are_kept(broken, name):
+    outcome = run(*FOREIGN[name](broken))
+    assert outcome.status != 0
+    assert "holds thesis.tex, which this program did not write and would delete" in outcome.error
+    assert [path.read_text() for path in broken.out.rglob("thesis.tex")] == ["text"]
 
 
 @pytest.mark.parametrize(

@@ -119,6 +119,9 @@ SCENE_CORPUS = "TAU-urban-acoustic-scenes-2019-development"
 TAGGING_CORPUS = "FSDKaggle2019"
 
 
+_WRITTEN = ("audio", "evaluation_setup", "meta.csv", "event_labels.csv", "FSDKaggle2019.*", "soundscapes*")  # by main
+
+
 def main(
     out: Path,
     scenes: SceneSize = SceneSize(),
@@ -162,7 +165,7 @@ def main(
             log.info("%s: up to date", target)
             continue
         size = scenes if corpus == SCENE_CORPUS else tagging
-        with atomic_folder(target) as folder:
+        with atomic_folder(target, *_WRITTEN) as folder:
             make(folder, size, _sources(events, backgrounds, size.sampling_rate, seed, group), seed, nj)
             write_json(folder / "soundscapes.json", options)
         log.info("%s: composed", target)

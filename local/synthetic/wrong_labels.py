@@ -82,7 +82,7 @@ def main(
         return
     random = np.random.default_rng(seed)
     classes = sorted({name for part_files in files.values() for name, _ in part_files})
-    with atomic_folder(out) as folder:
+    with atomic_folder(out, "FSDKaggle2019.*", provenance.NAME) as folder:
         for part, part_files in files.items():
             labels = [name for name, _ in part_files]
             if part == "train_noisy":

@@ -12,10 +12,10 @@ import numpy as np
 import soundfile
 from numpy.lib.format import open_memmap
 
-from tagasc.audio.packed import FORMAT, FULL_SCALE, Clip
+from tagasc.audio.packed import FORMAT, FULL_SCALE, PACKED_FILES, Clip
 from tagasc.utils import provenance
 from tagasc.utils.errors import UserError
-from tagasc.utils.files import replace_folder, write_json
+from tagasc.utils.files import replace_folder, require_own, write_json
 from tagasc.utils.log import log, progress
 from tagasc.utils.processes import mapping
 
@@ -56,8 +56,10 @@ def pack(
         jobs: number of processes.
 
     Raises:
-        UserError: a file is missing, unreadable, truncated, unlike its manifest, or has samples that are not finite.
+        UserError: a file is missing, unreadable, truncated, unlike its manifest, or has samples that are not finite;
+            or ``folder`` holds something else.
     """
+    require_own(folder, *PACKED_FILES)
     if len({(source.sampling_rate, source.channels) for source in sources}) != 1:
         raise UserError(f"{folder}: its clips differ in sampling rate or channels; give manifests with one format")
     partial = folder.with_name(f".partial.{folder.name}")

@@ -23,6 +23,7 @@ from tagasc.utils.files import read_json
 
 FORMAT = 1
 FULL_SCALE = 32768
+PACKED_FILES = ("audio.npy", "index.json", "done.jsonl", "provenance.json")
 
 
 @dataclass(frozen=True)

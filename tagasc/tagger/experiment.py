@@ -22,6 +22,7 @@ from tagasc.tagger.clips import TaggedClips, label_matrix
 from tagasc.tagger.config import InferenceConfig, PseudoLabelConfig, SemiTraining, TaggerTraining
 from tagasc.tagger.features import MelConfig
 from tagasc.tagger.network import TaggerConfig
+from tagasc.training.result import TRAINING_FILES
 from tagasc.utils import provenance
 from tagasc.utils.device import choose_device
 from tagasc.utils.errors import PartialFailure, UserError
@@ -194,7 +195,7 @@ class TaggerExperiment:
 
     def clear(self, folders: list[Path]) -> None:
         """Remove trainings; processes that share them remove them only once."""
-        clear_once(folders, self.folder / "log")
+        clear_once(folders, self.folder / "log", ["stage1", "stage2", "pseudo_labels.npz", *TRAINING_FILES])
 
     def training_record(self, program: str, fold: int, **inputs: Path) -> dict[str, Any]:
         """Return the provenance record of one training; only stage 2 has further ``inputs``."""

@@ -1,17 +1,18 @@
 """The folder of a training: names of its files, and whether it holds a result."""
 
-import shutil
 from pathlib import Path
 from typing import Any
 
 from tagasc.utils import provenance
 from tagasc.utils.errors import UserError
+from tagasc.utils.files import delete_own
 from tagasc.utils.log import log
 
 WEIGHTS = "model.safetensors"
 HISTORY = "history.json"
 CHECKPOINT = "checkpoint.pt"
 TEST_BY_EPOCH = "test_by_epoch.json"
+TRAINING_FILES = (provenance.NAME, WEIGHTS, HISTORY, CHECKPOINT, TEST_BY_EPOCH, "tensorboard", "epochs", "snapshot*")
 
 
 def check_result_folder(folder: Path, record: dict[str, Any], force: bool) -> bool:
@@ -26,13 +27,13 @@ def check_result_folder(folder: Path, record: dict[str, Any], force: bool) -> bo
         Whether to train, from the start or from a checkpoint.
 
     Raises:
-        UserError: the folder holds a training with another configuration or other inputs.
+        UserError: the folder holds a training with another configuration or other inputs, or other files.
     """
     if force:
-        shutil.rmtree(folder, ignore_errors=True)
+        delete_own(folder, *TRAINING_FILES)
     old, trained = provenance.read(folder), (folder / WEIGHTS).exists()
     if not trained and not (folder / CHECKPOINT).exists():
-        shutil.rmtree(folder, ignore_errors=True)  # at most the record of a training that finished no epoch
+        delete_own(folder, *TRAINING_FILES)  # at most the record of a training that finished no epoch
         provenance.write(folder, record)
         return True
     why = "no provenance record" if old is None else provenance.difference(old, record)

@@ -8,6 +8,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +34,47 @@ def atomic_file(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+_OWN = (".*", "made_from.json", "paper.json")  # temporary files, and names of earlier versions
+
+
+def require_own(folder: Path, *patterns: str) -> None:
+    """Make sure that a folder to be replaced or deleted holds only what its program writes.
+
+    Args:
+        folder: the folder, which need not exist.
+        patterns: names of what the program writes into it, as for ``fnmatch``; hidden files are temporary.
+
+    Raises:
+        UserError: the folder is a file, or holds something else.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file, and a folder is needed there; choose another place, or move the file")
+    for child in sorted(folder.iterdir()) if folder.exists() else ():
+        if not any(fnmatch(child.name, pattern) for pattern in (*_OWN, *patterns)):
+            raise UserError(
+                f"{folder} holds {child.name}, which this program did not write and would delete; move it away, or"
+                " choose another folder"
+            )
+
+
+def delete_own(folder: Path, *patterns: str) -> None:
+    """Delete a folder; raise UserError if it holds anything that does not match ``patterns`` (``require_own``)."""
+    require_own(folder, *patterns)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 @contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty temporary folder; on success it replaces ``path``, on failure it is deleted."""
+def atomic_folder(path: Path, *patterns: str) -> Iterator[Path]:
+    """Yield an empty temporary folder; on success it replaces ``path``, on failure it is deleted.
+
+    Args:
+        path: the folder to write.
+        patterns: names of what the program writes into it; see ``require_own``.
+
+    Raises:
+        UserError: ``path`` exists and holds something else.
+    """
+    require_own(path, *patterns)
     temporary = path.with_name(f".partial.{path.name}")  # a fixed name, so that leftovers of a killed run are deleted
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)

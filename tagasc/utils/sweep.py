@@ -3,7 +3,6 @@
 import fcntl
 import logging
 import os
-import shutil
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import TextIO
 
 from tagasc.utils.errors import PartialFailure, UserError
+from tagasc.utils.files import delete_own
 from tagasc.utils.log import log
 
 
@@ -57,8 +57,17 @@ def sweep(names: Sequence[str], work: Callable[[int], bool], logs: Path) -> None
         raise _summary(failures, len(names))
 
 
-def clear_once(folders: Sequence[Path], logs: Path) -> None:
-    """Delete results that are to be made again, each once among the processes of one ``run.sh``."""
+def clear_once(folders: Sequence[Path], logs: Path, patterns: Sequence[str]) -> None:
+    """Delete results that are to be made again, each once among the processes of one ``run.sh``.
+
+    Args:
+        folders: folders of the results.
+        logs: folder of the runs' logs.
+        patterns: names of what the program writes into these folders.
+
+    Raises:
+        UserError: a folder holds something else; see ``tagasc.utils.files.require_own``.
+    """
     this_start = os.environ.get("TAGASC_RUN", f"process {os.getpid()}")
     logs.mkdir(parents=True, exist_ok=True)
     with (logs / ".forced").open("a+", encoding="utf-8") as journal:
@@ -68,7 +77,7 @@ def clear_once(folders: Sequence[Path], logs: Path) -> None:
         cleared = set(cleared) if last_start == this_start else set()
         for folder in folders:
             if str(folder) not in cleared:
-                shutil.rmtree(folder, ignore_errors=True)
+                delete_own(folder, *patterns)
         journal.truncate(0)
         journal.write("\n".join([this_start, *sorted(cleared | {str(folder) for folder in folders})]))
 

@@ -77,5 +77,5 @@ def test_force_clears_each_result_once_per_start_of_run_sh(tmp_path, monkeypatch
         monkeypatch.setenv("TAGASC_RUN", started)
         for folder in (system, control):
             folder.mkdir(exist_ok=True)
-        clear_once(cleared, tmp_path / "log")
+        clear_once(cleared, tmp_path / "log", ["*"])
         assert [system.exists(), control.exists()] == left
