@@ -55,7 +55,7 @@ def main(
     outdated = freshness.outdated(artefacts) + freshness.edited(results, systems, systems_file)
     deviating, unscored = freshness.deviating(artefacts), freshness.unscored(experiment)
     title = escape(f"Results of {recipe.name}, {experiment.name}")
-    page = [f"# {title}", "", *([f"**{note}**", ""] if note else [])]
+    page = [f"# {title}", "", *([f"**{escape(note)}**", ""] if note else [])]
     page += [f"**{MIXED}**; see *How this was made*.", ""] if deviating else []
     page += sections.summary(comparison)
     page += sections.paper_section(comparison, paper, bool(note) or corpus != paper.corpus)

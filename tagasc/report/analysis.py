@@ -68,8 +68,8 @@ def _attention_section(comparison: Comparison) -> list[str]:
     between, deviation = eta_squared(by_filter, truth, len(scenes)), by_filter.std(axis=0)
     perplexity = attention_perplexity(maps)
     return [
-        f"{result.name}, seed {result.seeds[0]}: attention map A of the test clips, relative to uniform attention"
-        f" within a head. A head of {maps.shape[2]} filters effectively uses {perplexity.min():.1f} to"
+        f"{escape(result.name)}, seed {result.seeds[0]}: attention map A of the test clips, relative to uniform"
+        f" attention within a head. A head of {maps.shape[2]} filters effectively uses {perplexity.min():.1f} to"
         f" {perplexity.max():.1f} of them (exp of the entropy, mean over clips). A filter's attention has a standard"
         f" deviation of {np.median(deviation):.2f} over clips (median over filters);"
         f" {100 * np.median(between):.0f} % of its variance is between scenes (median).",

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tagasc.report import figures, tables
 from tagasc.report.comparison import Comparison, Difference, accuracy_intervals, compute_differences
-from tagasc.report.markdown import format_interval, format_mean, format_points, markdown_table
+from tagasc.report.markdown import escape, format_interval, format_mean, format_points, markdown_table
 from tagasc.report.paper_tables import TITLES, PaperResults, by_table, filled_tables, heads_by_layers
 from tagasc.report.results import BASELINE, SVM, SystemResult
 from tagasc.scene.systems import TAGS_ONLY
@@ -143,8 +143,8 @@ def controls_section(comparison: Comparison) -> list[str]:
     return [
         "## Controls",
         "",
-        f"{system.name} was trained again with altered tags in all splits. Controls that use the true label are not",
-        "systems and never ranked: they show what tags could achieve if they knew the scene.",
+        f"{escape(system.name)} was trained again with altered tags in all splits. Controls that use the true label",
+        "are not systems and never ranked: they show what tags could achieve if they knew the scene.",
         "",
         markdown_table(tables.control_table(results, system, "test", comparison.to_baseline, to_system)),
         *_control_verdicts(system, comparison.to_baseline, to_system),
@@ -168,10 +168,10 @@ def _control_verdicts(
         name = f"{system.name}@{control}"
         if name in to_system:
             text = _difference_text(to_system[name].negated(), "benefit from the events", "harm")
-            lines.append(f"- {system.name} minus {name}: {text}.")
+            lines.append(escape(f"- {system.name} minus {name}: {text}."))
         if name in to_baseline:
             text = _difference_text(to_baseline[name], "benefit from the additional parameters alone", "harm")
-            lines.append(f"- {name} minus baseline: {text}.")
+            lines.append(escape(f"- {name} minus baseline: {text}."))
     unknown = "It is unknown whether the events help or only the additional parameters: no control was run."
     return lines or [unknown]
 
@@ -179,7 +179,7 @@ def _control_verdicts(
 def scenes_section(comparison: Comparison) -> list[str]:
     """Show accuracy by scene, confusion matrices, learning curves, and what validation chose."""
     shown, watermark = comparison.baseline_and_best, comparison.watermark
-    names = " and ".join(result.name for result in shown)
+    names = escape(" and ".join(result.name for result in shown))
     rank = "the best" if comparison.best is shown[-1] else "the best of the others"
     figures.plot_confusions(shown, "test", comparison.out / "confusions.png", watermark)
     figures.plot_curves(comparison.results, shown, comparison.out / "curves.png", watermark)
@@ -224,20 +224,21 @@ def provenance_section(
         ("**Outdated**, because an input or the system has changed; run their stages again:", outdated),
         ("**Made with other settings** than most results of their kind:", deviating),
     ):
-        lines += [title, "", *(f"- {item}" for item in items), ""] if items else []
+        lines += [title, "", *(f"- {escape(item)}" for item in items), ""] if items else []
     if unscored:
-        lines += [f"Not scored, because they failed or are unfinished: {', '.join(unscored)}.", ""]
+        lines += [f"Not scored, because they failed or are unfinished: {escape(', '.join(unscored))}.", ""]
     records = [run.provenance for result in results for run in result.runs if run.provenance]
     versions = {", ".join(f"{name} {version}" for name, version in record["versions"].items()) for record in records}
     machines = {f"{record['machine']['system']}, {record['machine']['processors']} processors" for record in records}
     dates = sorted(record["date"] for record in records) or ["?"]
     commits = " and ".join(sorted({record["commit"] for record in records}))
     lines += [f"- seeds: {sorted({seed for result in results if result.parameters for seed in result.seeds})}"]
-    lines += [f"- trainings started from {dates[0]} to {dates[-1]}, commit {commits}"]
-    lines += [f"- {text}" for text in (*sorted(versions), *sorted(machines))]
+    started = f"trainings started from {dates[0]} to {dates[-1]}, commit {commits}"
+    lines += [f"- {escape(text)}" for text in (started, *sorted(versions), *sorted(machines))]
     lines += ["- command, configuration, inputs and versions of each result: its `provenance.json`", ""]
     if journal.exists():
-        lines += ["Commands, oldest first:", "", "```", journal.read_text(encoding="utf-8").rstrip(), "```", ""]
+        commands = journal.read_text(encoding="utf-8").rstrip().replace("```", "` ` `")  # they would end the block
+        lines += ["Commands, oldest first:", "", "```", commands, "```", ""]
     return lines
 
 

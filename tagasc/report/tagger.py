@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from tagasc.report import figures
-from tagasc.report.markdown import Table, markdown_table
+from tagasc.report.markdown import Table, escape, markdown_table
 from tagasc.tagger.inference import TAGGER
 from tagasc.tagger.lwlrap import lwlrap_by_class
 from tagasc.tagger.tags import TagVectors
@@ -27,14 +27,14 @@ def tagger_section(tagger: Path, tags: Path, out: Path, watermark: str = "") -> 
     """
     lines = ["## Tagger", ""]
     if not (tagger / TAGGER).exists():
-        return [*lines, f"{tagger.name}: not trained here.", "", *_lwlrap_on_scenes(tags)]
+        return [*lines, f"{escape(tagger.name)}: not trained here.", "", *_lwlrap_on_scenes(tags)]
     scores = read_json(tagger / "scores.json", _STAGE)
     histories = {"/".join(path.parts[-3:-1]): path for path in sorted(tagger.glob(f"fold*/stage*/{HISTORY}"))}
     curves = {name: read_json(path, _STAGE) for name, path in histories.items()}
     figures.plot_tagger_curves(curves, out / "tagger.png", watermark)
     networks = f"{scores['networks']} network{'s' if scores['networks'] > 1 else ''}"
     passes = "one joint forward pass per step" if scores["joint_pass"] else "a separate forward pass for each stream"
-    lines += [f"{tagger.name}: {networks} of {scores['parameters']:,} parameters; {passes}.", ""]
+    lines += [f"{escape(tagger.name)}: {networks} of {scores['parameters']:,} parameters; {passes}.", ""]
     rows = [
         (stage, clips, f"{value:.3f}")
         for stage, by_clips in scores["lwlrap"].items()

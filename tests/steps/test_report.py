@@ -186,6 +186,30 @@ def test_names_of_scenes_and_clips_are_escaped(tmp_path):
     assert _row(page, "## Accuracy by scene", "a&#124;b").count("|") == header.count("|")
 
 
+def test_nothing_that_a_record_or_a_folder_says_becomes_part_of_the_page(copy):
+    script = "<script>alert(1)</script>"
+    hostile = {
+        "config": {script: 1, "value": script},
+        "date": script,
+        "commit": script,
+        "versions": {script: script},
+        "machine": {"system": script, "processors": script},
+    }
+    record = copy.experiment / "scene/baseline/seed1/provenance.json"
+    record.write_text(json.dumps(RECORD | hostile))
+    folder = script.replace("/", "")
+    for kind in ("scene", "svm", "codes"):
+        shutil.copytree(copy.experiment / kind / BEST, copy.experiment / kind / f"{BEST}{folder}")
+    (copy.experiment / "scene" / f"unscored{folder}" / "seed1").mkdir(parents=True)
+    journal = copy.folder / "exp/log/commands"
+    journal.parent.mkdir(parents=True)
+    journal.write_text(f"./run.sh\n```\n{script}\n")
+    succeed("steps/report.py", *copy.options("--note", script, "--tagger", copy.tagger.parent / folder))
+    page = (copy.folder / "exp/report/RESULTS.html").read_text(encoding="utf-8")
+    assert page.count(escape(script)) >= 8
+    assert "<script" not in page
+
+
 def test_the_report_names_missing_tags_weights_and_codes(tmp_path):
     fake = Fake(tmp_path)
     fake.add("att_h2_l0", 1)

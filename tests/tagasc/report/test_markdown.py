@@ -41,6 +41,7 @@ def test_the_page_embeds_tables_and_pictures_and_has_no_external_reference(tmp_p
     for reference in re.findall(r'(?:src|href)\s*=\s*"([^"]*)"', page):
         assert reference.startswith("data:image/png;base64,")
     assert not re.search(r"<link|<script|@import|url\(", page)
+    assert "default-src 'none'" in page[: page.index("<title>")]
 
 
 NAMES = [
