@@ -35,7 +35,7 @@ root=$(CDPATH="" cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 exp=exp/$trunk-$tagger tags=dump/tags/$tagger audio=dump/audio
 systems_file=$root/egs/systems.yaml # to add a system, add a row
-all_systems="$systems $controls" redo=(--force "$force")
+all_systems=$systems${controls:+ $controls} redo=(--force "$force")
 compute=(--device "$device" --deterministic "$deterministic" "${redo[@]}")
 
 if stage 0 download; then   # -> corpora/

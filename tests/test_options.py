@@ -28,6 +28,12 @@ def copied(recipe, folder, more=""):
     return copy
 
 
+def test_a_relative_path_to_python_starts_where_run_sh_was_called(recipe):
+    status, _, error = call(recipe, "--systems", "table9", TAGASC_PYTHON=os.path.relpath(sys.executable))
+    assert status != 0
+    assert "table9" in error
+
+
 @pytest.mark.parametrize("source", ["hf:someone/model", "tags.npz"])
 def test_tags_from_elsewhere_need_no_tagging_corpus(source, recipe):
     status, commands = recipe.run("--dry-run", "--tags-from", source)
@@ -68,7 +74,7 @@ def test_a_dry_run_prints_the_commands_and_runs_nothing(recipe, tmp_path):
         ("--stage auto", "--stage must be a whole number"),
         ("--force=maybe", "--force must be true or false, not 'maybe'"),
         ("mini", "mini is not an option"),
-        ("--recipe nowhere", "there is no recipe 'nowhere'; use one of: dcase2019/ mini/"),
+        ("--recipe nowhere", "there is no recipe 'nowhere'; use one of: dcase2019 mini template"),
         ("--activation softmx", "--activation must be one of auto | sigmoid | softmax, not 'softmx'"),
         ("--sample-format int8", "--sample-format must be one of int16 | float32"),
         ("--protocol theirs", "--protocol must be one of ours | paper | both"),

@@ -58,7 +58,8 @@ for ((n = 0; n < $#; n++)); do # the recipe first, since it declares options
 done
 folder=$root/egs/$recipe
 [[ -f $folder/recipe.sh ]] || folder=$(absolute "$recipe" "$caller")
-[[ -f $folder/recipe.sh ]] || fail "there is no recipe '$recipe'; use one of: $(cd "$root/egs" && echo */)"
+[[ -f $folder/recipe.sh ]] || fail "there is no recipe '$recipe'; use one of: $(cd "$root/egs" && dirname -- */recipe.sh | xargs)"
+for name in TAGASC_PYTHON WHEELHOUSE; do [[ ${!name:-} != */* ]] || export "$name=$(absolute "${!name}" "$caller")"; done
 cd "$folder" || exit
 declare_options "$root/run.sh"
 own=${#position[@]} # position of the recipe's first option
@@ -93,8 +94,7 @@ for name in $paths; do printf -v "$name" %s "$(absolute "${!name}" "$PWD")"; don
 ((stage <= stop_stage && stop_stage <= 8)) || fail "stages are 0 to 8, and --stage is at most --stop-stage"
 [[ $tagger != *:* && $tagger != *.npz ]] || fail "--tagger is the name of a tagger; use --tags-from $tagger"
 [[ $tags_from != *.npz || -e $tags_from ]] || $dry_run || fail "--tags-from $tags_from does not exist"
-[[ $controls != auto || " $systems " != *" all "* ]] || controls="@shuffled @constant @within @oracle"
-[[ $controls != auto ]] || controls=
+[[ $controls != auto ]] || controls=$([[ " $systems " != *" all "* ]] || echo "@shuffled @constant @within @oracle")
 if [[ -n $tags_from ]]; then # its folders get a name of their own, unless --tagger gives one
     tagging_corpus=
     [[ " ${given[*]} " == *" --tagger"[\ =]* ]] || tagger=$(basename "$tags_from" .npz | tr -c '[:alnum:]._\n-' -)
