@@ -1,12 +1,10 @@
 #!/usr/bin/env python3
 """Stage 2: decode every clip of a corpus once into packed audio (``tagasc/audio/packed.py`` describes the format)."""
 
-import gzip
-import hashlib
 import shutil
 from pathlib import Path
 
-from tagasc.audio.manifests import cut_manifests, read_sources
+from tagasc.audio.manifests import cut_manifests, read_sources, state_of
 from tagasc.audio.pack import SampleFormat, pack
 from tagasc.audio.packed import PACKED_FILES, packed_splits
 from tagasc.utils import cli, provenance
@@ -47,8 +45,7 @@ def _remove_dropped(out: Path, corpus: str, splits: set[str]) -> None:
 
 
 def _pack(path: Path, folder: Path, sample_format: SampleFormat, nj: int, force: bool) -> None:
-    content = hashlib.sha256(gzip.decompress(path.read_bytes())).hexdigest()
-    record = provenance.record("pack_audio", {"sample_format": sample_format}, {path.name: content})
+    record = provenance.record("pack_audio", {"sample_format": sample_format}, {path.name: state_of(path)})
     if provenance.is_current(folder.name, provenance.read(folder), record, force):
         return
     if force:

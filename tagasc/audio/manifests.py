@@ -1,12 +1,21 @@
-"""Lhotse cut manifests of stage 1: their names, and the clips that they list."""
+"""Lhotse cut manifests of stage 1: their names, their state, and the clips that they list."""
 
+import gzip
+import hashlib
+import json
 import os
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from tagasc.audio.pack import Source
 from tagasc.utils.errors import UserError
 
 _SUFFIX = ".jsonl.gz"
+_DAMAGE = (gzip.BadGzipFile, EOFError, zlib.error, RuntimeError, ValueError, LookupError, TypeError, AttributeError,
+           AssertionError)  # what gzip, json and lhotse raise  # fmt: skip
 
 
 def cut_manifests(folder: Path) -> dict[tuple[str, str], Path]:
@@ -24,40 +33,68 @@ def cut_manifests(folder: Path) -> dict[tuple[str, str], Path]:
     return manifests
 
 
+def state_of(manifest: Path) -> str:
+    """Return a hash of a cut manifest, in which only the names of audio files count, not their folders.
+
+    So packed audio stays up to date where a corpus is moved. ``content``, which stage 1 writes, tells files apart.
+
+    Raises:
+        UserError: the manifest is damaged.
+    """
+    with _undamaged(manifest):
+        cuts = [json.loads(line) for line in gzip.decompress(manifest.read_bytes()).splitlines()]
+        for source in (source for cut in cuts for source in cut["recording"]["sources"]):
+            source["source"] = os.path.basename(source["source"])
+        return hashlib.sha256(json.dumps(cuts, sort_keys=True).encode()).hexdigest()
+
+
 def read_sources(path: Path) -> list[Source]:
     """Read the clips of a cut manifest.
 
     A clip gets the length in the supervision's custom field ``seconds``; without that field it keeps its own length.
 
     Raises:
-        UserError: a recording is not a single file, or a clip would hold no sample.
+        UserError: the manifest is damaged, a recording is not a single file, or a clip would hold no sample.
     """
     from lhotse import CutSet  # here, since it takes long to import
 
-    sources = []
-    for cut in CutSet.from_file(path):
-        recording, supervision = cut.recording, cut.supervisions[0]
-        if len(recording.sources) != 1 or recording.sources[0].type != "file":
-            raise UserError(f"{path}: {recording.id} is not one audio file; give manifests of plain files")
-        custom = supervision.custom or {}
-        seconds = custom.get("seconds")
-        frames = cut.num_samples if seconds is None else round(seconds * cut.sampling_rate)
-        if frames < 1:
-            raise UserError(
-                f"{path}: {recording.id} would hold no sample in {seconds} s; run stage 1 with more --seconds"
-            )
-        sources.append(
-            Source(
-                supervision.id,
-                os.fspath(recording.sources[0].source),
-                round(cut.start * cut.sampling_rate),
-                cut.num_samples,
-                frames,
-                recording.num_channels,
-                cut.sampling_rate,
-                tuple(custom.get("labels", ())),
-                custom.get("location", ""),
-                custom.get("usage", ""),
-            )
+    with _undamaged(path):
+        return [_source(path, cut) for cut in CutSet.from_file(path)]
+
+
+def _source(path: Path, cut: Any) -> Source:
+    recording, supervision = cut.recording, cut.supervisions[0]
+    if len(recording.sources) != 1 or recording.sources[0].type != "file":
+        raise UserError(f"{path}: {recording.id} is not one audio file; give manifests of plain files")
+    custom = supervision.custom or {}
+    seconds = custom.get("seconds")
+    frames = cut.num_samples if seconds is None else round(seconds * cut.sampling_rate)
+    if frames < 1:
+        raise UserError(
+            f"{path}: {recording.id} would hold no sample in {seconds} s; run stage 1 with more --scene-seconds"
         )
-    return sources
+    first, available = round(cut.start * cut.sampling_rate), cut.num_samples
+    if first < 0 or available < 1 or recording.num_channels < 1:
+        raise ValueError(f"{recording.id} starts at {first}, with {available} samples")
+    return Source(
+        supervision.id,
+        os.fspath(recording.sources[0].source),
+        first,
+        available,
+        frames,
+        recording.num_channels,
+        cut.sampling_rate,
+        tuple(custom.get("labels", ())),
+        custom.get("location", ""),
+        custom.get("usage", ""),
+    )
+
+
+@contextmanager
+def _undamaged(path: Path) -> Iterator[None]:
+    """Turn what reading a damaged manifest raises into a UserError."""
+    try:
+        yield
+    except _DAMAGE as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UserError(f"{path} is damaged ({reason}); run stage 1 (manifests) with --force") from None

@@ -4,14 +4,17 @@ import json
 import os
 import zlib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal
 
 import numpy as np
-import soundfile
 from numpy.lib.format import open_memmap
 
+from tagasc.audio import levels
+from tagasc.audio.decoding import open_audio, skip
+from tagasc.audio.levels import Level
 from tagasc.audio.packed import FORMAT, FULL_SCALE, PACKED_FILES, Clip
 from tagasc.utils import provenance
 from tagasc.utils.errors import UserError
@@ -57,7 +60,7 @@ def pack(
 
     Raises:
         UserError: a file is missing, unreadable, truncated, unlike its manifest, or has samples that are not finite;
-            or ``folder`` holds something else.
+            or goes far beyond full scale; or ``folder`` holds something else.
     """
     require_own(folder, *PACKED_FILES)
     if len({(source.sampling_rate, source.channels) for source in sources}) != 1:
@@ -70,16 +73,20 @@ def pack(
     with mapping(jobs) as run, (partial / "done.jsonl").open("a", encoding="utf-8") as journal:
         work = ((str(partial / "audio.npy"), [(sources[n], starts[n], n) for n in chunk]) for chunk in chunks)
         for finished in progress(run(_decode_chunk, work), f"packing {folder.name}", total=len(chunks)):
-            for number, crc32, error_energy, energy in finished:
-                done[number] = (crc32, error_energy, energy)
-                journal.write(json.dumps([number, crc32, error_energy, energy]) + "\n")
+            for number, level in finished:
+                done[number] = level
+                journal.write(json.dumps([number, asdict(level)]) + "\n")
             journal.flush()
-    clips = [_clip(source, starts[n], done[n][0]) for n, source in enumerate(sources)]
+    clips = [_clip(source, starts[n], done[n].crc32) for n, source in enumerate(sources)]
     index = {"format": FORMAT, "sampling_rate": sources[0].sampling_rate, "channels": sources[0].channels}
     write_json(partial / "index.json", {**index, "clips": [asdict(clip) for clip in clips]})
+    samples = [source.frames * source.channels for source in sources]
+    split = levels.summary([done[n] for n in range(len(sources))], samples)
+    write_json(partial / levels.NAME, split)
     replace_folder(partial, folder)
     (folder / "done.jsonl").unlink()
-    _report(folder, sources, [done[n] for n in range(len(sources))])
+    _report(folder, sources)
+    levels.report(folder.name, split, sample_format == "int16")
 
 
 def quantise(wave: np.ndarray) -> np.ndarray:
@@ -104,20 +111,15 @@ def decode(source: Source, buffer: np.ndarray) -> np.ndarray:
         UserError: see ``pack``.
     """
     wanted = min(source.available, source.frames)
-    try:
-        with soundfile.SoundFile(source.path) as file:
-            file_format = (file.samplerate, file.channels)
-            if file_format != (source.sampling_rate, source.channels):
-                raise UserError(
-                    f"{source.path} has {file_format[0]} Hz and {file_format[1]} channel(s), but its manifest"
-                    f" says {source.sampling_rate} Hz and {source.channels}; run stage 1 (manifests) again"
-                )
-            file.seek(source.first)
-            decoded = len(file.read(out=buffer[:wanted]))
-    except (soundfile.LibsndfileError, RuntimeError) as error:
-        if not Path(source.path).exists():
-            raise UserError(f"{source.path} does not exist; run stages 0 and 1 again") from None
-        raise UserError(f"{source.path} cannot be read as audio ({error}); fetch the file again") from None
+    with open_audio(source.path) as (file, _):
+        file_format = (file.samplerate, file.channels)
+        if file_format != (source.sampling_rate, source.channels):
+            raise UserError(
+                f"{source.path} has {file_format[0]} Hz and {file_format[1]} channel(s), but its manifest"
+                f" says {source.sampling_rate} Hz and {source.channels}; run stage 1 (manifests) again"
+            )
+        skip(file, source.first)
+        decoded = len(file.read(out=buffer[:wanted]))
     if decoded < wanted:
         raise UserError(f"{source.path} ends after {decoded} frames; it is truncated, fetch the file again")
     buffer[wanted : source.frames] = 0
@@ -126,22 +128,19 @@ def decode(source: Source, buffer: np.ndarray) -> np.ndarray:
 
 def _resume(
     partial: Path, record: dict, sources: Sequence[Source], starts: list[int], sample_format: SampleFormat
-) -> dict:
+) -> dict[int, Level]:
     """Prepare the partial folder; return by number the clips that an earlier run with the same record has finished."""
+    shape, dtype = (starts[-1], sources[0].channels), np.dtype(sample_format).newbyteorder("<")
     old = provenance.read(partial)
-    if old is not None and provenance.difference(old, record) is None and (partial / "audio.npy").exists():
-        lines = (partial / "done.jsonl").read_text(encoding="utf-8").split("\n")[:-1]
-        samples = np.load(partial / "audio.npy", mmap_mode="r", allow_pickle=False)
-        done = {number: tuple(rest) for number, *rest in map(json.loads, lines)}
-        # If the machine crashed, the journal may have reached the disk before the samples.
-        kept = {n: row for n, row in done.items() if zlib.crc32(samples[starts[n] : starts[n + 1]]) == row[0]}
-        if kept:
-            log.info("%s: resuming after %d of %d clips", partial.name, len(kept), len(sources))
-        return kept
+    if old is not None and provenance.difference(old, record) is None:
+        kept = _finished(partial, starts, shape, dtype)
+        if kept is not None:
+            if kept:
+                log.info("%s: resuming after %d of %d clips", partial.name, len(kept), len(sources))
+            return kept
     partial.mkdir(parents=True, exist_ok=True)
     (partial / provenance.NAME).unlink(missing_ok=True)
-    shape = (starts[-1], sources[0].channels)
-    open_memmap(partial / "audio.npy", mode="w+", dtype=np.dtype(sample_format).newbyteorder("<"), shape=shape).flush()
+    open_memmap(partial / "audio.npy", mode="w+", dtype=dtype, shape=shape).flush()
     with (partial / "audio.npy").open("r+b") as file:  # reserve the space, so that a full disk fails at once
         os.posix_fallocate(file.fileno(), 0, (partial / "audio.npy").stat().st_size)
     (partial / "done.jsonl").write_text("", encoding="utf-8")
@@ -149,8 +148,31 @@ def _resume(
     return {}
 
 
-def _decode_chunk(work: tuple[str, list[tuple[Source, int, int]]]) -> list[tuple[int, int, float, float]]:
-    """Decode clips into the array; return number, checksum, rounding-error energy and signal energy of each."""
+def _finished(partial: Path, starts: list[int], shape: tuple[int, int], dtype: np.dtype) -> dict[int, Level] | None:
+    """Return the clips that are decoded, by number; None if the partial folder is damaged.
+
+    If the machine crashed, the journal may have reached the disk before the samples, or may hold anything.
+    """
+    try:
+        samples = np.load(partial / "audio.npy", mmap_mode="r", allow_pickle=False)
+        lines = (partial / "done.jsonl").read_bytes().split(b"\n")[:-1]
+    except (FileNotFoundError, ValueError, EOFError):
+        return None
+    if samples.shape != shape or samples.dtype != dtype:
+        return None
+    kept = {}
+    for line in lines:
+        with suppress(ValueError, TypeError, RecursionError):
+            number, fields = json.loads(line)
+            level = Level(**fields)
+            known = number in range(len(starts) - 1) and np.isfinite(list(fields.values())).all()
+            if known and zlib.crc32(samples[starts[number] : starts[number + 1]]) == level.crc32:
+                kept[number] = level
+    return kept
+
+
+def _decode_chunk(work: tuple[str, list[tuple[Source, int, int]]]) -> list[tuple[int, Level]]:
+    """Decode clips into the array; return number and level of each."""
     path, clips = work
     samples = np.load(path, mmap_mode="r", allow_pickle=False)
     buffer = np.empty((max(source.frames for source, _, _ in clips), samples.shape[1]), np.float32)
@@ -158,18 +180,21 @@ def _decode_chunk(work: tuple[str, list[tuple[Source, int, int]]]) -> list[tuple
     with open(path, "r+b") as file:  # not through the memory map, where each new page costs a fault
         for source, start, number in clips:
             file.seek(samples.offset + start * samples.strides[0])
-            finished.append((number, *_store(source, decode(source, buffer), samples.dtype, file)))
+            finished.append((number, _store(source, decode(source, buffer), samples.dtype, file)))
     return finished
 
 
-def _store(source: Source, wave: np.ndarray, sample_format: np.dtype, file: BinaryIO) -> tuple[int, float, float]:
-    """Write a clip in cache-sized blocks; return its checksum, rounding-error energy and signal energy."""
-    crc32, error, energy = 0, 0.0, 0.0
+def _store(source: Source, wave: np.ndarray, sample_format: np.dtype, file: BinaryIO) -> Level:
+    """Write a clip in cache-sized blocks; return its checksum and level."""
+    crc32, error, energy, peak, full, beyond = 0, 0.0, 0.0, 0.0, 0, 0
     for start in range(0, len(wave), _BLOCK):
         block = wave[start : start + _BLOCK]
         energy += float(np.vdot(block, block))
         if not np.isfinite(energy):
             raise UserError(f"{source.path} holds samples that are not finite; fetch the file again or leave it out")
+        largest = max(float(block.max()), -float(block.min()))
+        peak, counts = max(peak, largest), levels.count_full(block, largest)
+        full, beyond = full + counts[0], beyond + counts[1]
         stored = block
         if sample_format == np.int16:
             stored = quantise(block)
@@ -177,25 +202,18 @@ def _store(source: Source, wave: np.ndarray, sample_format: np.dtype, file: Bina
             error += float(np.vdot(block, block))
         crc32 = zlib.crc32(stored, crc32)
         file.write(stored)
-    return crc32, error / wave.size, energy / wave.size
+    level = Level(crc32, error / wave.size, energy / wave.size, peak, full, beyond)
+    levels.check_scale(source.path, level, wave.size)
+    return level
 
 
 def _clip(source: Source, start: int, crc32: int) -> Clip:
     return Clip(source.id, start, source.frames, source.labels, source.location, source.usage, crc32)
 
 
-def _report(folder: Path, sources: Sequence[Source], energies: list[tuple]) -> None:
+def _report(folder: Path, sources: Sequence[Source]) -> None:
     hours = sum(source.frames for source in sources) / sources[0].sampling_rate / 3600
     log.info("%s: %d clips, %.2f hours", folder.name, len(sources), hours)
     changes = [(source.frames - source.available) for source in sources if source.frames != source.available]
     if changes:
         log.info("%s: %d clips padded or cut by up to %d frames", folder.name, len(changes), max(map(abs, changes)))
-    ratios = [10 * np.log10(energy / error) for _, error, energy in energies if error > 0 and energy > 0]
-    if ratios:
-        quiet, median = np.percentile(ratios, [1, 50])
-        log.info(
-            "%s: signal to rounding error %.1f dB in the median clip, %.1f dB in the quietest hundredth",
-            folder.name,
-            median,
-            quiet,
-        )

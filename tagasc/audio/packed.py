@@ -5,13 +5,14 @@ sampling rate and, for each clip in order, id, first frame, number of frames, la
 samples. Because of the checksums, the hash of the index serves as the hash of the audio.
 
 int16 samples are ``round(x · 32768)``, ties to even, clipped to ±full scale, for x in -1..1. 24-bit audio is rounded
-to 16 bits, not truncated; ``steps/pack_audio.py`` logs the ratio of signal to rounding error.
+to 16 bits, not truncated. ``levels.json`` describes level, clipping and rounding error of the clips.
 
 ``tagasc.audio.pack`` writes packed folders.
 """
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from tagasc.utils.files import read_json
 
 FORMAT = 1
 FULL_SCALE = 32768
-PACKED_FILES = ("audio.npy", "index.json", "done.jsonl", "provenance.json")
+PACKED_FILES = ("audio.npy", "index.json", "levels.json", "done.jsonl", "provenance.json")
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,9 @@ class PackedAudio:
                 )
             self.sampling_rate: int = index["sampling_rate"]
             self.clips = [Clip(**{**clip, "labels": tuple(clip["labels"])}) for clip in index["clips"]]
+            ends = accumulate((clip.frames for clip in self.clips), initial=0)
+            if any(clip.frames < 1 or clip.start != end for clip, end in zip(self.clips, ends, strict=False)):
+                raise ValueError("a clip in index.json does not begin where the one before it ends")
             self.samples = np.load(folder / "audio.npy", mmap_mode="r", allow_pickle=False)
         except (KeyError, TypeError, ValueError, FileNotFoundError) as error:
             raise UserError(f"{folder} is incomplete ({error}); run stage 2 (pack) with --force") from None
@@ -115,6 +119,6 @@ class PackedAudio:
         if len(lengths) != 1:
             content = f"{lengths[0]} to {lengths[-1]} frames" if lengths else "no clips"
             raise UserError(
-                f"{self.folder} holds {content}, but scene clips need one length; run stage 1 with --seconds"
+                f"{self.folder} holds {content}, but scene clips need one length; run stage 1 with --scene-seconds"
             )
         return lengths[0]

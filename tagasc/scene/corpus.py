@@ -45,7 +45,7 @@ class SceneClips:
         self.frames = self.packed.one_length()
         if any(store.packed.one_length() != self.frames for store in stores):
             raise UserError(
-                f"{self.packed.folder} and its other splits differ in clip length; run stage 1 with --seconds"
+                f"{self.packed.folder} and its other splits differ in clip length; run stage 1 with --scene-seconds"
             )
         folders = [store.packed.folder for store in stores for _ in store.packed.clips]
         self.labels = [_only_label(clip, folder) for clip, folder in zip(self.clips, folders, strict=True)]

@@ -103,6 +103,43 @@ def test_an_interrupted_run_resumes(tmp_path, monkeypatch):
     assert (tmp_path / "damaged" / "audio.npy").read_bytes() == (tmp_path / "uninterrupted" / "audio.npy").read_bytes()
 
 
+@pytest.mark.parametrize(
+    "line",
+    [b"[99, {}]", b"[-1, {}]", b"[1e99, {}]", b"[null, {}]", b"{}", b"[", b"7", b"\xff\xfe", b"[" * 200_000, b'[0, {"crc32": 5}]'],
+    ids=lambda line: repr(line[:12]),
+)  # fmt: skip
+def test_a_damaged_journal_costs_only_its_own_lines(tmp_path, line, monkeypatch):
+    """The journal of an interrupted run has 16 clips and a line that fits none."""
+    clips = sources(tmp_path, 20, frames=50)
+    decode, decoded = module._decode_chunk, []
+    monkeypatch.setattr(module, "_decode_chunk", lambda work: decode(work) if len(work[1]) == 16 else decode(None))
+    with pytest.raises(TypeError):
+        pack(clips, tmp_path / "out", RECORD)
+    journal = tmp_path / ".partial.out/done.jsonl"
+    fields = json.dumps(json.loads(journal.read_text().splitlines()[0])[1]).encode()
+    journal.write_bytes(line.replace(b"{}", fields) + b"\n" + journal.read_bytes())
+    monkeypatch.setattr(module, "_decode_chunk", lambda work: decoded.append(len(work[1])) or decode(work))
+    pack(clips, tmp_path / "out", RECORD)
+    assert decoded == [4]
+    expected, _ = soundfile.read(tmp_path / "0.wav", dtype="int16")
+    assert (PackedAudio(tmp_path / "out").samples[:50] == expected).all()
+
+
+@pytest.mark.parametrize("content", [b"", b"no array", "one clip"])
+def test_a_damaged_unfinished_array_is_written_again(tmp_path, content):
+    clips = sources(tmp_path, 3)
+    pack(clips, tmp_path / "whole", RECORD)
+    partial = tmp_path / ".partial.out"
+    shutil.copytree(tmp_path / "whole", partial)
+    provenance.write(partial, RECORD)
+    (partial / "done.jsonl").write_text("")
+    np.save(partial / "audio.npy", np.zeros((10, 2), np.int16)) if content == "one clip" else (
+        partial / "audio.npy"
+    ).write_bytes(content)
+    pack(clips, tmp_path / "out", RECORD)
+    assert (tmp_path / "out/audio.npy").read_bytes() == (tmp_path / "whole/audio.npy").read_bytes()
+
+
 def test_samples_that_are_not_finite_are_an_error(tmp_path):
     clips = sources(tmp_path, 1, frames=10, subtype="FLOAT")
     soundfile.write(clips[0].path, np.full((10, 2), np.nan), 8000, subtype="FLOAT")

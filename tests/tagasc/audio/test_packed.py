@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -45,4 +47,14 @@ def test_a_pickled_array_is_an_error(tmp_path):
     write_packed(tmp_path / "p", [np.arange(5)])
     np.save(tmp_path / "p" / "audio.npy", np.array([{"a": 1}] * 5).reshape(5, 1), allow_pickle=True)
     with pytest.raises(UserError, match="is incomplete"):
+        PackedAudio(tmp_path / "p")
+
+
+@pytest.mark.parametrize("change", [{"start": -5}, {"start": 1}, {"frames": 0}, {"frames": "5"}, {"start": None}])
+def test_an_index_whose_clips_do_not_follow_one_another_is_an_error(tmp_path, change):
+    write_packed(tmp_path / "p", [np.arange(5), np.arange(5)])
+    index = json.loads((tmp_path / "p/index.json").read_text())
+    index["clips"][0] |= change
+    (tmp_path / "p/index.json").write_text(json.dumps(index))
+    with pytest.raises(UserError, match=r"p is incomplete .*; run stage 2 \(pack\) with --force"):
         PackedAudio(tmp_path / "p")
