@@ -8,15 +8,15 @@ non-commercial. Zenodo's and Kaggle's releases are both supported; Kaggle's test
 Splits: ``curated``, ``noisy``, ``test``. The field ``usage`` of a test clip is Public or Private.
 """
 
-import csv
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from local.manifests import AudioFormat, ClipEntry, check_counts, check_unique, present, read_table, state_of, write
+from local.manifests import AudioFormat, ClipEntry, check_counts, check_unique, present, state_of, write
 from tagasc.utils import cli, provenance
 from tagasc.utils.errors import UserError
 from tagasc.utils.log import log
+from tagasc.utils.tables import Row, names_in, read_lines, read_table
 
 PUBLISHED = {
     "classes": 80,
@@ -29,6 +29,8 @@ PUBLISHED = {
     "Public": 1120,
     "Private": 3361,
 }
+_REMEDY = "download it again; if all clips are so, set tagging_rate in recipe.sh (--sampling-rate)"
+_IGNORED = ("freesound_id", "flickr_video_URL", "license")
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ def main(
     record = provenance.record("fsdkaggle2019", settings, state_of(tables, sum(splits.values(), [])))
     if provenance.is_current(str(out), provenance.read(out), record, force):
         return
-    write(out, "fsdkaggle2019", splits, record, AudioFormat(sampling_rate, 1, (0.0, longest)), nj)
+    write(out, "fsdkaggle2019", splits, record, AudioFormat(sampling_rate, 1, _REMEDY, (0.0, longest)), nj)
 
 
 def release_of(corpus: Path) -> Release:
@@ -113,15 +115,11 @@ def release_of(corpus: Path) -> Release:
 
 def _vocabulary(path: Path, release: Release) -> list[str]:
     """Read the class names, in ASCII order; Zenodo's file has no header and lists index and name."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.reader(file))
-        names = rows[0][1:] if release is KAGGLE else [row[1] for row in rows]
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist; download the corpus's metadata again") from None
-    except (IndexError, UnicodeDecodeError, csv.Error):
-        raise UserError(f"{path} does not list the classes; download it again") from None
-    if names != sorted(names) or len(set(names)) != len(names):
+    rows = [cells for _, cells in read_lines(path)]
+    if release is ZENODO and any(len(cells) < 2 for cells in rows):
+        raise UserError(f"{path} does not list the classes; download it again")
+    names = rows[0][1:] if release is KAGGLE else [cells[1] for cells in rows]
+    if not all(names) or names != sorted(set(names)):
         raise UserError(f"{path}: the classes are not unique and in ASCII order; download it again")
     return names
 
@@ -143,22 +141,23 @@ def listed_clips(
         columns = ["fname"] if release is KAGGLE and split == "test" else ["fname", "labels"]
         if release is ZENODO and split == "test":
             columns.append("usage")
-        splits[split] = [_entry(table, audio, row, columns, vocabulary) for row in read_table(table, columns, ",")]
+        rows = read_table(table, columns, ignored={*_IGNORED, *vocabulary})
+        splits[split] = [_entry(audio, row, vocabulary) for row in rows]
         check_unique(splits[split], table)
     return splits
 
 
-def _entry(table: Path, audio: Path, row: dict[str, str], columns: list[str], vocabulary: set[str]) -> ClipEntry:
+def _entry(audio: Path, row: Row, vocabulary: set[str]) -> ClipEntry:
     name = row["fname"]
-    labels = tuple(row["labels"].split(",")) if "labels" in columns else ()
+    labels = names_in(row["labels"]) if "labels" in row else ()
     unknown = [label for label in labels if label not in vocabulary]
     if unknown:
-        raise UserError(f"{table}: {name} has the label {unknown[0]!r}, which the vocabulary lacks; fix the table")
+        raise UserError(f"{row.where}: {name} has the label {unknown[0]!r}, which the vocabulary lacks; fix the table")
     if len(set(labels)) != len(labels):
-        raise UserError(f"{table}: {name} has a duplicate label; fix the table")
+        raise UserError(f"{row.where}: {name} has a duplicate label; fix the table")
     if Path(name).name != name:
-        raise UserError(f"{table}: {name!r} is not a plain file name; fix the table")
-    return ClipEntry(Path(name).stem, audio / name, labels, {"usage": row["usage"]} if "usage" in columns else {})
+        raise UserError(f"{row.where}: {name!r} is not a plain file name; fix the table")
+    return ClipEntry(Path(name).stem, audio / name, labels, {"usage": row["usage"]} if "usage" in row else {})
 
 
 def counts_of(vocabulary: list[str], splits: dict[str, list[ClipEntry]]) -> Counter[str]:

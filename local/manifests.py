@@ -1,31 +1,29 @@
-"""Shared by all corpora: read tables, check clips, split by location, and write validated Lhotse manifests."""
+"""Shared by all corpora: find and check clips, and write validated Lhotse manifests (``local.splits`` splits them)."""
 
-import csv
 import hashlib
 import os
-import random
 import zlib
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from importlib import import_module
 from math import inf
 from pathlib import Path
 from typing import Any
 
-import soundfile
-
+from tagasc.audio.decoding import open_audio
 from tagasc.utils import provenance
 from tagasc.utils.errors import UserError
 from tagasc.utils.files import atomic_folder
 from tagasc.utils.log import log, progress
 from tagasc.utils.processes import mapping
+from tagasc.utils.tables import Row, clean
 
 KINDS = ("recordings", "supervisions", "cuts")
 _SAMPLE = 1 << 16  # bytes
 _PER_PART = 512  # clips
-OWN = "add them, or remove them from the table"
-PARTIAL = "download the missing part, or give --allow-partial to use the rest"
+OWN = "add them, or fix the table (folders are separated by /)"
+PARTIAL = "download the missing part, or use the rest with --allow-partial (allow_partial=true in recipe.sh)"
 
 
 @dataclass(frozen=True)
@@ -52,12 +50,16 @@ class AudioFormat:
     Attributes:
         sampling_rate: in Hz.
         channels: number of channels.
+        remedy: what to do with a file of another format, for the error.
         seconds: shortest and longest duration, in seconds.
+        one_length: whether all files must have the same number of frames, as scene clips of no given length must.
     """
 
     sampling_rate: int
     channels: int
+    remedy: str
     seconds: tuple[float, float] = (0.0, inf)
+    one_length: bool = False
 
 
 def table_in(path: Path, name: str) -> Path:
@@ -65,34 +67,8 @@ def table_in(path: Path, name: str) -> Path:
     return path / name if path.is_dir() else path
 
 
-def read_table(path: Path, columns: Sequence[str], delimiter: str) -> list[dict[str, str]]:
-    """Read a CSV whose header line has at least ``columns``.
-
-    Raises:
-        UserError: the table is missing, not text or empty, or lacks a column or a field.
-    """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, delimiter=delimiter)
-            rows = list(reader)
-            header_line = reader.fieldnames or []
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist; check the path, or download the corpus's metadata again") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} is not a text table ({error}); save it as UTF-8 text, or download it again") from None
-    name = {"\t": "tabs", ",": "commas"}[delimiter]
-    if not set(columns) <= set(header_line):
-        raise UserError(f"{path} has the columns {header_line}, not {list(columns)}; they must be separated by {name}")
-    for number, row in enumerate(rows, 2):
-        if None in row or any(row[column] is None for column in columns):
-            raise UserError(f"{path}, line {number}: not as many fields as columns; fix the line")
-    if not rows:
-        raise UserError(f"{path} has no line but its header; add lines, or download it again")
-    return rows
-
-
-def listed_file(table: Path, name: str) -> tuple[str, Path]:
-    """Return the clip id and the path of a file that a table lists, relative to the table's folder.
+def listed_file(table: Path, row: Row) -> tuple[str, Path]:
+    """Return the clip id and the path of the file in a row's column ``file``, relative to the table's folder.
 
     Symbolic links are not resolved, because audio is often kept behind them.
 
@@ -100,9 +76,9 @@ def listed_file(table: Path, name: str) -> tuple[str, Path]:
         UserError: the name is empty, or leads out of the table's folder.
     """
     folder = table.parent.resolve()
-    path = Path(os.path.normpath(folder / name))
+    path = Path(os.path.normpath(folder / row["file"]))
     if folder not in path.parents:
-        raise UserError(f"{table}: {name!r} is not in the table's folder; fix the line")
+        raise UserError(f"{row.where}: {row['file']!r} is not in the table's folder; fix the line")
     return str(path.relative_to(folder).with_suffix("")), path
 
 
@@ -125,21 +101,34 @@ def check_unique(entries: Iterable[ClipEntry], table: Path) -> None:
 
 
 def present(entries: list[ClipEntry], allow_partial: bool, remedy: str = PARTIAL) -> list[ClipEntry]:
-    """Return the entries whose audio file exists.
+    """Return the entries whose audio file exists, with the path that it has on the disk.
 
     Raises:
         UserError: files are missing and ``allow_partial`` is false; ``remedy`` says what to do.
     """
-    folders = {path.parent for path in (entry.path for entry in entries)}
-    files = {file for folder in folders if folder.is_dir() for file in folder.iterdir()}
-    missing = [entry for entry in entries if entry.path not in files]
+    disk = _Disk()
+    found = [(entry, disk.find(entry.path)) for entry in entries]
+    missing = [entry.path for entry, path in found if path is None]
     if missing and not allow_partial:
-        raise UserError(f"{len(missing)} of {len(entries)} audio files are missing, first {missing[0].path}; {remedy}")
+        raise UserError(f"{len(missing)} of {len(entries)} audio files are missing, first {missing[0]}; {remedy}")
     if missing:
-        log.warning(
-            "%d of %d audio files are missing and left out, first %s", len(missing), len(entries), missing[0].path
-        )
-    return [entry for entry in entries if entry.path in files]
+        log.warning("%d of %d audio files are missing and left out, first %s", len(missing), len(entries), missing[0])
+    return [replace(entry, path=path) for entry, path in found if path is not None]
+
+
+class _Disk:
+    """Finds files by their cleaned names; on the disk they may have blanks or another Unicode form."""
+
+    def __init__(self) -> None:
+        self._folders: dict[Path, dict[str, Path]] = {}
+
+    def find(self, path: Path) -> Path | None:
+        """Return the path of a file on the disk, or None."""
+        if path.parent not in self._folders:
+            folder = path.parent if path.parent.is_dir() else self.find(path.parent)
+            children = sorted(folder.iterdir(), key=lambda child: child.name == clean(child.name)) if folder else []
+            self._folders[path.parent] = {clean(child.name): child for child in children}  # an equal name comes last
+        return self._folders[path.parent].get(clean(path.name))
 
 
 def check_counts(counts: dict[str, int], published: dict[str, int], corpus: Path, allow_partial: bool) -> None:
@@ -155,54 +144,6 @@ def check_counts(counts: dict[str, int], published: dict[str, int], corpus: Path
     if not allow_partial:
         raise UserError(f"{corpus} is not the published corpus ({listing}); {PARTIAL}")
     log.warning("%s: not the published numbers, as --allow-partial allows: %s", corpus.name, listing)
-
-
-def split_by_location(
-    entries: list[ClipEntry], share: float, seed: int, region_of: Callable[[str], str] = str
-) -> tuple[list[ClipEntry], list[ClipEntry]]:
-    """Hold out about ``share`` of the clips of a scene corpus, by whole locations.
-
-    Every scene gives about its share. Among the locations, the region with the fewest held-out locations comes first,
-    so that the held-out clips are spread over regions. The split depends on the seed, not on the order of the entries.
-
-    Args:
-        entries: clips with the field location.
-        share: share of the clips to hold out.
-        seed: seed of the split.
-        region_of: function that returns the region (city) of a location.
-
-    Returns:
-        The remaining clips and the held-out clips.
-
-    Raises:
-        UserError: a scene has only one location, so none can be held out.
-    """
-    by_scene: dict[str, dict[str, list[ClipEntry]]] = defaultdict(lambda: defaultdict(list))
-    for entry in sorted(entries, key=lambda entry: entry.id):
-        by_scene[entry.labels[0]][entry.custom["location"]].append(entry)
-    chosen: set[str] = set()
-    per_region: Counter[str] = Counter()
-    shuffle = random.Random(seed)
-    for scene, locations in sorted(by_scene.items()):
-        if len(locations) < 2:
-            raise UserError(f"scene {scene} has clips of one location only; validation and test need two or more")
-        target = share * sum(map(len, locations.values()))
-        count = sum(len(clips) for name, clips in locations.items() if name in chosen)
-        candidates = sorted(set(locations) - chosen)
-        shuffle.shuffle(candidates)
-        while len(candidates) > 1:
-            name = min(candidates, key=lambda name: per_region[region_of(name)])
-            candidates.remove(name)
-            new_count = count + len(locations[name])
-            if count and abs(new_count - target) > abs(count - target):
-                continue
-            chosen.add(name)
-            per_region[region_of(name)] += 1
-            count = new_count
-            if count >= target:
-                break
-    held_out = [entry for entry in entries if entry.custom["location"] in chosen]
-    return [entry for entry in entries if entry.custom["location"] not in chosen], held_out
 
 
 def state_of(tables: Sequence[Path], entries: Iterable[ClipEntry]) -> dict[str, Path | str]:
@@ -223,18 +164,6 @@ def content_sample(path: Path) -> int:
         checksum = zlib.crc32(file.read(_SAMPLE))
         file.seek(max(0, path.stat().st_size - _SAMPLE))
         return zlib.crc32(file.read(_SAMPLE), checksum)
-
-
-def header(path: Path) -> Any:
-    """Return ``soundfile.info`` of an audio file.
-
-    Raises:
-        UserError: the file is not audio.
-    """
-    try:
-        return soundfile.info(path)
-    except (soundfile.LibsndfileError, OSError) as error:
-        raise UserError(f"{path} cannot be read as audio ({error}); download it again or replace it") from None
 
 
 def write(
@@ -264,21 +193,52 @@ def write(
     if empty:
         raise UserError(f"{corpus} has no clip for the split {empty[0]}; download more of it")
     import_module("lhotse")  # slow, so only if needed; before the fork, so only once
+    lengths: Counter[int] = Counter()
+    examples: dict[int, Path] = {}
     with atomic_folder(out, "*.jsonl.gz", provenance.NAME) as folder, mapping(jobs) as run:
         for split, entries in splits.items():
             starts = range(0, len(entries), _PER_PART)
             parts = [(folder / str(start), entries[start : start + _PER_PART], audio, length) for start in starts]
-            durations = list(progress(run(_write_part, parts), f"headers {split}", total=len(parts)))
+            frames = sum(progress(run(_write_part, parts), f"headers {split}", total=len(parts)), [])
             for kind in KINDS:
                 _join([part / f"{kind}.jsonl.gz" for part, *_ in parts], folder / f"{corpus}_{kind}_{split}.jsonl.gz")
             for part, *_ in parts:
                 part.rmdir()
-            log.info("%s %s: %d clips, %.2f hours", corpus, split, len(entries), sum(durations) / 3600)
+            lengths.update(frames)
+            examples = {count: entry.path for count, entry in zip(frames, entries, strict=True)} | examples
+            hours = sum(frames) / audio.sampling_rate / 3600
+            log.info("%s %s: %d clips, %.2f hours", corpus, split, len(entries), hours)
+        if audio.one_length:
+            _check_one_length(lengths, examples, audio.sampling_rate)
         provenance.write(folder, record)
 
 
-def _write_part(part: tuple[Path, list[ClipEntry], AudioFormat, float | None]) -> float:
-    """Write the manifests of some clips into a folder; return their total duration in seconds."""
+def _check_one_length(lengths: Counter[int], examples: dict[int, Path], rate: int) -> None:
+    """Check that scene clips have one length, which the scene networks need.
+
+    Args:
+        lengths: number of clips by their length in frames.
+        examples: a clip of each length.
+        rate: sampling rate, Hz.
+    """
+    usual = lengths.most_common(1)[0][0]
+    others = sorted(frames for frames in lengths if frames != usual)
+    if not others:
+        return
+    odd, seconds = min(others, key=lengths.__getitem__), f"{usual / rate:g}"
+    count = sum(lengths[frames] for frames in others)
+    if all(0.9 * usual <= frames <= 1.1 * usual for frames in others):
+        remedy = f"give --scene-seconds {seconds} to cut or pad the clips (--seconds {seconds} without run.sh)"
+    else:
+        remedy = "cut the clips to one length first"
+    raise UserError(
+        f"{examples[odd]} has {odd} frames, the usual length is {usual} ({seconds} s), and {count} of {lengths.total()}"
+        f" clips differ from it, but scene clips need one length; {remedy}"
+    )
+
+
+def _write_part(part: tuple[Path, list[ClipEntry], AudioFormat, float | None]) -> list[int]:
+    """Write the manifests of some clips into a folder; return the length of each in frames."""
     from lhotse import CutSet, RecordingSet, SupervisionSet, validate_recordings_and_supervisions
 
     folder, entries, audio, length = part
@@ -290,7 +250,7 @@ def _write_part(part: tuple[Path, list[ClipEntry], AudioFormat, float | None]) -
     folder.mkdir()
     for kind, manifest in zip(KINDS, sets, strict=True):
         manifest.to_file(folder / f"{kind}.jsonl.gz")
-    return sum(recording.duration for recording in recordings)
+    return [recording.num_samples for recording in recordings]
 
 
 def _join(parts: Sequence[Path], target: Path) -> None:
@@ -314,14 +274,16 @@ def _cut(entry: ClipEntry, recording: Any, length: float | None) -> Any:
 def _recording(entry: ClipEntry, audio: AudioFormat) -> Any:
     from lhotse import AudioSource, Recording
 
-    info, rate, (shortest, longest) = header(entry.path), audio.sampling_rate, audio.seconds
-    if info.samplerate != rate:
-        raise UserError(f"{entry.path} has {info.samplerate} Hz, not {rate}; download it again or give --sampling-rate")
-    if info.channels != audio.channels:
-        raise UserError(f"{entry.path} has {info.channels} channel(s), not {audio.channels}; download it again")
-    if info.frames == 0:
+    rate, (shortest, longest) = audio.sampling_rate, audio.seconds
+    with open_audio(entry.path) as (file, frames):
+        found, channels = file.samplerate, file.channels
+    if found != rate:
+        raise UserError(f"{entry.path} has {found} Hz, not {rate}; {audio.remedy}")
+    if channels != audio.channels:
+        raise UserError(f"{entry.path} has {channels} channel(s), not {audio.channels}; {audio.remedy}")
+    if frames == 0:
         raise UserError(f"{entry.path} has no samples; download it again or leave it out")
-    if not shortest <= info.duration <= longest:
-        raise UserError(f"{entry.path} lasts {info.duration:.2f} s, not {shortest:g} to {longest:g}; download it again")
-    source = AudioSource("file", list(range(info.channels)), str(entry.path))
-    return Recording(entry.id, [source], rate, info.frames, info.frames / rate)
+    if not shortest <= frames / rate <= longest:
+        raise UserError(f"{entry.path} lasts {frames / rate:.2f} s, not {shortest:g} to {longest:g}; {audio.remedy}")
+    source = AudioSource("file", list(range(channels)), str(entry.path))
+    return Recording(entry.id, [source], rate, frames, frames / rate)

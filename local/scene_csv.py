@@ -9,7 +9,6 @@ Splits are ``train``, ``validation``, ``test`` and ``unused``. Without the colum
 Without validation clips, these are held out from the training clips by location.
 """
 
-from math import inf
 from pathlib import Path
 
 from local.manifests import (
@@ -17,17 +16,17 @@ from local.manifests import (
     AudioFormat,
     ClipEntry,
     check_unique,
-    header,
     listed_file,
     present,
-    read_table,
-    split_by_location,
     state_of,
     table_in,
     write,
 )
+from local.splits import split_by_location
+from tagasc.audio.decoding import open_audio
 from tagasc.utils import cli, provenance
 from tagasc.utils.errors import UserError
+from tagasc.utils.tables import Row, read_table, warn_of_alike
 
 SPLITS = ("train", "validation", "test", "unused")
 
@@ -57,31 +56,38 @@ def main(
     if not (0 < test_share < 1 and 0 < validation_share < 1):
         raise UserError("--test-share and --validation-share must be between 0 and 1")
     table = table_in(table, "scenes.csv")
-    rows = read_table(table, ("file", "scene"), ",")
+    rows = read_table(table, ("file", "scene"), ("location", "split"), remedy="check the path")
     entries = [_entry(table, row) for row in rows]
     check_unique(entries, table)
-    present(entries, False, OWN)
+    warn_of_alike(table, "scenes", (entry.labels[0] for entry in entries))
+    warn_of_alike(table, "locations", (row["location"] for row in rows if "location" in row))
+    entries = present(entries, False, OWN)
     shares = {"test_share": test_share, "validation_share": validation_share, "seed": seed}
     record = provenance.record("scene_csv", {"seconds": seconds, **shares}, state_of([table], entries))
     if provenance.is_current(str(out), provenance.read(out), record, force):
         return
     splits = _splits(table, rows, entries, test_share, validation_share, seed)
-    first = header(entries[0].path)  # all clips must have its format
-    limits = (0.0, inf) if seconds is None else (0.9 * seconds, 1.1 * seconds)
-    audio = AudioFormat(first.samplerate, first.channels, limits)
-    write(out, "scene_csv", splits, record, audio, nj, seconds)
+    write(out, "scene_csv", splits, record, _format(entries[0].path, seconds), nj, seconds)
 
 
-def _entry(table: Path, row: dict[str, str]) -> ClipEntry:
-    name, path = listed_file(table, row["file"])
-    if not row["scene"]:
-        raise UserError(f"{table}: {row['file']} has no scene; fix the line")
-    return ClipEntry(name, path, (row["scene"],), {"location": row.get("location") or name})
+def _entry(table: Path, row: Row) -> ClipEntry:
+    name, path = listed_file(table, row)
+    return ClipEntry(name, path, (row["scene"],), {"location": row.get("location", name)})
+
+
+def _format(first: Path, seconds: float | None) -> AudioFormat:
+    """Return the format of the first clip, which all must have."""
+    remedy = f"convert it to the format of {first.name}, the first clip of the table"
+    with open_audio(first) as (file, _):
+        rate, channels = file.samplerate, file.channels
+    if seconds is None:
+        return AudioFormat(rate, channels, remedy, one_length=True)
+    return AudioFormat(rate, channels, f"{remedy}, or change --scene-seconds", (0.9 * seconds, 1.1 * seconds))
 
 
 def _splits(
     table: Path,
-    rows: list[dict[str, str]],
+    rows: list[Row],
     entries: list[ClipEntry],
     test_share: float,
     validation_share: float,
@@ -91,25 +97,25 @@ def _splits(
     if "split" in rows[0]:
         splits = _listed_splits(table, rows, entries)
     else:
-        splits["train"], splits["test"] = split_by_location(entries, test_share, seed)
+        splits["train"], splits["test"] = split_by_location(entries, test_share, seed, kept=2, name="test")
     if not splits["validation"]:
         splits["train"], splits["validation"] = split_by_location(splits["train"], validation_share, seed)
     _check_scenes(table, splits)
     return {name: clips for name, clips in splits.items() if clips}
 
 
-def _listed_splits(table: Path, rows: list[dict[str, str]], entries: list[ClipEntry]) -> dict[str, list[ClipEntry]]:
+def _listed_splits(table: Path, rows: list[Row], entries: list[ClipEntry]) -> dict[str, list[ClipEntry]]:
     """Return the splits that the table lists."""
     splits: dict[str, list[ClipEntry]] = {name: [] for name in SPLITS}
     split_of: dict[str, str] = {}
     for row, entry in zip(rows, entries, strict=True):
         split, location = row["split"], entry.custom["location"]
         if split not in splits:
-            raise UserError(f"{table}: {row['file']} is in the split {split!r}; it must be one of {', '.join(SPLITS)}")
+            raise UserError(f"{row.where}: the split is {split!r}; it must be one of {', '.join(SPLITS)}")
         splits[split].append(entry)
         first = split_of.setdefault(location, split)
         if first != split:
-            raise UserError(f"{table}: location {location} is in both {first} and {split}; keep it in one split")
+            raise UserError(f"{row.where}: location {location} is in both {first} and {split}; keep it in one split")
     for split in ("train", "test"):
         if not splits[split]:
             raise UserError(f"{table} has no clip in the split {split}; add some, or remove the column")

@@ -19,20 +19,23 @@ from local.manifests import (
     check_counts,
     check_unique,
     present,
-    read_table,
-    split_by_location,
     state_of,
     write,
 )
 from local.published import TAU2019
+from local.splits import split_by_location
 from tagasc.utils import cli, provenance
 from tagasc.utils.errors import UserError
+from tagasc.utils.tables import Row, read_table
 
 PUBLISHED = {
     f"{split} {scene}": count
     for scene, counts in TAU2019.items()
     for split, count in zip(("train", "test", "unused"), counts, strict=True)
 }
+_REMEDY = (
+    "download it again; if all clips are so, set scene_rate or scene_seconds in recipe.sh (--sampling-rate, --seconds)"
+)
 
 
 def main(
@@ -66,8 +69,8 @@ def main(
     corpus = corpus.resolve()
     tables = [corpus / "meta.csv", *(corpus / f"evaluation_setup/fold1_{name}.csv" for name in ("train", "evaluate"))]
     splits = official_fold(*tables)
-    available = {entry.id for entry in present(sum(splits.values(), []), allow_partial)}
-    splits = {split: [entry for entry in entries if entry.id in available] for split, entries in splits.items()}
+    available = {entry.id: entry for entry in present(sum(splits.values(), []), allow_partial)}
+    splits = {split: [available[e.id] for e in entries if e.id in available] for split, entries in splits.items()}
     counts = Counter(f"{split} {entry.labels[0]}" for split, entries in splits.items() for entry in entries)
     check_counts(counts, PUBLISHED, corpus, allow_partial)
     settings = {
@@ -84,7 +87,7 @@ def main(
     splits = {"train": train, "validation": validation, "test": splits["test"], "unused": splits["unused"]}
     if not splits["unused"]:
         del splits["unused"]
-    audio = AudioFormat(sampling_rate, 2, (0.9 * seconds, 1.1 * seconds))
+    audio = AudioFormat(sampling_rate, 2, _REMEDY, (0.9 * seconds, 1.1 * seconds))
     write(out, "tau2019", splits, record, audio, nj, seconds)
 
 
@@ -107,7 +110,8 @@ def official_fold(meta: Path, train: Path, test: Path) -> dict[str, list[ClipEnt
     Raises:
         UserError: the tables contradict each other, or a location is in both train and test.
     """
-    entries = [_entry(meta, row) for row in read_table(meta, ("filename", "scene_label", "identifier"), "\t")]
+    columns = ("filename", "scene_label", "identifier")
+    entries = [_entry(meta, row) for row in read_table(meta, columns, ignored=["source_label"], delimiter="\t")]
     check_unique(entries, meta)
     by_name = {f"audio/{entry.path.name}": entry for entry in entries}
     splits = {"train": _listed(train, by_name), "test": _listed(test, by_name)}
@@ -123,27 +127,26 @@ def official_fold(meta: Path, train: Path, test: Path) -> dict[str, list[ClipEnt
 
 def _listed(table: Path, by_name: dict[str, ClipEntry]) -> list[ClipEntry]:
     """Read the clips that one table of the fold lists."""
-    rows = read_table(table, ("filename", "scene_label"), "\t")
+    rows = read_table(table, ("filename", "scene_label"), delimiter="\t")
     for row in rows:
         entry = by_name.get(row["filename"])
         if entry is None:
-            raise UserError(f"{table} lists {row['filename']}, which meta.csv does not; download the metadata again")
+            raise UserError(f"{row.where}: {row['filename']} is not in meta.csv; download the metadata again")
         if entry.labels[0] != row["scene_label"]:
-            raise UserError(
-                f"{table} calls {row['filename']} {row['scene_label']}, meta.csv {entry.labels[0]}; download both again"
-            )
+            scenes = f"{row['scene_label']}, and {entry.labels[0]} in meta.csv"
+            raise UserError(f"{row.where}: {row['filename']} has the scene {scenes}; download both again")
     entries = [by_name[row["filename"]] for row in rows]
     check_unique(entries, table)
     return entries
 
 
-def _entry(table: Path, row: dict[str, str]) -> ClipEntry:
+def _entry(table: Path, row: Row) -> ClipEntry:
     corpus = table.parent
     path = corpus / row["filename"]
     if row["scene_label"] not in TAU2019:
-        raise UserError(f"{table}: {row['filename']} has the unknown scene {row['scene_label']!r}; fix the table")
+        raise UserError(f"{row.where}: {row['filename']} has the unknown scene {row['scene_label']!r}; fix the table")
     if path.parent != corpus / "audio" or not row["filename"].startswith("audio/"):
-        raise UserError(f"{table}: {row['filename']!r} is not in audio/; fix the table")
+        raise UserError(f"{row.where}: {row['filename']!r} is not in audio/; fix the table")
     return ClipEntry(path.stem, path, (row["scene_label"],), {"location": row["identifier"]})
 
 

@@ -1,7 +1,6 @@
 #!/usr/bin/env python3
 """Stage 4: tag every scene clip; if the clips' events are known, score the tags against them."""
 
-import csv
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,8 +16,9 @@ from tagasc.utils.device import choose_device
 from tagasc.utils.errors import UserError
 from tagasc.utils.files import read_record, write_json, write_npz
 from tagasc.utils.log import log
+from tagasc.utils.tables import clean, read_table
 
-_WITHOUT = "fix it, or leave --event-labels out (in a recipe: --event-labels '')"
+_WITHOUT = "leave --event-labels out (in a recipe: --event-labels '')"
 
 
 def main(
@@ -89,16 +89,9 @@ def _events(table: Path, classes: list[str], folders: Iterable[Path]) -> dict[st
     Raises:
         UserError: the table is missing or malformed, or has no clip of the corpus.
     """
-    index = {name: number for number, name in enumerate(classes)}
-    try:
-        with table.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file, delimiter="\t")
-            rows = [(Path(row["filename"]).with_suffix(""), row["event"]) for row in reader]
-    except (FileNotFoundError, KeyError, TypeError, ValueError):
-        raise UserError(
-            f"{table} must be a tab-separated table with the columns filename and event; {_WITHOUT}"
-        ) from None
-    known = [(path, index[event]) for path, event in rows if event in index]
+    index = {clean(name): number for number, name in enumerate(classes)}
+    rows = read_table(table, ("filename", "event"), delimiter="\t", remedy=_WITHOUT)
+    known = [(Path(row["filename"]).with_suffix(""), index[row["event"]]) for row in rows if row["event"] in index]
     if not known:
         log.warning("%s: tags not scored, it has no event that is a class of the tagger, such as %s", table, classes[0])
         return None
@@ -109,7 +102,7 @@ def _events(table: Path, classes: list[str], folders: Iterable[Path]) -> dict[st
         if clip in ids:
             heard[clip].add(event)
     if not heard:
-        raise UserError(f"{table} has no clip of the corpus, such as {min(ids)}; {_WITHOUT}")
+        raise UserError(f"{table} has no clip of the corpus, such as {min(ids)}; fix it, or {_WITHOUT}")
     return heard
 
 

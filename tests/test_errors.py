@@ -204,7 +204,10 @@ CASES = {
         "meta.csv does not exist; check the path, or download",
         lambda b: b.remove("scenes", "meta.csv").tau2019(),
     ),
-    "commas for tabs": ("they must be separated by tabs", lambda b: b.edit("scenes", "meta.csv", "\t", ",").tau2019()),
+    "commas for tabs": (
+        "separated by tabs; fix it, or check the path, or download",
+        lambda b: b.edit("scenes", "meta.csv", "\t", ",").tau2019(),
+    ),
     "short line": (
         "not as many fields as columns",
         lambda b: b.append("scenes", "meta.csv", "audio/x.wav\tbus").tau2019(),
@@ -222,7 +225,7 @@ CASES = {
         lambda b: b.edit("scenes", "meta.csv", "\tairport\t", "\tbeach\t").tau2019(),
     ),
     "unknown clip in a fold": (
-        "which meta.csv does not",
+        "-0-0-a.wav is not in meta.csv; download",
         lambda b: b.edit("scenes", "evaluation_setup/fold1_train.csv", "audio/airport", "audio/airpark").tau2019(),
     ),
     "path out of the corpus": (
@@ -254,8 +257,8 @@ CASES = {
         lambda b: b.edit("tagging", CURATED, b.line("tagging", CURATED), f"../{b.line('tagging', CURATED)}").fsd(),
     ),
     # Your own tables
-    "other columns": ("they must be separated by commas", lambda b: b.scenes("path,scene", "a0,bus")),
-    "no scene": ("has no scene; fix the line", lambda b: b.scenes("file,scene", "a0,")),
+    "other columns": ("not ['file', 'scene'] separated by commas; fix it", lambda b: b.scenes("path,scene", "a0,bus")),
+    "no scene": ("scenes.csv, line 2 has no scene; fix the line", lambda b: b.scenes("file,scene", "a0,")),
     "no table": (
         "scenes.csv does not exist; check the path",
         lambda b: ("local/scene_csv.py", b.tmp / "scenes.csv", b.out),
@@ -265,12 +268,15 @@ CASES = {
         lambda b: ("local/scene_csv.py", b.file("file,scene\na.wav,forêt\n", "scenes.csv"), b.out),
     ),
     "only a header": ("has no line but its header; add lines", lambda b: b.scenes("file,scene")),
-    "missing clip": ("lost.wav; add them, or remove them", lambda b: b.scenes("file,scene", "audio/lost.wav,bus")),
+    "missing clip": ("lost.wav; add them, or fix the table", lambda b: b.scenes("file,scene", "audio/lost.wav,bus")),
     "path out of the folder": (
         "is not in the table's folder",
         lambda b: b.scenes("file,scene", "../../etc/passwd,bus"),
     ),
-    "unknown split": ("is in the split 'dev'; it must be one of", lambda b: b.scenes("file,scene,split", "a0,bus,dev")),
+    "unknown split": (
+        "scenes.csv, line 2: the split is 'dev'; it must be one of",
+        lambda b: b.scenes("file,scene,split", "a0,bus,dev"),
+    ),
     "own location in two splits": (
         "is in both train and test; keep it in one split",
         lambda b: b.scenes(
@@ -362,7 +368,7 @@ CASES = {
     "damaged tagger": ("is not a complete model file", damage_the_tagger),
     "tags without audio": ("has no packed tau2019; run stage 2", lambda b: b.remove("audio", "tau2019_*").tag()),
     "wrong event labels": (
-        "must be a tab-separated table with the columns filename and event",
+        "not ['filename', 'event'] separated by tabs; fix it, or leave --event-labels out",
         lambda b: b.tag("--event-labels", b.copy("scenes") / "meta.csv"),
     ),
     "unreadable tags": ("is not a readable .npz file", elsewhere),

@@ -8,10 +8,12 @@ from hypothesis import strategies as st
 from lhotse import load_manifest
 
 from local import manifests
-from local.manifests import AudioFormat, ClipEntry, listed_file, split_by_location, write
+from local.manifests import AudioFormat, ClipEntry, listed_file, write
+from local.splits import split_by_location
 from local.tau2019 import city_of
 from tagasc.utils import provenance
 from tagasc.utils.errors import UserError
+from tagasc.utils.tables import Row
 from tests.helpers import RATE, SECONDS, run, succeed
 
 
@@ -45,14 +47,14 @@ def entries(tmp_path):
 
 
 RECORD = provenance.record("test", {}, {})
-AUDIO = AudioFormat(8000, 2, (0.0, 1.0))
+AUDIO = AudioFormat(8000, 2, "convert it", (0.0, 1.0))
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_manifests_written_in_parts_are_complete_and_in_order(tmp_path, entries, jobs, monkeypatch):
     monkeypatch.setattr(manifests, "_PER_PART", 3)
-    opened, info = [], soundfile.info
-    monkeypatch.setattr(soundfile, "info", lambda path: opened.append(path) or info(path))
+    opened, open_audio = [], manifests.open_audio
+    monkeypatch.setattr(manifests, "open_audio", lambda path: opened.append(path) or open_audio(path))
     write(tmp_path / "out", "x", {"all": entries, "few": entries[:2]}, RECORD, AUDIO, jobs)
     assert len(list((tmp_path / "out").iterdir())) == 2 * 3 + 1
     recordings, supervisions, cuts = (
@@ -120,7 +122,7 @@ def test_the_folder_of_the_table_is_accepted(tmp_path, program, name, rows):
 @pytest.mark.parametrize("name", ["", ".", "..", "../a.wav", "clips/../../a.wav", "/etc/passwd", "../corpus2/a.wav"])
 def test_a_file_outside_the_tables_folder_is_refused(tmp_path, name):
     with pytest.raises(UserError, match="is not in the table's folder; fix the line"):
-        listed_file(tmp_path / "corpus/table.csv", name)
+        listed_file(tmp_path / "corpus/table.csv", Row({"file": name}, "line 2"))
 
 
 def test_audio_replaced_by_another_of_the_same_length_is_packed_again(scene_corpus, tmp_path):

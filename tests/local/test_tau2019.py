@@ -9,8 +9,9 @@ import pytest
 import soundfile
 from lhotse import load_manifest
 
-from local.manifests import check_counts, split_by_location
+from local.manifests import check_counts
 from local.published import TAU2019
+from local.splits import split_by_location
 from local.tau2019 import PUBLISHED, city_of, official_fold
 from tests.helpers import run, succeed
 
