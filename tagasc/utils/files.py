@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import zipfile
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import yaml
+from numpy.lib.format import read_array_header_1_0, read_array_header_2_0, read_magic
 from numpy.lib.npyio import NpzFile
 
 from tagasc.utils.errors import UserError
@@ -161,12 +163,31 @@ def digest(path: Path) -> str:
     try:
         with NpzFile(path, allow_pickle=False) as arrays:  # np.load takes other formats too
             for name in sorted(set(arrays.files) - {"provenance"}):
-                value = np.ascontiguousarray(arrays[name])
+                value = np.ascontiguousarray(_array(arrays, name))
                 sha256.update(f"{name} {value.dtype} {value.shape}".encode())
                 sha256.update(value.tobytes())
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error):
         return "not readable"
     return sha256.hexdigest()
+
+
+def _array(file: NpzFile, name: str) -> np.ndarray:
+    """Return an array of an ``.npz``, whose header must not promise more than the file holds.
+
+    Raises:
+        KeyError: the file has no such array.
+        ValueError: the array is damaged.
+    """
+    member = next((name + end for end in ("", ".npy") if name + end in file.zip.namelist()), None)
+    if member is None:
+        raise KeyError(name)
+    size = file.zip.getinfo(member).file_size
+    with file.zip.open(member) as stream:
+        read_header = read_array_header_1_0 if read_magic(stream) == (1, 0) else read_array_header_2_0
+        shape, _, dtype = read_header(stream)
+        if stream.tell() + math.prod(shape) * dtype.itemsize != size:
+            raise ValueError(f"{name}: its header says {shape}, which does not fit its size")
+    return file[name]
 
 
 def write_npz(path: Path, record: dict[str, Any], **arrays: np.ndarray) -> None:
@@ -183,7 +204,7 @@ def read_npz(path: Path, names: tuple[str, ...], made_by: str) -> dict[str, np.n
     """
     try:
         with NpzFile(path, allow_pickle=False) as file:  # np.load takes other formats too
-            return {name: file[name] for name in names}
+            return {name: _array(file, name) for name in names}
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; run {made_by} to create it") from None
     except KeyError as error:
@@ -196,7 +217,7 @@ def read_record(path: Path) -> dict[str, Any] | None:
     """Read the provenance record of an ``.npz``; None if the file or the record is missing."""
     try:
         with NpzFile(path, allow_pickle=False) as file:
-            record = json.loads(str(file["provenance"]))
+            record = json.loads(str(_array(file, "provenance")))
     except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error):
         return None
     return record if isinstance(record, dict) else None
