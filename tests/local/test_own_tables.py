@@ -166,3 +166,14 @@ def test_an_mp3_without_a_true_length_is_listed_and_packed_whole(tmp_path):
     succeed("steps/pack_audio.py", "--manifests", tmp_path / "out", "--out", tmp_path / "audio")
     samples = np.load(tmp_path / "audio/tagging_csv_curated/audio.npy")
     assert np.abs(samples[15000:20000]).mean() > 3000
+
+
+def test_a_corpus_that_moved_is_listed_again_and_not_packed_again(tmp_path):
+    scene_table(tmp_path / "here")
+    packing = ("steps/pack_audio.py", "--manifests", tmp_path / "data", "--out", tmp_path / "audio")
+    succeed("local/scene_csv.py", tmp_path / "here", tmp_path / "data")
+    succeed(*packing)
+    (tmp_path / "here").rename(tmp_path / "there")
+    assert "outdated" in succeed("local/scene_csv.py", tmp_path / "there", tmp_path / "data")
+    assert succeed(*packing).count("up to date") == 3
+    succeed(*packing, "--force")  # the manifests hold the new place
