@@ -1,14 +1,14 @@
 """Any audio-classification model of Hugging Face's ``transformers`` as a tagger.
 
-The package is optional. A model is a folder, or a name on the Hub. Only weights in safetensors are read, and a model's
-own code is never run.
+The package is optional. A model is a folder, or a name on the Hub. Only weights in safetensors are read, they must be
+all that the model has, and a model's own code is never run. Computation is in float32, whatever the file holds.
 
 The model's configuration decides the activation: sigmoid for ``multi_label_classification``, else softmax. Some
 multi-label models lack this entry; give the option ``sigmoid`` for these.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from tagasc.utils.errors import UserError
 from tagasc.utils.log import log, progress
 
 _INSTALL = "pip install --constraint constraints.txt transformers (into the Python that runs the recipe)"
+_TRAINING_ONLY = "masked_spec_embed"  # stands for masked frames in training; published files may lack it
 
 
 class HuggingFaceTagger:
@@ -37,8 +38,8 @@ class HuggingFaceTagger:
         """Load the model.
 
         Raises:
-            UserError: the package or the model is missing, or the model needs its own code, has no safetensors, or has
-                fewer than two classes.
+            UserError: the package or the model is missing, or the model needs its own code, has no safetensors, lacks
+                weights or has others, or has fewer than two classes.
         """
         try:
             from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
@@ -46,9 +47,13 @@ class HuggingFaceTagger:
             raise UserError(f"--tags-from hf:{name} needs the package transformers; {_INSTALL}") from None
         try:
             self.extractor = AutoFeatureExtractor.from_pretrained(name, trust_remote_code=False)
-            model = AutoModelForAudioClassification.from_pretrained(name, trust_remote_code=False, use_safetensors=True)
+            model, loaded = AutoModelForAudioClassification.from_pretrained(
+                name, trust_remote_code=False, use_safetensors=True, output_loading_info=True
+            )
+            model = model.float()
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise UserError(f"--tags-from hf:{name}: cannot be loaded ({' '.join(str(error).split())[:160]})") from None
+        _require_all_weights(name, loaded)
         self.name, self.device, self.batch = name, device, batch
         self.model = model.to(device).eval()
         self.classes = [str(model.config.id2label[n]) for n in range(model.config.num_labels)]
@@ -105,3 +110,23 @@ class HuggingFaceTagger:
         if not bool(values.isfinite().all()):
             raise UserError(f"{packed.folder}: hf:{self.name} returns values that are not finite; choose another model")
         return values.cpu().numpy()
+
+
+def _require_all_weights(name: str, loaded: Mapping[str, Collection]) -> None:
+    """Refuse a model that transformers filled up with random weights, or only partly read.
+
+    Raises:
+        UserError: the model's file lacks weights, or holds weights of another model.
+    """
+    for kind, problem in (
+        ("missing_keys", "its file lacks weights that would be random"),
+        ("mismatched_keys", "its file holds weights of another shape"),
+        ("unexpected_keys", "its file holds weights that this model does not have"),
+        ("error_msgs", "it is damaged"),
+    ):
+        if found := sorted(key for key in map(str, loaded.get(kind, ())) if not key.endswith(_TRAINING_ONLY)):
+            more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+            raise UserError(
+                f"--tags-from hf:{name}: {problem}: {', '.join(found[:3])}{more}; choose a model that was trained for"
+                " audio classification"
+            )

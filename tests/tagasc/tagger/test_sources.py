@@ -223,6 +223,69 @@ def test_weights_that_are_pickles_are_refused(tmp_path):
         open_source(f"hf:{folder}", CPU, 4)
 
 
+def change_weights(folder, change):
+    """Rewrite a model's weights; ``change`` gets each name and value, and returns both to keep, or None."""
+    from safetensors.torch import load_file, save_file
+
+    file = folder / "model.safetensors"
+    weights = dict(pair for item in load_file(file).items() if (pair := change(*item)))
+    save_file(weights, file, {"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    ("make", "change", "message"),
+    [
+        (
+            spectrogram_transformer,
+            lambda name, value: None if name.startswith("classifier.") else (name, value),
+            "lacks weights that would be random: classifier.dense.bias, classifier.dense.weight, classifier.layernorm",
+        ),
+        (  # a layer in the middle of the network
+            whisper,
+            lambda name, value: None if name == "encoder.conv2.weight" else (name, value),
+            "lacks weights that would be random: encoder.conv2.weight;",
+        ),
+        (
+            waveform_transformer,
+            lambda name, value: (f"ctc_{name}" if name == "classifier.bias" else name, value),
+            "lacks weights that would be random: classifier.bias;",
+        ),
+    ],
+)
+def test_a_model_whose_weights_did_not_all_load_is_refused(audio, tmp_path, make, change, message):
+    folder = make(tmp_path / "model")
+    change_weights(folder, change)
+    outcome = run("steps/extract_tags.py", "--tags-from", f"hf:{folder}", "--audio", audio, "--out", tmp_path / "tags")
+    assert message in outcome.error
+    assert not (tmp_path / "tags").exists()
+
+
+def test_weights_that_the_model_does_not_have_are_refused(tmp_path):
+    """The file has a second layer, which the configuration lacks: tags would come from a part of the model."""
+    folder = spectrogram_transformer(tmp_path / "model")
+    deeper = json.loads((folder / "config.json").read_text()) | {"num_hidden_layers": 2}
+    hf = pytest.importorskip("transformers")
+    hf.ASTForAudioClassification(hf.ASTConfig(**deeper)).save_pretrained(tmp_path / "deeper")
+    (tmp_path / "deeper/model.safetensors").replace(folder / "model.safetensors")
+    with pytest.raises(UserError, match=r"weights that this model does not have: .* and .* more; choose"):
+        open_source(f"hf:{folder}", CPU, 4)
+
+
+@pytest.mark.parametrize(("make", "dtype"), [(spectrogram_transformer, torch.bfloat16), (whisper, torch.float16)])
+def test_weights_stored_in_16_bits_are_computed_in_float32(audio, tmp_path, make, dtype):
+    folder = make(tmp_path / "model")
+    stored = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(stored | {"dtype": str(dtype).removeprefix("torch.")}))
+    change_weights(folder, lambda name, value: (name, value.to(dtype)))
+    packed = PackedAudio(audio / "tau2019_test")
+    half = open_source(f"hf:{folder}", CPU, 4)
+    assert {value.dtype for value in half.model.parameters()} == {torch.float32}
+    tags = half.tags(packed)
+    change_weights(folder, lambda name, value: (name, value.float()))
+    (folder / "config.json").write_text(json.dumps(stored))
+    np.testing.assert_array_equal(tags, open_source(f"hf:{folder}", CPU, 4).tags(packed))
+
+
 def test_an_error_says_how_to_install_transformers(monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(UserError, match="needs the package transformers; pip install"):
