@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from tagasc.report.markdown import Table, aligned, markdown_table
-from tagasc.report.statistics import bootstrap
+from tagasc.report.statistics import bootstrap, is_significant, permutation_p
 from tagasc.tagger.experiment import STAGE, predictions_file
 from tagasc.tagger.lwlrap import label_precisions
 from tagasc.tagger.tags import TagVectors
@@ -67,10 +67,10 @@ def compare(groups: Mapping[str, Precisions], recording: str) -> Table:
         if first is None:
             first, row = values.mean(axis=0), (*row, "", "", "")
         else:
-            difference = values.mean(axis=0) - first
-            low, high = bootstrap(difference, recordings)
-            note = "" if low > 0 or high < 0 else "not significant"
-            row += (f"{difference.mean():+.3f}", _interval((low, high), "+.3f"), note)
+            means = values.mean(axis=0)
+            interval, p = bootstrap(means - first, recordings), permutation_p(means[None], first, recordings)[0]
+            note = "" if is_significant(interval, p) else "not significant"
+            row += (f"{(means - first).mean():+.3f}", _interval(interval, "+.3f"), note)
         rows.append(row)
     return header, rows
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from tagasc.report.results import BASELINE, SVM, SystemResult
-from tagasc.report.statistics import Interval, bootstrap, holm, mcnemar, permutation_p
+from tagasc.report.statistics import Interval, bootstrap, holm, is_significant, mcnemar, permutation_p
 from tagasc.scene.experiment import best_on_validation
 from tagasc.scene.systems import System
 
@@ -19,7 +19,8 @@ class Difference:
 
     Attributes:
         mean: difference of the accuracies, each a mean over seeds.
-        by_location: 95 % confidence interval, paired bootstrap over recording locations.
+        locations: number of recording locations of the clips.
+        by_location: 95 % confidence interval, paired bootstrap over recording locations; nan for too few of them.
         by_clip: the same over clips, treating them as independent.
         p: two-sided, of a permutation test that swaps whole locations.
         mcnemar_p: exact p of McNemar's test for the first shared seed, treating clips as independent; None without a
@@ -28,6 +29,7 @@ class Difference:
     """
 
     mean: float
+    locations: int
     by_location: Interval
     by_clip: Interval
     p: float
@@ -36,8 +38,8 @@ class Difference:
 
     @property
     def significant(self) -> bool:
-        """Whether the confidence interval over locations excludes 0."""
-        return self.by_location[0] > 0 or self.by_location[1] < 0
+        """Whether the confidence interval over locations excludes 0 and the permutation test agrees."""
+        return is_significant(self.by_location, self.p)
 
     def negated(self) -> "Difference":
         """Return the second system minus the first."""
@@ -72,6 +74,7 @@ def compute_differences(results: Sequence[SystemResult], base: SystemResult, spl
     return {
         result.name: Difference(
             float(by_clip[n].mean()),
+            len(set(locations)),
             tuple(map(float, over_locations[n])),
             tuple(map(float, over_clips[n])),
             float(p[n]),

@@ -8,9 +8,10 @@ from tagasc.report.comparison import Comparison, Difference, accuracy_intervals,
 from tagasc.report.markdown import escape, format_interval, format_mean, format_points, markdown_table
 from tagasc.report.paper_tables import TITLES, PaperResults, by_table, filled_tables, heads_by_layers
 from tagasc.report.results import BASELINE, SVM, SystemResult
+from tagasc.report.statistics import LEVEL, MIN_UNITS
 from tagasc.scene.systems import TAGS_ONLY
 
-PROTOCOLS = """\
+PROTOCOLS = f"""\
 - **Ours** (the result that counts): the network's validation accuracy selects the epoch, the SVM's validation
   accuracy selects kernel and C. Test clips are scored once. Values are means ± standard deviations over seeds.
 - **Selected on test** (the paper's protocol, for comparison only): after every epoch, codes are extracted and an SVM
@@ -18,9 +19,11 @@ PROTOCOLS = """\
 - **test** is the official test set. **test+unused** adds the clips that the official lists leave out, as the paper
   did for part of its results.
 - **95 % CI**: 95 % confidence interval, percentile bootstrap over recording locations unless stated otherwise. It
-  shows how much a result depends on the test locations. No interval includes the variance over trainings.
-- **Significant**: the confidence interval over locations excludes 0. The *standard deviation over seeds* given with
-  it is that of the difference, over the seeds that both systems have.
+  shows how much a result depends on the test locations. No interval includes the variance over trainings. Of fewer
+  than {MIN_UNITS} locations there is no interval, since it would be too narrow.
+- **Significant**: the confidence interval over locations excludes 0, and the permutation test over locations agrees
+  (p below {LEVEL}). The *standard deviation over seeds* given with it is that of the difference, over the seeds that
+  both systems have.
 """
 
 
@@ -49,9 +52,27 @@ def summary(comparison: Comparison) -> list[str]:
             f" {len(significant) - above}. Among many systems, some differences are significant by chance; Holm's p"
             f" corrects for all {compared} comparisons."
         )
+    text += _test_set(best)
     if max(len(result.runs) for result in ranked) == 1:
         text.append("Each system has one seed, so the variance over seeds is unknown.")
     return [" ".join(text), "", PROTOCOLS]
+
+
+def _test_set(result: SystemResult) -> list[str]:
+    """Say how many clips and locations the test set has, and what too few locations mean."""
+    locations = result.clips.locations[result.clips.in_split("test")]
+    count = len(set(locations))
+    text = [f"The {len(locations)} test clips are from {_counted(count)}."]
+    if count < MIN_UNITS:
+        text.append(
+            f"These are too few to generalise from: without at least {MIN_UNITS} there are no confidence intervals,"
+            " and no difference counts as significant."
+        )
+    return text
+
+
+def _counted(locations: int) -> str:
+    return f"{locations} location{'s' if locations != 1 else ''}"
 
 
 def paper_section(comparison: Comparison, paper: PaperResults, other_data: bool) -> list[str]:
@@ -244,6 +265,8 @@ def provenance_section(
 
 def verdict(difference: Difference, gain: str, loss: str) -> str:
     """Say whether a gain or loss is significant, and what is known about other seeds."""
+    if difference.locations < MIN_UNITS:
+        return f"no significant {gain} can be claimed from {_counted(difference.locations)}"
     effect = gain if difference.mean > 0 or not difference.significant else loss
     text = f"{'significant' if difference.significant else 'no significant'} {effect}"
     if difference.seed_deviation is None:

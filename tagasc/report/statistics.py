@@ -1,7 +1,8 @@
 """Confidence intervals, significance tests and effect sizes.
 
 Clips of one recording location are not independent. The bootstrap and the permutation test can therefore resample
-whole locations. Tests that treat clips as independent are labelled so.
+whole locations. Tests that treat clips as independent are labelled so. A percentile interval of a few locations is too
+narrow, so fewer than ``MIN_UNITS`` units get no interval.
 """
 
 from collections.abc import Sequence
@@ -10,6 +11,8 @@ import numpy as np
 import scipy.stats
 
 Interval = tuple[float, float]  # lower and upper bound
+MIN_UNITS = 10  # units that a bootstrap needs; below, its intervals cover far less than 95 %
+LEVEL = 0.05  # p below which a permutation test is significant
 _BATCH = 250  # resamples held in memory at a time
 
 
@@ -25,10 +28,10 @@ def bootstrap(values: np.ndarray, units: Sequence[str], draws: int = 2000, seed:
         seed: random seed.
 
     Returns:
-        (..., 2), lower and upper bounds; nan for fewer than two units.
+        (..., 2), lower and upper bounds; nan for fewer than ``MIN_UNITS`` units.
     """
     totals, counts = totals_by(values, units)
-    if len(counts) < 2:
+    if len(counts) < MIN_UNITS:
         return np.full((*totals.shape[:-1], 2), np.nan)
 
     def means(drawn: np.ndarray, axis: int) -> np.ndarray:
@@ -69,6 +72,16 @@ def permutation_p(
 
     settings = {"permutation_type": "samples", "vectorized": True, "n_resamples": resamples, "batch": _BATCH}
     return scipy.stats.permutation_test((totals, base_totals), difference, axis=-1, rng=seed, **settings).pvalue
+
+
+def is_significant(interval: Interval, p: float) -> bool:
+    """Return whether a difference counts as significant: two tests over the same units agree.
+
+    Args:
+        interval: 95 % bootstrap interval of the difference; nan: unknown.
+        p: of the permutation test.
+    """
+    return (interval[0] > 0 or interval[1] < 0) and p < LEVEL
 
 
 def holm(p: Sequence[float]) -> np.ndarray:

@@ -42,6 +42,15 @@ def test_groups_are_pooled_over_test_sets_and_compared_with_the_first(tmp_path):
     assert "not significant" in output
 
 
+@pytest.mark.parametrize(("recordings", "known"), [(9, False), (10, True)])
+def test_a_few_recordings_show_no_difference(tmp_path, recordings, known):
+    write_predictions(tmp_path, "poor_seed1", "stage1", range(recordings), -0.5, 1)
+    write_predictions(tmp_path, "good_seed1", "stage1", range(recordings), 0.6, 1)
+    groups = "poor: poor/stage1; good: good/stage1"
+    output = succeed("steps/compare_taggers.py", "--taggers", tmp_path, "--groups", groups)
+    assert ("not significant" not in output, " to +" in output) == (known, known)
+
+
 def test_groups_scored_on_other_clips_are_refused(tmp_path):
     write_predictions(tmp_path, "a_seed1", "stage1", range(4), 0.1, 1)
     write_predictions(tmp_path, "b_seed1", "stage1", range(5), 0.1, 1)

@@ -159,6 +159,24 @@ def test_the_table_on_the_terminal_says_how_many_systems_it_omits(tmp_path):
     assert "\nbaseline" in output
 
 
+@pytest.mark.parametrize(("by_location", "locations"), [(15, 4), (7, 9), (6, 10)])
+def test_the_report_says_how_many_locations_it_rests_on(tmp_path, by_location, locations):
+    fake = Fake(tmp_path, by_location=by_location)
+    fake.add("baseline", 1, 0.2, 0.5)
+    fake.add("codecat", 1, 1.1, 0.9)  # right on every clip
+    fake.add("codecat@shuffled", 1, 0.2, 0.5)
+    output = succeed("steps/report.py", *fake.options())
+    page = fake.report()
+    assert f"The 60 test clips are from {locations} locations." in page
+    enough = locations >= 10
+    assert ("without at least 10 there are no" in page) == (not enough)
+    over_locations, over_clips = _row(page, "### Differences", "codecat").split("|")[3:5]
+    assert (" to +" in over_locations, " to +" in over_clips, " to +" in output) == (enough, True, enough)
+    assert page.count(": significant gain") == enough
+    assert page.count(f"no significant gain can be claimed from {locations} locations") == (not enough)
+    assert f"Significantly better than the baseline: {int(enough)} of" in page or "Significantly" not in page
+
+
 def test_if_the_baseline_is_the_best_it_is_compared_with_the_best_of_the_others(tmp_path):
     fake = Fake(tmp_path)
     for name, validation in (("baseline", 0.9), ("codecat", 0.5), ("codecat_fc", 0.7)):

@@ -4,11 +4,21 @@ import numpy as np
 import pytest
 from sklearn.feature_selection import f_classif
 
-from tagasc.report.statistics import attention_perplexity, bootstrap, eta_squared, holm, mcnemar, permutation_p
+from tagasc.report.statistics import (
+    attention_perplexity,
+    bootstrap,
+    eta_squared,
+    holm,
+    is_significant,
+    mcnemar,
+    permutation_p,
+)
 
 RANDOM = np.random.default_rng(0)
 LOCATIONS = np.array(["a", "a", "a", "b", "b", "c", "c", "c", "c", "d"])
 VALUES = RANDOM.random((3, 10))
+TEN = np.array(list("abbcdefghhhij"))  # the fewest units that have an interval
+LONGER = RANDOM.random((3, len(TEN)))
 
 
 def by_loop(values, locations, draws, seed):
@@ -21,15 +31,15 @@ def by_loop(values, locations, draws, seed):
 
 
 def test_bootstrap_equals_a_plain_loop_with_the_same_draws():
-    intervals = bootstrap(VALUES, LOCATIONS, draws=600, seed=3)
+    intervals = bootstrap(LONGER, TEN, draws=600, seed=3)
     assert intervals.shape == (3, 2)
-    for row, interval in zip(VALUES, intervals, strict=True):
-        np.testing.assert_allclose(interval, by_loop(row, LOCATIONS, 600, 3))
+    for row, interval in zip(LONGER, intervals, strict=True):
+        np.testing.assert_allclose(interval, by_loop(row, TEN, 600, 3))
 
 
 def test_rows_share_the_draws():
     """A constant shift of the values shifts the interval."""
-    shifted = bootstrap(np.stack([VALUES[0], VALUES[0] + 1]), LOCATIONS)
+    shifted = bootstrap(np.stack([LONGER[0], LONGER[0] + 1]), TEN)
     np.testing.assert_allclose(shifted[1], shifted[0] + 1)
 
 
@@ -42,7 +52,31 @@ def test_intervals_over_locations_are_wider_than_over_clips():
     clip_low, clip_high = bootstrap(values, np.arange(1000).astype(str))
     assert high - low > 4 * (clip_high - clip_low)
     assert low <= values.mean() <= high
-    assert np.isnan(bootstrap(values, ["a"] * 1000)[0])
+
+
+@pytest.mark.parametrize("units", [1, 2, 9])
+def test_fewer_than_ten_locations_have_no_interval(units):
+    """However many clips they have, and however clear the difference is."""
+    assert np.isnan(bootstrap(np.ones((2, 900)), np.arange(900).astype(str)[np.arange(900) % units])).all()
+    assert not np.isnan(bootstrap(np.ones(900), np.arange(900) % 10)).any()
+
+
+def test_significance_needs_interval_and_permutation_test_to_agree():
+    assert is_significant((0.01, 0.2), 0.049)
+    assert is_significant((-0.2, -0.01), 0.049)
+    assert not is_significant((0.01, 0.2), 0.051)
+    assert not is_significant((-0.01, 0.2), 0.001)
+    assert not is_significant((np.nan, np.nan), 0.001)
+
+
+def test_an_interval_that_the_exact_test_contradicts_is_not_significant():
+    """A gain in four of ten locations, and no change in the others: p = 2 / 2^4."""
+    locations, base = np.arange(10).astype(str), np.zeros(10)
+    gain = np.array([1.0] * 4 + [0.0] * 6)
+    interval, p = bootstrap(gain, locations), permutation_p(gain[None], base, locations)[0]
+    assert interval[0] > 0
+    assert p == pytest.approx(2 / 16)
+    assert not is_significant(interval, p)
 
 
 def test_intervals_have_about_nominal_coverage():

@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tagasc.report.comparison import Comparison, accuracy_intervals, compute_differences
+from tagasc.report.comparison import Comparison, Difference, accuracy_intervals, compute_differences
 from tagasc.report.markdown import aligned, markdown_table
 from tagasc.report.results import ScoredClips, ScoredRun, SystemResult
 from tagasc.report.sections import verdict
@@ -98,7 +98,7 @@ def test_differences_intervals_and_p_values():
     differences = compute_differences([BASE, TAGS, ORACLE], BASE, "test")
     assert set(differences) == {"att_h2_l1", "att_h2_l1@oracle"}
     assert differences["att_h2_l1"].mean == pytest.approx(2.5 / 6)
-    assert differences["att_h2_l1"].negated().by_location[0] == -differences["att_h2_l1"].by_location[1]
+    assert difference(interval=(0.02, 0.2)).negated().by_location == (-0.2, -0.02)
     # Three locations with differences of 1, 0.5 and 1 clips: two of 8 permutations are as extreme.
     assert differences["att_h2_l1"].p == pytest.approx(2 / 8)
     # With the shared seed 1, the system recognises two clips that the baseline misses, and misses none.
@@ -108,7 +108,32 @@ def test_differences_intervals_and_p_values():
     assert (table[0]["p (permutation)"], table[0]["p (Holm)"]) == ("0.2500", "0.5000")
 
 
+def difference(locations=10, interval=(0.02, 0.2), p=0.01, seed_deviation=None):
+    return Difference(0.1, locations, interval, (0.05, 0.15), p, None, seed_deviation)
+
+
 def test_verdicts_state_significance_and_the_deviation_over_seeds():
+    certain = difference(seed_deviation=0.096)
+    assert verdict(certain, "gain", "loss") == "significant gain (standard deviation over seeds: 9.6 points)"
+    assert verdict(certain.negated(), "gain", "loss") == "significant loss (standard deviation over seeds: 9.6 points)"
+    once = "(fewer than three shared seeds; another seed may reverse it)"
+    assert verdict(difference(), "gain", "loss") == f"significant gain {once}"
+    assert verdict(difference(interval=(-0.01, 0.2)), "gain", "loss") == f"no significant gain {once}"
+    assert verdict(difference(p=0.06), "gain", "loss") == f"no significant gain {once}"
+
+
+def test_no_verdict_is_given_on_a_few_locations():
+    unknown = (np.nan, np.nan)
+    assert verdict(difference(9, unknown), "gain", "loss") == "no significant gain can be claimed from 9 locations"
+    assert verdict(difference(1, unknown).negated(), "help", "harm").endswith(
+        "no significant help can be claimed from 1 location"
+    )
+    counted = compute_differences([BASE, TAGS], BASE, "test")["att_h2_l1"]
+    assert counted.locations == 3
+    assert not counted.significant
+
+
+def test_the_deviation_over_seeds_is_of_the_difference():
     wrong, correct = ["park", "park", "bus", "bus", "bus", "bus", "bus"], CLIPS.scenes.tolist()
     base, tags = (
         system(name, *(run(seed, predictions, 0.5) for seed in (1, 2, 3)))
@@ -117,15 +142,8 @@ def test_verdicts_state_significance_and_the_deviation_over_seeds():
     tags.runs[0] = run(1, [*correct[:3], "bus", *correct[4:]], 0.5)  # one clip of six less
     certain = compute_differences([base, tags], base, "test")["codecat"]
     assert certain.seed_deviation == pytest.approx(np.std([5 / 6, 1, 1], ddof=1))
-    assert verdict(certain, "gain", "loss") == "significant gain (standard deviation over seeds: 9.6 points)"
-    assert verdict(certain.negated(), "gain", "loss") == "significant loss (standard deviation over seeds: 9.6 points)"
     del base.runs[2]
-    two = compute_differences([base, tags], base, "test")["codecat"]
-    assert (
-        verdict(two, "gain", "loss") == "significant gain (fewer than three shared seeds; another seed may reverse it)"
-    )
-    equal = compute_differences([base, system("codecat", *base.runs)], base, "test")["codecat"]
-    assert verdict(equal, "gain", "loss").startswith("no significant gain (fewer than three")
+    assert compute_differences([base, tags], base, "test")["codecat"].seed_deviation is None
 
 
 def test_holms_correction_covers_the_systems_of_all_tables(tmp_path):
