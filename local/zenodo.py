@@ -1,39 +1,38 @@
 #!/usr/bin/env python3
-"""Download a Zenodo record, check it, join split archives, and unpack them safely.
+"""Download a Zenodo record, check it, and unpack it into a corpus's folder.
 
-Every step resumes where it was interrupted. The record lists the files and their checksums. The corpus is unpacked into
-a temporary folder and renamed when complete, so a folder of the final name is always complete.
+Every step resumes where it was interrupted. The record lists the files and their checksums. What was received of a file
+is kept until more of it is there. A folder of the final name is always complete; ``local.archives`` unpacks it.
 """
 
 import errno
 import hashlib
 import json
-import os
 import shutil
-import socket
-import stat
-import subprocess
 import time
-import zipfile
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from http.client import HTTPException
+from http.client import HTTPException, HTTPResponse
 from math import inf
 from pathlib import Path, PurePosixPath
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
+from local.archives import check_space, join_split, missing_from, unpack
 from tagasc.utils import cli
 from tagasc.utils.errors import UserError
-from tagasc.utils.files import atomic_file, replace_folder
+from tagasc.utils.files import atomic_file, format_bytes
 from tagasc.utils.log import log, progress
 
-_CHUNK = 1 << 20
+_CHUNK = 1 << 16
+_LARGEST_RECORD = 1 << 24  # bytes
+_LONGEST_NAME = 200  # bytes of a file's name
+_LONGEST_PAUSE = 600.0  # seconds that a server may ask for
 _HEADERS = {"User-Agent": "tagasc"}
-_HIGHEST_RATIO = 100  # unpacked size over packed size; audio stays below 10
+_FINAL = (401, 404, 410)  # answers that another try does not change
+_ANSWERS = {403: " (refused, often for a while only)", 429: " (too many requests)"}
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EACCES, errno.EROFS, errno.ENOENT)
 
 
@@ -48,21 +47,23 @@ class RemoteFile:
 
 
 def main(
+    folder: Path,
     record: int,
-    out: Path,
     name: str,
+    holds: str,
     url: str = "https://zenodo.org",
     delete_archives: bool = False,
     tries: int = 5,
     timeout: float = 60.0,
     wait: float = 5.0,
 ) -> None:
-    """Download a Zenodo record and unpack it into ``<out>/<name>``.
+    """Download a Zenodo record and unpack it into a folder, unless that exists.
 
     Args:
+        folder: folder of the corpus; archives are kept beside it, in ``archives-<record>``.
         record: number of the record.
-        out: folder for the corpus; archives are kept in ``<out>/archives-<record>``.
-        name: folder of the unpacked corpus.
+        name: name that a folder must have to be downloaded to; a folder that exists may have any.
+        holds: files and folders that tell the corpus's folder, separated by blanks.
         url: address of Zenodo.
         delete_archives: delete the archives when the corpus is complete.
         tries: number of tries per file.
@@ -71,44 +72,59 @@ def main(
     """
     if tries < 1 or not 0 < timeout < inf or not 0 <= wait < inf:
         raise UserError("--tries must be at least 1, --timeout positive, --wait not negative")
-    corpus, archives = out / name, out / f"archives-{record}"
-    if corpus.exists():
-        log.info("%s exists, not downloaded again", corpus)
+    held, archives = holds.split(), folder.parent / f"archives-{record}"
+    if not held:
+        raise UserError("--holds is empty; name what the corpus's folder holds")
+    if folder.is_dir():
+        lacking = missing_from(folder, held)
+        log.info("%s exists, not downloaded%s", folder, f"; it has no {' and no '.join(lacking)}" if lacking else "")
+    elif folder.exists() or folder.name != name:
+        kind = "is a file" if folder.exists() else "does not exist"
+        raise UserError(f"{folder} {kind}; give the corpus's folder, or a folder called {name} to download to")
     else:
-        socket.setdefaulttimeout(timeout)  # resumable_download takes no timeout
         retry = partial(_retry, tries=tries, wait=wait)
-        files = _record(f"{url}/api/records/{record}", retry)
+        files = _record(f"{url}/api/records/{record}", retry, timeout)
         archives.mkdir(parents=True, exist_ok=True)
-        _check_space(archives, sum(_missing(archives, file) for file in files))
+        check_space(archives, sum(_missing(archives, file) for file in files))
         for file in progress(files, "downloading", total=len(files)):
-            _fetch(file, archives, retry)
-        _unpack(_joined(archives, files), out / f".unpacking.{name}", corpus)
-        log.info("%s: complete", corpus)
+            _fetch(file, archives, retry, timeout)
+        zips = join_split(archives, (file.name for file in files))
+        unpack(zips, folder.parent / f".unpacking.{name}", folder, held)
+        log.info("%s: complete", folder)
     if delete_archives:
         shutil.rmtree(archives, ignore_errors=True)
 
 
-def _record(url: str, retry: Callable) -> list[RemoteFile]:
+def _record(url: str, retry: Callable, timeout: float) -> list[RemoteFile]:
     """Read the list of files of a record."""
 
     def read() -> bytes:
-        with urlopen(Request(url, headers=_HEADERS)) as response:
-            return response.read(_CHUNK * 16)
+        with urlopen(Request(url, headers=_HEADERS), timeout=timeout) as response:
+            return response.read(_LARGEST_RECORD)
 
     _check_url(url)
     content = retry(read, url)
     try:
         files = [
-            RemoteFile(file["key"], int(file["size"]), file["checksum"].removeprefix("md5:"), file["links"]["self"])
+            RemoteFile(file["key"], file["size"], file["checksum"].removeprefix("md5:"), file["links"]["self"])
             for file in json.loads(content)["files"]
         ]
-    except (json.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError):
+        if any(not isinstance(file.size, int) or file.size < 0 for file in files):
+            raise ValueError
+        for file in files:
+            _check_url(file.url)
+            _check_name(file.name, url)
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError):  # JSONDecodeError is a ValueError
         raise UserError(f"{url} does not describe a Zenodo record; check --url, or try again later") from None
-    for file in files:
-        _check_url(file.url)
-        if PurePosixPath(file.name).name != file.name or "\\" in file.name or file.name.startswith("."):
-            raise UserError(f"{url} lists a file with the unsafe name {file.name!r}; check --record")
+    if len({file.name for file in files}) < len(files):
+        raise UserError(f"{url} lists two files of one name; check --record")
     return files
+
+
+def _check_name(name: str, url: str) -> None:
+    plain = name == PurePosixPath(name).name and name.isprintable() and "\\" not in name
+    if not plain or not name or name.startswith(".") or len(name.encode()) > _LONGEST_NAME:
+        raise UserError(f"{url} lists a file with the unsafe name {name[:_LONGEST_NAME]!r}; check --record")
 
 
 def _check_url(url: str) -> None:
@@ -122,151 +138,107 @@ def _missing(archives: Path, file: RemoteFile) -> int:
     return max(file.size - max(sizes, default=0), 0)
 
 
-def _fetch(file: RemoteFile, archives: Path, retry: Callable) -> None:
+def _fetch(file: RemoteFile, archives: Path, retry: Callable, timeout: float) -> None:
     """Download one file, resuming where it stopped, and check it; skip a file that was checked before."""
     target, part = archives / file.name, archives / f"{file.name}.part"
     if target.exists() and target.stat().st_size == file.size:
         log.info("%s: already downloaded", file.name)
         return
     for _ in range(2):
-        retry(lambda: _download(file, part), file.url)
+        retry(lambda: _download(file, part, timeout), file.url)
         with part.open("rb") as content:
             if hashlib.file_digest(content, "md5").hexdigest() == file.md5:
                 part.rename(target)
-                log.info("%s: downloaded and checked, %.1f MB", file.name, file.size / 1e6)
+                log.info("%s: downloaded and checked, %s", file.name, format_bytes(file.size))
                 return
         part.unlink()
         log.warning("%s: wrong checksum", file.name)
     raise UserError(f"{file.url} has a wrong checksum after two downloads; try again later")
 
 
-def _download(file: RemoteFile, part: Path) -> None:
-    """Download the missing bytes of a partial file.
+def _download(file: RemoteFile, part: Path, timeout: float) -> None:
+    """Download the missing bytes of a partial file, or all if the server cannot resume.
 
-    ``resumable_download`` returns without an error if the connection closes early. If the server ignores the range, it
-    appends the whole file. The size shows both.
+    The part is kept until more of the file has arrived; an answer that cannot be the file never replaces it.
+
+    Raises:
+        OSError: the connection was lost, or the answer is not the file.
     """
-    os.environ["TQDM_DISABLE"] = "1"  # its progress bars would fill the log file
-    from lhotse.utils import resumable_download  # here, because the import takes seconds
-
-    resumable_download(file.url, part, completed_file_size=file.size, additional_headers=_HEADERS)
-    size = part.stat().st_size
-    if size > file.size:
+    start = part.stat().st_size if part.exists() else 0
+    if start > file.size:  # of an earlier version of the record
         part.unlink()
-    if size != file.size:
-        raise URLError(f"received {size} of {file.size} bytes")
+        start = 0
+    if start == file.size and part.exists():
+        return
+    headers = _HEADERS | ({"Range": f"bytes={start}-"} if start else {})
+    with urlopen(Request(file.url, headers=headers), timeout=timeout) as response:
+        if start and response.status == 206:
+            _check_answer(response, file, start)
+            _receive(response, part, file.size - start)
+        else:
+            _check_answer(response, file, 0)
+            if not start:
+                _receive(response, part, file.size)
+                return
+            with atomic_file(part) as whole:
+                _receive(response, whole, file.size)
+
+
+def _check_answer(response: HTTPResponse, file: RemoteFile, start: int) -> None:
+    """Raise URLError if the answer cannot be the bytes of the file from ``start`` on: a page, or another length."""
+    kind, length = response.headers.get_content_type(), response.headers.get("Content-Length", "")
+    span = response.headers.get("Content-Range", "") if response.status == 206 else ""
+    if kind == "text/html" and not file.name.endswith((".html", ".htm")):
+        raise URLError("the server sent a page in place of the file")
+    if length.isdecimal() and int(length) != file.size - start:
+        raise URLError(f"the server sent {length} bytes in place of the file's {file.size - start}")
+    if span and not span.startswith(f"bytes {start}-"):
+        raise URLError(f"the server sent another part of the file ({span})")
+
+
+def _receive(response: HTTPResponse, target: Path, size: int) -> None:
+    """Append ``size`` bytes of an answer to a file; raise URLError if the connection closes before."""
+    left = size
+    with target.open("ab") as sink:
+        while left and (chunk := response.read(min(_CHUNK, left))):
+            sink.write(chunk)
+            left -= len(chunk)
+    if left:
+        raise URLError(f"received {size - left} of {size} bytes")
 
 
 def _retry(action: Callable, url: str, tries: int, wait: float):
-    """Call ``action``, again if the network fails, with doubling waits.
+    """Call ``action``, again if the network fails or the server is busy, with doubling waits.
 
     Raises:
-        UserError: every try failed, or the server refused the address.
+        UserError: every try failed, or the server does not have the address.
     """
     for attempt in range(1, tries + 1):
+        pause = wait * 2 ** (attempt - 1)
         try:
             return action()
         except HTTPError as error:
-            reason = f"the server answered {error.code}"
-            if error.code in (401, 403, 404, 410):
+            reason = f"the server answered {error.code}{_ANSWERS.get(error.code, '')}"
+            if error.code in _FINAL:
                 raise UserError(f"{url}: {reason}; check --record and --url") from None
+            pause = max(pause, _pause_asked(error))
         except (OSError, HTTPException) as error:
             if getattr(error, "errno", None) in _DISK:
                 raise
             reason = str(getattr(error, "reason", None) or error) or type(error).__name__
         if attempt < tries:
             log.warning("%s: %s; try %d of %d follows", url, reason, attempt + 1, tries)
-            time.sleep(wait * 2 ** (attempt - 1))
-    raise UserError(f"{url}: {reason}, {tries} times; run the same command again later to resume")
+            time.sleep(pause)
+    raise UserError(
+        f"{url}: {reason}, {tries} times; run the same command again later to resume, or download the corpus in a"
+        " browser and give run.sh its folder"
+    )
 
 
-def _joined(archives: Path, files: list[RemoteFile]) -> list[Path]:
-    """Return the archives to unpack, after joining split ones (.z01, .z02, … .zip)."""
-    names = {file.name for file in files}
-    zips = [archives / name for name in sorted(names) if name.endswith(".zip")]
-    return [_join(path) if path.with_suffix(".z01").name in names else path for path in zips]
-
-
-def _join(last: Path) -> Path:
-    """Join a split archive with ``zip -s 0``; Python's zipfile reads neither the parts nor their concatenation."""
-    joined = last.with_name(f"{last.stem}.joined.zip")
-    if joined.exists():
-        return joined
-    if shutil.which("zip") is None:
-        raise UserError(f"{last} is a split archive and the program zip is missing; install zip and try again")
-    _check_space(last.parent, sum(part.stat().st_size for part in last.parent.glob(f"{last.stem}.z*")))
-    with atomic_file(joined) as temporary:
-        command = ["zip", "-q", "-s", "0", str(last), "--out", str(temporary)]
-        result = subprocess.run(command, capture_output=True, text=True, check=False)
-        if result.returncode != 0:
-            reason = (result.stdout + result.stderr).strip().splitlines()[-1:] or ["no reason given"]
-            raise UserError(f"{last} cannot be joined by zip ({reason[0]}); free disk space or download it again")
-    return joined
-
-
-def _unpack(archives: list[Path], staging: Path, corpus: Path) -> None:
-    """Unpack archives into a temporary folder, then rename it; skip members that are already unpacked."""
-    missing = {path: [member for member in _members(path) if not _is_unpacked(staging, member)] for path in archives}
-    staging.mkdir(parents=True, exist_ok=True)
-    _check_space(staging, sum(member.file_size for members in missing.values() for member in members))
-    for path, members in missing.items():
-        with zipfile.ZipFile(path) as archive:
-            for member in progress(members, f"unpacking {path.name}", total=len(members)):
-                try:
-                    with (
-                        atomic_file(staging / member.filename) as temporary,
-                        archive.open(member) as source,
-                        temporary.open("wb") as sink,
-                    ):
-                        shutil.copyfileobj(source, sink, _CHUNK)
-                except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-                    raise UserError(
-                        f"{path}: {member.filename} cannot be unpacked ({error}); delete the archive"
-                    ) from None
-    inner = staging / corpus.name
-    if [path.name for path in staging.iterdir()] == [corpus.name]:  # the archives contain the folder itself
-        replace_folder(inner, corpus)
-        staging.rmdir()
-    else:
-        replace_folder(staging, corpus)
-
-
-def _members(archive: Path) -> list[zipfile.ZipInfo]:
-    """List the files in an archive, after checking their names, types and sizes.
-
-    Raises:
-        UserError: a member leads outside the target folder or is not a regular file, or the archive is a bomb.
-    """
-    try:
-        with zipfile.ZipFile(archive) as bundle:
-            members = bundle.infolist()
-    except (zipfile.BadZipFile, OSError) as error:
-        raise UserError(f"{archive} is not a readable archive ({error}); delete it and try again") from None
-    for member in members:
-        path = PurePosixPath(member.filename)
-        kind = stat.S_IFMT(member.external_attr >> 16)
-        outside = path.is_absolute() or ".." in path.parts or "\\" in member.filename or ":" in "".join(path.parts[:1])
-        if outside or not (path.parts or member.filename.endswith("/")):  # ./ is the target itself
-            raise UserError(f"{archive} holds {member.filename!r}, outside the target folder; do not use it")
-        if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-            raise UserError(f"{archive} holds {member.filename!r}, which is not a regular file; do not use it")
-    unpacked = sum(member.file_size for member in members)
-    if unpacked > _HIGHEST_RATIO * max(archive.stat().st_size, 1 << 16):
-        raise UserError(
-            f"{archive} would unpack to {unpacked / 1e9:.1f} GB, over {_HIGHEST_RATIO} times its size; do not use it"
-        )
-    return [member for member in members if not member.is_dir()]
-
-
-def _is_unpacked(staging: Path, member: zipfile.ZipInfo) -> bool:
-    path = staging / member.filename
-    return path.exists() and path.stat().st_size == member.file_size
-
-
-def _check_space(folder: Path, needed: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise UserError(f"{folder} needs {needed / 1e9:.1f} GB more, {free / 1e9:.1f} GB are free; free disk space")
+def _pause_asked(error: HTTPError) -> float:
+    """Return the seconds that a busy server asks to wait, at most ``_LONGEST_PAUSE``; 0 if it does not say."""
+    asked = error.headers.get("Retry-After", "") if error.headers else ""
+    return min(float(asked), _LONGEST_PAUSE) if asked.isdecimal() else 0.0
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from tagasc.audio.pack import SampleFormat, pack
 from tagasc.audio.packed import PACKED_FILES, packed_splits
 from tagasc.utils import cli, provenance
 from tagasc.utils.errors import UserError
-from tagasc.utils.files import delete_own
+from tagasc.utils.files import delete_own, format_bytes
 from tagasc.utils.log import log
 
 
@@ -57,7 +57,7 @@ def _pack(path: Path, folder: Path, sample_format: SampleFormat, nj: int, force:
     folder.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder.parent).free
     if size > free and not folder.with_name(f".partial.{folder.name}").exists():
-        raise UserError(f"{folder} needs {size / 1e9:.1f} GB, but {free / 1e9:.1f} GB are free; free some space")
+        raise UserError(f"{folder} needs {format_bytes(size)}, but {format_bytes(free)} are free; free some space")
     pack(sources, folder, record, sample_format, nj)
 
 

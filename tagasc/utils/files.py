@@ -154,6 +154,14 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         return node
 
 
+def format_bytes(count: int) -> str:
+    """Format a number of bytes with its unit, such as 1.5 GB."""
+    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count} bytes"
+
+
 def digest(path: Path) -> str:
     """Return the hexadecimal SHA-256 of a file's bytes; for ``.npz``, of its arrays without the provenance record."""
     if path.suffix != ".npz":
