@@ -43,10 +43,10 @@ def nested(tmp_path):
         folder = tmp_path / f"audio/own_{split}"
         folder.mkdir(parents=True)
         rows = [
-            {"id": name, "start": 0, "frames": 9, "labels": ["x"], "location": "", "usage": "", "crc32": 0}
-            for name in names
+            {"id": name, "start": 9 * n, "frames": 9, "labels": ["x"], "location": "", "usage": "", "crc32": 0}
+            for n, name in enumerate(names)
         ]
-        np.save(folder / "audio.npy", np.zeros((9, 1), np.float32))
+        np.save(folder / "audio.npy", np.zeros((18, 1), np.float32))
         (folder / "index.json").write_text(
             json.dumps({"format": 1, "sampling_rate": 8000, "channels": 1, "clips": rows})
         )
