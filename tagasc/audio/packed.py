@@ -77,7 +77,7 @@ class PackedAudio:
             self.sampling_rate: int = index["sampling_rate"]
             self.clips = [Clip(**{**clip, "labels": tuple(clip["labels"])}) for clip in index["clips"]]
             ends = accumulate((clip.frames for clip in self.clips), initial=0)
-            if any(clip.frames < 1 or clip.start != end for clip, end in zip(self.clips, ends, strict=False)):
+            if any(clip.frames < 0 or clip.start != end for clip, end in zip(self.clips, ends, strict=False)):
                 raise ValueError("a clip in index.json does not begin where the one before it ends")
             self.samples = np.load(folder / "audio.npy", mmap_mode="r", allow_pickle=False)
         except (KeyError, TypeError, ValueError, FileNotFoundError) as error:
