@@ -10,7 +10,7 @@ from tagasc.utils.device import full_precision
 
 def waveform(samples: Tensor) -> Tensor:
     """Return stored samples in -1..1: int16 as float32 in units of full scale, floating point unchanged."""
-    return samples.float() / FULL_SCALE if samples.dtype == torch.int16 else samples
+    return samples.float().div_(FULL_SCALE) if samples.dtype == torch.int16 else samples
 
 
 def preemphasis(wave: Tensor, coefficient: float = 0.97, scale: float = 32000.0) -> Tensor:
@@ -24,7 +24,7 @@ def preemphasis(wave: Tensor, coefficient: float = 0.97, scale: float = 32000.0)
     Returns:
         (batch, frames - 1, channels); 480,000 frames give the paper's (479999, 2) (Table 1).
     """
-    return torch.sub(wave[:, 1:], wave[:, :-1], alpha=coefficient) * scale
+    return torch.sub(wave[:, 1:], wave[:, :-1], alpha=coefficient).mul_(scale)
 
 
 class ToMono(nn.Module):

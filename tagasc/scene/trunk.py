@@ -71,9 +71,12 @@ class Stem(nn.Linear):
     def forward(self, wave: Tensor, biased: bool = True) -> Tensor:
         """Map (batch, frames, channels) to (batch, filters, 1, frames // 12)."""
         frames = wave.shape[1] // STRIDE
-        x = wave[:, : frames * STRIDE].reshape(wave.shape[0], 1, frames, -1)
-        x = F.linear(x, self.weight, self.bias if biased else None)
-        return x.permute(0, 3, 1, 2).contiguous(memory_format=self.layout)
+        x = wave[:, : frames * STRIDE].reshape(wave.shape[0], frames, -1)
+        bias = self.bias if biased else None
+        if self.layout == torch.channels_last:
+            return F.linear(x, self.weight, bias).transpose(1, 2).unsqueeze(2)
+        # A linear layer's output would have to be copied; it has more channels than its input.
+        return F.conv1d(x.transpose(1, 2), self.weight.unsqueeze(2), bias).unsqueeze(2)
 
 
 class Convolution(nn.Conv2d):

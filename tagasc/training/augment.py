@@ -47,7 +47,8 @@ def mix(values: Tensor, order: Tensor, weight: Tensor) -> Tensor:
         weight: λ, (batch,), or (1,) for one λ in the batch.
     """
     weight = to_device(weight, values.device).reshape(-1, *[1] * (values.dim() - 1))
-    return values * weight + values[to_device(order, values.device)] * (1 - weight)
+    partners = values[to_device(order, values.device)]
+    return (values * weight).add_(partners.mul_(1 - weight))
 
 
 def band_mask(bands: int, rng: EpochRng, half_width: tuple[int, int], probability: float, batch: int) -> Tensor:
