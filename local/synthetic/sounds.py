@@ -33,7 +33,9 @@ _SHARES = (2, 1, 1, 1)  # proportions of the groups of recordings
 def band_noise(random: Random, samples: int, rate: int, low: float, high: float, tilt: float = 0.0) -> Wave:
     """Return noise between two frequencies in Hz, with soft edges, ``tilt`` dB per octave and RMS 1."""
     frequency = np.maximum(np.fft.rfftfreq(samples, 1 / rate), 1.0)
-    gain = 1 / (1 + (low / frequency) ** 8) / (1 + (frequency / high) ** 8) * (frequency / 1000) ** (tilt / 6.02)
+    gain = (frequency / 1000) ** (tilt / 6.02) if tilt else np.ones_like(frequency)
+    for ratio in (low / frequency, frequency / high):
+        gain /= 1 + np.square(np.square(np.square(ratio)))
     phase = random.uniform(0, 2 * np.pi, len(frequency))
     noise = np.fft.irfft(gain * np.exp(1j * phase), samples)
     return noise / (np.sqrt(np.mean(noise**2)) + 1e-12)
@@ -57,10 +59,11 @@ def _swell(samples: int, attack: float = 0.1, release: float = 0.2) -> Wave:
 def _harmonics(track: Wave, rate: int, gain: Callable[[Wave], Wave], count: int) -> Wave:
     """Sum the harmonics of a gliding fundamental; ``gain`` maps frequencies in Hz to amplitudes."""
     phase = 2 * np.pi * np.cumsum(track) / rate
-    total = np.zeros_like(phase)
+    total, before, sine, twice_cosine = np.zeros_like(phase), 0.0, np.sin(phase), 2 * np.cos(phase)
     for number in range(1, count + 1):
         frequency = number * track
-        total += np.where(frequency < 0.45 * rate, gain(frequency), 0) * np.sin(number * phase)
+        total += np.where(frequency < 0.45 * rate, gain(frequency), 0) * sine
+        before, sine = sine, twice_cosine * sine - before  # sin((n + 1) φ) = 2 cos φ sin(n φ) - sin((n - 1) φ)
     return total
 
 
