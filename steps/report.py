@@ -92,7 +92,7 @@ def _print_summary(comparison: Comparison, note: str) -> None:
     text = aligned(brief_table(shown, "test", comparison.confidence_intervals, comparison.to_baseline))
     if more:
         text += f"\n(the baseline and the {len(shown) - 1} best on validation; {more} more systems are in the report)"
-    console.print(f"\n{text}" + (f"\n{note}" if note else "") + "\n")
+    console.print("\n".join(["", text, "", sections.headline(comparison), *([note] if note else []), ""]))
     log.info("report written to %s", comparison.out / "RESULTS.md")
 
 

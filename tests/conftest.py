@@ -15,6 +15,7 @@ scene_test=3
 clips_per_location=2
 tagging_train=34
 tagger=tiny
+protocol=both
 """
 
 

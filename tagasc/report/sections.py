@@ -27,22 +27,26 @@ PROTOCOLS = f"""\
 """
 
 
+def headline(comparison: Comparison) -> str:
+    """Say in one sentence what the best system on validation reaches on test, compared with the baseline."""
+    baseline, best, difference = comparison.baseline, comparison.best, comparison.to_baseline.get(comparison.best.name)
+    reached = _accuracy_text(comparison, best)
+    if baseline is None:
+        return f"The baseline was not run. The best system on validation, {best.name}, reaches {reached} on test."
+    if difference is None:
+        return f"The best system on validation is the baseline itself; it reaches {reached} on test."
+    return (
+        f"The best system on validation, {best.name}, reaches {reached} on test, the baseline"
+        f" {_accuracy_text(comparison, baseline)}: a difference of {_difference_text(difference, 'gain', 'loss')}."
+    )
+
+
 def summary(comparison: Comparison) -> list[str]:
     """Summarise the results in a few sentences, and explain protocols and statistics."""
-    baseline, best, difference = comparison.baseline, comparison.best, comparison.to_baseline.get(comparison.best.name)
     ranked = [result for result in comparison.results if result.is_ranked]
     known = [name for table in comparison.systems.values() for name in table]
     text = [f"{sum(result.name in known for result in ranked)} of {len(known)} systems were run."]
-    reached = _accuracy_text(comparison, best)
-    if baseline is None:
-        text.append(f"The baseline was not run. The best system on validation, {best.name}, reaches {reached} on test.")
-    elif difference is None:
-        text.append(f"The best system on validation is the baseline itself; it reaches {reached} on test.")
-    else:
-        text.append(
-            f"The baseline reaches {_accuracy_text(comparison, baseline)} on test. The best system on validation,"
-            f" {best.name}, reaches {reached}, a difference of {_difference_text(difference, 'gain', 'loss')}."
-        )
+    text.append(headline(comparison))
     significant = [name for name in comparison.holms_p if comparison.to_baseline[name].significant]
     compared = len(comparison.holms_p)
     if compared > 1:
@@ -52,7 +56,7 @@ def summary(comparison: Comparison) -> list[str]:
             f" {len(significant) - above}. Among many systems, some differences are significant by chance; Holm's p"
             f" corrects for all {compared} comparisons."
         )
-    text += _test_set(best)
+    text += _test_set(comparison.best)
     if max(len(result.runs) for result in ranked) == 1:
         text.append("Each system has one seed, so the variance over seeds is unknown.")
     return [" ".join(text), "", PROTOCOLS]

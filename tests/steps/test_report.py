@@ -143,8 +143,11 @@ def test_every_figure_of_a_synthetic_corpus_has_a_watermark(tmp_path, monkeypatc
     assert set(watermarks.values()) == {"synthetic"}
 
 
-def test_the_terminal_shows_a_short_table_and_the_note(reported):
-    _, _, output = reported
+def test_the_terminal_shows_a_short_table_what_it_means_and_the_note(reported):
+    page, _, output = reported
+    said = " ".join(output.split())
+    assert f"The best system on validation, {BEST}, reaches" in said
+    assert f"The best system {said.split('The best system ')[1].split(' Synthetic corpus')[0]}" in page
     assert "shared_h4_l3@oracle (uses the true label)" in output
     assert "Synthetic corpus" in output
 
