@@ -82,7 +82,7 @@ def _read(taggers: Path, prefix: str, stage: int) -> Precisions:
         path, seed = predictions_file(tagger, stage, "test"), tagger.name.rpartition("_seed")[2]
         if not path.exists():
             continue
-        tags, truth = TagVectors.read(path), read_npz(path, ("truth",), STAGE)["truth"]
+        tags, truth = TagVectors.read(path, STAGE), read_npz(path, ("truth",), STAGE)["truth"]
         precision = label_precisions(truth, tags.values)
         for clip, name in np.argwhere(truth).tolist():
             seeds[seed][tags.ids[clip], tags.classes[name]] = precision[clip, name]

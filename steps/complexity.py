@@ -15,7 +15,7 @@ from tagasc.scene.trunk import TrunkConfig
 from tagasc.training.weights import parameters
 from tagasc.utils import cli
 from tagasc.utils.errors import UserError
-from tagasc.utils.files import read_yaml
+from tagasc.utils.yaml_files import read_yaml
 
 
 def main(

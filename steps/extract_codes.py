@@ -15,6 +15,7 @@ from tagasc.scene.experiment import RunPaths, log_folder, runs
 from tagasc.scene.inference import codes_and_logits
 from tagasc.scene.systems import TAGS_ONLY, SystemVariant, read_systems, select
 from tagasc.scene.training import load_scene_network
+from tagasc.training.result import read_training_record
 from tagasc.utils import cli, provenance
 from tagasc.utils.device import Compile, choose_device, should_compile
 from tagasc.utils.errors import UserError
@@ -123,7 +124,7 @@ def _extract(
 
 def _check_tags(folder: Path, corpus: SceneCorpus, uses_tags: bool) -> None:
     """Check that the tags are those that the network was trained with."""
-    trained = (provenance.read(folder) or {}).get("inputs", {}).get("tags train")
+    trained = (read_training_record(folder) or {}).get("inputs", {}).get("tags train")
     if uses_tags and trained != digest(corpus.files(["train"], with_tags=True)["tags train"]):
         raise UserError(f"{folder} was trained on other tags than {corpus.tag_file('train')}; train it again (stage 5)")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tagasc.audio.packed import PackedAudio, packed_splits
+from tagasc.audio.packed import PackedAudio, packed_splits, require_index
 from tagasc.tagger.lwlrap import lwlrap
 from tagasc.tagger.sources import Activation, TagSource, open_source
 from tagasc.tagger.tags import TagVectors
@@ -74,7 +74,7 @@ def main(
 
 def _tag(source: TagSource, hashes: dict[str, str], folder: Path, path: Path, force: bool) -> None:
     """Write the tag vectors of one split, unless they are up to date."""
-    record = provenance.record("extract_tags", {"clips": "whole"}, {**hashes, "audio": folder / "index.json"})
+    record = provenance.record("extract_tags", {"clips": "whole"}, {**hashes, "audio": require_index(folder)})
     if provenance.is_current(path.name, read_record(path), record, force):
         return
     packed = PackedAudio(folder)

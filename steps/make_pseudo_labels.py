@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from tagasc.audio.packed import require_index
 from tagasc.tagger.experiment import TaggerExperiment, TaggerOptions, pseudo_labels_file, require
 from tagasc.tagger.inference import load_ensemble
 from tagasc.tagger.semi import sharpen
@@ -32,7 +33,7 @@ def label(experiment: TaggerExperiment, fold: int) -> bool:
     sources = [fold] if options.pseudo_labels.models == "own" else experiment.folds
     paths = [path for source in sources for path in experiment.snapshot_files(source, 1)]
     inputs = {str(path.relative_to(experiment.folder)): require(path, "train_tagger.py") for path in paths}
-    inputs["noisy"] = experiment.packed["noisy"] / "index.json"
+    inputs["noisy"] = require_index(experiment.packed["noisy"])
     config = {"pseudo_labels": options.pseudo_labels, "pads": pads}
     record = provenance.record("make_pseudo_labels", config, inputs)
     path, title = pseudo_labels_file(experiment.folder, fold), f"fold{fold}/pseudo_labels.npz"

@@ -3,17 +3,25 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 from tagasc.audio.manifests import cut_manifests, read_sources, state_of
 from tagasc.audio.pack import SampleFormat, pack
-from tagasc.audio.packed import PACKED_FILES, packed_splits
+from tagasc.audio.packed import PACKED_FILES, PackedAudio, packed_splits
 from tagasc.utils import cli, provenance
 from tagasc.utils.errors import UserError
 from tagasc.utils.files import delete_own, format_bytes
 from tagasc.utils.log import log
 
 
-def main(manifests: Path, out: Path, sample_format: SampleFormat = "int16", nj: int = 1, force: bool = False) -> None:
+def main(
+    manifests: Path,
+    out: Path,
+    sample_format: SampleFormat = "int16",
+    nj: int = 1,
+    check: bool = False,
+    force: bool = False,
+) -> None:
     """Pack the clips of every ``<corpus>_cuts_<split>.jsonl.gz`` into ``<out>/<corpus>_<split>``.
 
     Packed splits of these corpora without such a file are removed.
@@ -23,6 +31,7 @@ def main(manifests: Path, out: Path, sample_format: SampleFormat = "int16", nj: 
         out: folder of the packed audio.
         sample_format: type of the stored samples; int16 rounds, float32 keeps 24-bit audio exact at twice the size.
         nj: number of processes.
+        check: pack nothing, but compare all packed audio of these corpora with its checksums.
         force: pack again even if up to date.
     """
     if nj < 1:
@@ -30,6 +39,12 @@ def main(manifests: Path, out: Path, sample_format: SampleFormat = "int16", nj: 
     files = cut_manifests(manifests)
     if not files:
         raise UserError(f"{manifests} holds no *_cuts_*.jsonl.gz; run stage 1 (manifests)")
+    if check:
+        for corpus, split in files:
+            packed = PackedAudio(out / f"{corpus}_{split}")
+            packed.compare_all()
+            log.info("%s: %d clips agree with their checksums", packed.folder.name, len(packed))
+        return
     for corpus in {corpus for corpus, _ in files}:
         _remove_dropped(out, corpus, {split for name, split in files if name == corpus})
     for (corpus, split), path in files.items():
@@ -46,7 +61,7 @@ def _remove_dropped(out: Path, corpus: str, splits: set[str]) -> None:
 
 def _pack(path: Path, folder: Path, sample_format: SampleFormat, nj: int, force: bool) -> None:
     record = provenance.record("pack_audio", {"sample_format": sample_format}, {path.name: state_of(path)})
-    if provenance.is_current(folder.name, provenance.read(folder), record, force):
+    if provenance.is_current(folder.name, _read_whole(folder), record, force):
         return
     if force:
         shutil.rmtree(folder.with_name(f".partial.{folder.name}"), ignore_errors=True)
@@ -59,6 +74,19 @@ def _pack(path: Path, folder: Path, sample_format: SampleFormat, nj: int, force:
     if size > free and not folder.with_name(f".partial.{folder.name}").exists():
         raise UserError(f"{folder} needs {format_bytes(size)}, but {format_bytes(free)} are free; free some space")
     pack(sources, folder, record, sample_format, nj)
+
+
+def _read_whole(folder: Path) -> dict[str, Any] | None:
+    """Read the record of a packed folder; None if index and samples do not fit, of which stage 2 reads no clip."""
+    record = provenance.read(folder)
+    if record is None:
+        return None
+    try:
+        PackedAudio(folder)
+    except UserError as error:
+        log.warning("%s", error)
+        return None
+    return record
 
 
 if __name__ == "__main__":

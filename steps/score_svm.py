@@ -69,7 +69,7 @@ def _classify(options: Options, run: RunPaths) -> bool:
         scores = read_json(RunPaths(options.select_from, run.system, run.seed).scores, "stage 7 (svm)")
         settings = {classifier: scores["classifiers"][classifier]["chosen"] for classifier in CLASSIFIERS}
     record = provenance.record("score_svm", settings, files)
-    if provenance.is_current(run.title, provenance.read(run.svm), record, options.force):
+    if provenance.is_current(run.title, provenance.read_whole(run.svm), record, options.force):
         return False
     codes = {split: Codes.read(path) for split, path in files.items()}
     if options.select_from is None:
@@ -86,8 +86,10 @@ def _code_files(source: Path) -> dict[str, Path]:
         if not (source / f"{split}.npz").exists():
             raise UserError(f"{source / split}.npz does not exist; run stage 6 (codes) to create it")
     files = {path.stem: path for path in sorted(source.glob("[!.]*.npz"))}
-    networks = {(read_record(path) or {}).get("inputs", {}).get("network") for path in files.values()}
-    if len(networks) > 1:
+    records = {path: read_record(path) for path in files.values()}
+    for path in (path for path, record in records.items() if record is None):
+        raise UserError(f"{path} is damaged; run stage 6 (codes) again")
+    if len({record.get("inputs", {}).get("network") for record in records.values()}) > 1:
         raise UserError(f"{source} holds codes of different networks; run stage 6 (codes) again")
     return files
 
@@ -133,7 +135,7 @@ def _score(run: RunPaths, codes: dict[str, Codes], classifiers: dict[str, Fitted
             skops.io.dump(fitted.classifier, temporary / f"{name}.skops")
         _write_predictions(temporary / run.predictions.name, clips, len(codes["test"].ids), predicted)
         write_json(temporary / run.scores.name, {"classifiers": scores})
-        provenance.write(temporary, record)
+        provenance.write(temporary, record, sorted(temporary.iterdir()))
     for name, fitted in classifiers.items():
         accuracies = [f"{test} {100 * score['accuracy']:.2f} %" for test, score in scores[name]["scores"].items()]
         kernel, cost = fitted.settings["kernel"], fitted.settings["C"]

@@ -43,13 +43,12 @@ def score(experiment: TaggerExperiment) -> bool:
     models = {stage: tagger_weights(experiment, stage) for stage in range(1, experiment.stages + 1)}
     paths = [path for by_fold in models.values() for some in by_fold.values() for path in some]
     record = experiment.scores_record({str(path.relative_to(folder)): digest(path) for path in paths})
-    old = provenance.read(folder) if (folder / TAGGER).exists() else None
-    current = provenance.is_current("scores", old, record, experiment.options.force)
+    current = provenance.is_current("scores", provenance.read_whole(folder), record, experiment.options.force)
     if not current:
         write(experiment, models)
-        provenance.write(folder, record)
         paths = [path for some in models[experiment.stages].values() for path in some]
         write_tagger(folder, paths, experiment.options.inference)
+        provenance.write(folder, record, [folder / TAGGER, folder / SCORES, *predictions_folder(folder).iterdir()])
     for stage, values in read_json(folder / SCORES, STAGE)["lwlrap"].items():
         shown = ", ".join(f"{name} {value:.3f}" for name, value in values.items() if value is not None)
         log.info("tagger, %s: lwlrap %s", stage, shown)

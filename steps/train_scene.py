@@ -18,12 +18,11 @@ from tagasc.scene.systems import SystemVariant, read_systems, select
 from tagasc.scene.training import SceneTrainer
 from tagasc.scene.trunk import TrunkConfig
 from tagasc.training.loop import fit
-from tagasc.training.result import TRAINING_FILES, check_result_folder
+from tagasc.training.result import TRAINING_FILES, check_result_folder, require_history
 from tagasc.training.weights import parameters
 from tagasc.utils import cli, provenance
 from tagasc.utils.device import Compile, choose_device, should_compile
 from tagasc.utils.errors import UserError
-from tagasc.utils.files import read_json
 from tagasc.utils.log import log
 from tagasc.utils.sweep import clear_once, sweep
 
@@ -127,8 +126,8 @@ def _epochs(options: Options, run: RunPaths) -> int:
         return options.training.epochs
     if options.select_from is None:
         raise UserError("--protocol final needs --select-from, the experiment whose validation selected the epochs")
-    history = read_json(RunPaths(options.select_from, run.system, run.seed).history, "stage 5 (scenes)")
-    return history["best_epoch"]
+    folder = RunPaths(options.select_from, run.system, run.seed).network
+    return require_history(folder, "stage 5 (scenes)")["best_epoch"]
 
 
 def _scoring_record(options: Options, corpus: SceneCorpus, uses_tags: bool) -> dict[str, Any]:

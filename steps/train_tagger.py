@@ -38,7 +38,8 @@ def main(options: Options) -> None:
 def train(experiment: TaggerExperiment, fold: int) -> bool:
     """Train stage 1 on one fold; return False if it is already trained."""
     record = experiment.training_record("train_tagger", fold)
-    if not check_result_folder(stage_folder(experiment.folder, fold, 1), record, force=False):
+    folder, snapshots = stage_folder(experiment.folder, fold, 1), experiment.snapshot_files(fold, 1)
+    if not check_result_folder(folder, record, force=False, weights=snapshots):
         return False
     fit_fold(TaggerTrainer(fold_setup(experiment, fold, 1)))
     return True

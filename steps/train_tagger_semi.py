@@ -36,12 +36,14 @@ def train(experiment: TaggerExperiment, fold: int) -> bool:
     """Train stage 2 on one fold; return False if it is already trained."""
     start = require(experiment.snapshot_files(fold, 1)[-1], "train_tagger.py")
     labels = require(pseudo_labels_file(experiment.folder, fold), "make_pseudo_labels.py")
+    pseudo_labels = TagVectors.read(labels, STAGE)  # first: it says what to do if they are damaged
     record = experiment.training_record("train_tagger_semi", fold, stage1=start, pseudo_labels=labels)
-    if not check_result_folder(stage_folder(experiment.folder, fold, 2), record, force=False):
+    folder, snapshots = stage_folder(experiment.folder, fold, 2), experiment.snapshot_files(fold, 2)
+    if not check_result_folder(folder, record, force=False, weights=snapshots):
         return False
-    pseudo_labels = torch.from_numpy(TagVectors.read(labels).of(experiment.noisy.packed.ids))
+    targets = torch.from_numpy(pseudo_labels.of(experiment.noisy.packed.ids))
     weights, _ = read_weights(start, STAGE)
-    fit_fold(SemiTrainer(fold_setup(experiment, fold, 2), experiment.options.semi, pseudo_labels, weights))
+    fit_fold(SemiTrainer(fold_setup(experiment, fold, 2), experiment.options.semi, targets, weights))
     return True
 
 

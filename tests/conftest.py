@@ -1,9 +1,11 @@
 """Fixtures of all tests: a tiny corpus that went through the first stages, and a tiny recipe."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tagasc.utils import temporary
 from tests.helpers import CORPORA, RATE, ROOT, SECONDS, TAGGER, TRUNK, Recipe, succeed, yaml_lines
 
 RECIPE = """
@@ -17,6 +19,15 @@ tagging_train=34
 tagger=tiny
 protocol=both
 """
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_flushing() -> Iterator[None]:
+    """No test survives a power failure; flushing every file to the disk would take most of the tests' time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(temporary, "to_disk", lambda path: None)
+        patch.setattr(temporary, "folder_to_disk", lambda path: None)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -2,11 +2,13 @@
 
 import contextlib
 import io
+import itertools
 import json
 import os
 import runpy
 import subprocess
 import sys
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -145,13 +147,14 @@ def cut_after(trainer, epochs: int) -> None:
 def write_packed(folder, waves, dtype=np.int16, channels=1, rate=100, labels="x") -> PackedAudio:
     """Write a packed folder of the given waves, each with one label in turn."""
     starts = np.concatenate([[0], np.cumsum([len(wave) for wave in waves])]).tolist()
+    samples = np.concatenate(waves).reshape(-1, channels).astype(dtype)
     clips = [
-        {"id": f"clip{n}", "start": starts[n], "frames": len(wave), "labels": [labels[n % len(labels)]]}
-        | {"location": "", "usage": "", "crc32": 0}
-        for n, wave in enumerate(waves)
+        {"id": f"clip{n}", "start": start, "frames": end - start, "labels": [labels[n % len(labels)]]}
+        | {"location": "", "usage": "", "crc32": zlib.crc32(samples[start:end])}
+        for n, (start, end) in enumerate(itertools.pairwise(starts))
     ]
     folder.mkdir(exist_ok=True)
-    np.save(folder / "audio.npy", np.concatenate(waves).reshape(-1, channels).astype(dtype))
+    np.save(folder / "audio.npy", samples)
     index = {"format": 1, "sampling_rate": rate, "channels": channels, "clips": clips}
     (folder / "index.json").write_text(json.dumps(index))
     return PackedAudio(folder)

@@ -10,6 +10,7 @@ from math import inf, nan
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from local.synthetic.compose import SceneSize, TaggingSize
 from tagasc.backend.svm import SvmConfig
@@ -19,6 +20,7 @@ from tagasc.scene.trunk import TrunkConfig
 from tagasc.tagger.config import PseudoLabelConfig, SemiTraining, TaggerTraining
 from tagasc.tagger.network import TaggerConfig
 from tagasc.utils.errors import SettingError
+from tagasc.utils.files import read_json, write_json
 from tests.helpers import RATE, ROOT, SECONDS, TAGGER, run, scene_options, succeed
 
 CURATED = "FSDKaggle2019.meta/train_curated_post_competition.csv"
@@ -81,9 +83,9 @@ class Broken:
 
     def relabel(self, split, *labels):
         path = self.copy("audio") / f"fsdkaggle2019_{split}/index.json"
-        index = json.loads(path.read_text())
+        index = read_json(path, "")
         index["clips"][0]["labels"] = labels
-        path.write_text(json.dumps(index))
+        write_json(path, index)
         return self
 
     def packed_after(self, change):
@@ -165,10 +167,11 @@ def tags_of_other_clips(b):
     return b.train()
 
 
-def damage_a_checkpoint(b):
+def checkpoint_of_another_network(b):
     succeed(*b.train())
     weights = next(b.out.rglob("model.safetensors"))
-    weights.rename(weights.with_name("checkpoint.pt"))
+    weights.unlink()
+    torch.save({"network": {}}, weights.with_name("checkpoint.pt"))
     return b.train()
 
 
@@ -365,13 +368,13 @@ CASES = {
         "snapshot1.safetensors does not exist; run stage 3 (tagger)",
         lambda b: b.remove("tagger", "fold0/stage1/snapshot1.safetensors").tag(),
     ),
-    "damaged tagger": ("is not a complete model file", damage_the_tagger),
+    "damaged tagger": ("snapshot1.safetensors is damaged", damage_the_tagger),
     "tags without audio": ("has no packed tau2019; run stage 2", lambda b: b.remove("audio", "tau2019_*").tag()),
     "wrong event labels": (
         "not ['filename', 'event'] separated by tabs; fix it, or leave --event-labels out",
         lambda b: b.tag("--event-labels", b.copy("scenes") / "meta.csv"),
     ),
-    "unreadable tags": ("is not a readable .npz file", elsewhere),
+    "unreadable tags": ("is damaged or not an .npz file", elsewhere),
     "tags of unknown clips": ("has no tags for", lambda b: elsewhere(b, b"")),
     # Stage 5
     "no scene audio": ("run stage 2 (pack)", lambda b: b.remove("audio", "tau2019_train").train()),
@@ -390,7 +393,7 @@ CASES = {
         "has other classes than",
         lambda b: b.arrays("tau2019_validation.npz", classes=lambda c: c[::-1]).train(),
     ),
-    "shortened audio": ("does not fit index.json; run stage 2", shorten_the_audio),
+    "shortened audio": ("audio.npy does not fit index.json); run stage 2", shorten_the_audio),
     "heads that do not divide": (
         "heads: 3 does not divide the trunk's 8 filters",
         lambda b: b.train_record("{heads: 3}"),
@@ -402,7 +405,7 @@ CASES = {
     "final without a selection": ("--protocol final needs --select-from", lambda b: b.train("--protocol", "final")),
     "infinite loss": ("is not finite; lower learning_rate", lambda b: b.train("--training.learning_rate", 1e30)),
     "other settings": ("was 2 and is 3); --force trains it again", train_with_other_settings),
-    "damaged checkpoint": ("cannot be read as a checkpoint of this network", damage_a_checkpoint),
+    "checkpoint of another network": ("is no checkpoint of this network; delete it", checkpoint_of_another_network),
     "file for a folder": ("a file is where a folder is needed; check the path", output_is_a_file),
     # Stages 6 to 8
     "codes without a network": (

@@ -14,7 +14,6 @@ The corpora inherit the licence of their sounds; synthesised sounds are free (CC
 """
 
 import hashlib
-import json
 import re
 import shutil
 from collections import defaultdict
@@ -33,7 +32,7 @@ from local.synthetic.layout import write_labels, write_table, write_vocabulary
 from local.synthetic.sounds import RecordedBackgrounds, RecordedEvents, SynthesisedEvents, band_noise
 from tagasc.utils import cli
 from tagasc.utils.errors import SettingError, UserError
-from tagasc.utils.files import atomic_folder, write_json
+from tagasc.utils.files import atomic_folder, read_json, write_json
 from tagasc.utils.log import log, progress
 from tagasc.utils.processes import mapping
 
@@ -188,8 +187,8 @@ def _is_current(corpus: Path, options: dict, force: bool) -> bool:
     if not corpus.exists():
         return False
     try:
-        composed = json.loads((corpus / "soundscapes.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        composed = read_json(corpus / "soundscapes.json", "this program")
+    except (OSError, UserError):
         raise UserError(f"{corpus} was not composed by this program; choose another folder as --out") from None
     if force:
         return False

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import yaml
 from scipy.signal import fftconvolve
 
 from local.synthetic.sounds import RecordedBackgrounds, RecordedEvents, SynthesisedEvents, band_noise, slow
 from tagasc.utils.cli import from_values
+from tagasc.utils.yaml_files import read_yaml
 
 CITIES = ("barcelona", "helsinki", "lisbon", "london", "lyon", "milan", "paris", "prague", "stockholm", "vienna")
 
@@ -45,7 +45,7 @@ class Scene:
 
 
 def _read_scenes(path: Path) -> dict[str, Scene]:
-    records = yaml.safe_load(path.read_text(encoding="utf-8"))
+    records = read_yaml(path, "restore it from the repository")
     return {name: from_values(Scene, record, f"{path}, {name}") for name, record in records.items()}
 
 

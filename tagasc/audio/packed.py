@@ -2,7 +2,8 @@
 
 A packed folder holds ``audio.npy``, an array (frames, channels), interleaved as in a WAV file, and ``index.json``:
 sampling rate and, for each clip in order, id, first frame, number of frames, labels, location and a checksum of its
-samples. Because of the checksums, the hash of the index serves as the hash of the audio.
+samples. Because of the checksums, the hash of the index serves as the hash of the audio. Each program compares a clip's
+checksum when it first reads the clip, once.
 
 int16 samples are ``round(x · 32768)``, ties to even, clipped to ±full scale, for x in -1..1. 24-bit audio is rounded
 to 16 bits, not truncated. ``levels.json`` describes level, clipping and rounding error of the clips.
@@ -10,8 +11,12 @@ to 16 bits, not truncated. ``levels.json`` describes level, clipping and roundin
 ``tagasc.audio.pack`` writes packed folders.
 """
 
+import operator
+import os
+import zlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import accumulate
 from pathlib import Path
 
@@ -23,6 +28,7 @@ from tagasc.utils.errors import UserError
 from tagasc.utils.files import read_json
 
 FORMAT = 1
+STAGE = "stage 2 (pack)"
 FULL_SCALE = 32768
 PACKED_FILES = ("audio.npy", "index.json", "levels.json", "done.jsonl", "provenance.json")
 
@@ -50,6 +56,22 @@ def packed_splits(audio: Path, corpus: str) -> dict[str, Path]:
     return {split: folder for name, split, folder in names if name == corpus}
 
 
+def require_index(folder: Path) -> Path:
+    """Return the index file of a packed folder; its hash stands for the audio only if the file is not damaged.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    path = folder / "index.json"
+    _read_index(path, *((path.stat().st_mtime_ns, path.stat().st_size) if path.exists() else (0, 0)))
+    return path
+
+
+@cache
+def _read_index(path: Path, modified: int, size: int) -> None:
+    read_json(path, STAGE)
+
+
 class PackedAudio:
     """A packed folder, memory-mapped.
 
@@ -64,30 +86,53 @@ class PackedAudio:
         """Open a packed folder.
 
         Raises:
-            UserError: the folder is missing or incomplete, or index and samples disagree.
+            UserError: the folder is missing, damaged or incomplete, or index and samples disagree.
         """
         self.folder = folder
         self.index_file = folder / "index.json"
-        index = read_json(self.index_file, "stage 2 (pack)")
+        index = read_json(self.index_file, STAGE)
         try:
             if index["format"] != FORMAT:
-                raise UserError(
-                    f"{self.index_file} has format {index['format']}, not {FORMAT}; run stage 2 (pack) with --force"
-                )
+                raise UserError(f"{self.index_file} has format {index['format']}, not {FORMAT}; run {STAGE} again")
             self.sampling_rate: int = index["sampling_rate"]
             self.clips = [Clip(**{**clip, "labels": tuple(clip["labels"])}) for clip in index["clips"]]
-            ends = accumulate((clip.frames for clip in self.clips), initial=0)
-            if any(clip.frames < 0 or clip.start != end for clip, end in zip(self.clips, ends, strict=False)):
+            ends = list(accumulate((operator.index(clip.frames) for clip in self.clips), initial=0))
+            if [clip.start for clip in self.clips] != ends[:-1] or ends != sorted(ends):
                 raise ValueError("a clip in index.json does not begin where the one before it ends")
             self.samples = np.load(folder / "audio.npy", mmap_mode="r", allow_pickle=False)
-        except (KeyError, TypeError, ValueError, FileNotFoundError) as error:
-            raise UserError(f"{folder} is incomplete ({error}); run stage 2 (pack) with --force") from None
-        end = self.clips[-1].start + self.clips[-1].frames if self.clips else 0
-        if self.samples.shape != (end, index["channels"]):
-            raise UserError(f"{folder}: audio.npy does not fit index.json; run stage 2 (pack) with --force")
+        except (KeyError, TypeError, ValueError, OverflowError, EOFError, FileNotFoundError) as error:
+            raise UserError(f"{folder} is damaged or incomplete ({error}); run {STAGE} again") from None
+        if self.samples.shape != (ends[-1], index["channels"]) or self.samples.dtype not in (np.int16, np.float32):
+            raise UserError(f"{folder} is damaged (audio.npy does not fit index.json); run {STAGE} again")
+        self._compared = bytearray(len(self.clips))
 
     def __len__(self) -> int:
         return len(self.clips)
+
+    def compare(self, clip: int) -> None:
+        """Compare the samples of a clip with their checksum, once.
+
+        Args:
+            clip: position of the clip.
+
+        Raises:
+            UserError: they differ; the message says how to decode the folder again.
+        """
+        if self._compared[clip]:
+            return
+        row = self.clips[clip]
+        if zlib.crc32(self.samples[row.start : row.start + row.frames]) != row.crc32:
+            raise UserError(
+                f"{self.folder / 'audio.npy'} is damaged: clip {row.id} differs from its checksum; delete {self.folder}"
+                f" and run {STAGE} again"
+            )
+        self._compared[clip] = 1
+
+    def compare_all(self) -> None:
+        """Compare all samples with their checksums, on all cores; see ``compare``."""
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
+            for _ in threads.map(self.compare, range(len(self))):
+                pass
 
     @property
     def channels(self) -> int:

@@ -39,8 +39,11 @@ class AudioStore:
     def __init__(self, packed: PackedAudio, device: torch.device, audio_cache: AudioCache = "auto") -> None:
         """Load the samples into their storage; ``auto`` takes the first of GPU, pinned memory and disk with room.
 
+        Samples are compared with their checksums: all of them before they are loaded, and those on disk clip by clip
+        when a window is first cut.
+
         Raises:
-            UserError: the samples do not fit into the given storage, or there is no GPU.
+            UserError: the samples do not fit into the given storage, or are damaged, or there is no GPU.
         """
         self.packed, self.device = packed, device
         self.storage, why = _choose_storage(packed.samples.nbytes, device, audio_cache)
@@ -48,6 +51,8 @@ class AudioStore:
             log.info(
                 "%s: %.1f GB %s (%s)", packed.folder.name, packed.samples.nbytes / 1e9, _STORAGE_TEXT[self.storage], why
             )
+        if self.storage != "disk":
+            packed.compare_all()
         if self.storage == "pinned":
             self.flat = _pinned(np.array(packed.samples))
         else:
@@ -77,6 +82,7 @@ class AudioStore:
         return waveform(to_device(torch.stack([self._cut(clip, start, frames) for clip, start in cuts]), self.device))
 
     def _cut(self, clip: int, start: int, frames: int) -> Tensor:
+        self.packed.compare(clip)
         first, length = int(self.starts[clip]), int(self.lengths[clip])
         if start >= 0 and start + frames <= length:
             return self.flat[first + start : first + start + frames]
@@ -151,6 +157,7 @@ class JoinedStore:
         for row, (clip, start, number) in enumerate(zip(clips.tolist(), starts.tolist(), stores, strict=True)):
             store = self.stores[number]
             own = clip - (int(self._ends[number - 1]) if number else 0)
+            store.packed.compare(own)
             first = int(store.packed.starts[own]) + start
             out[row].copy_(store.flat[first : first + out.shape[1]], non_blocking=True)
 

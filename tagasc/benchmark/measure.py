@@ -2,6 +2,7 @@
 
 import json
 import time
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +61,7 @@ def noise_folder(folder: Path, clips: int, seconds: float, rate: int, channels: 
     np.save(folder / "audio.npy", samples)
     rows = [
         {"id": f"clip{n}", "start": n * frames, "frames": frames, "labels": [labels[n % len(labels)]]}
-        | {"location": "", "usage": "", "crc32": 0}
+        | {"location": "", "usage": "", "crc32": zlib.crc32(samples[n * frames : (n + 1) * frames])}
         for n in range(clips)
     ]
     index = {"format": FORMAT, "sampling_rate": rate, "channels": channels, "clips": rows}

@@ -1,5 +1,6 @@
 """The report's figures of accuracies and learning curves."""
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from tagasc.report.paper_tables import Grid
 from tagasc.report.results import BASELINE, SystemResult
 from tagasc.report.statistics import Interval
 from tagasc.scene.systems import TAGS_ONLY
-from tagasc.utils.files import atomic_file
+from tagasc.utils.files import write_bytes
 
 matplotlib.use("Agg")
 
@@ -95,7 +96,7 @@ def plot_curves(
     for result in sorted(trained, key=coloured.__contains__):
         bright = result in coloured
         colour = COLOURS[coloured.index(result) % len(COLOURS)] if bright else "0.8"
-        for number, run in enumerate(result.runs):
+        for number, run in enumerate(run for run in result.runs if run.history):
             epochs = run.history["epochs"]
             style = {"color": colour, "linewidth": 1.2 if bright else 0.5, "zorder": 2 if bright else 1}
             style["label"] = result.title if bright and number == 0 else None
@@ -157,9 +158,10 @@ def save_figure(figure: plt.Figure, path: Path, watermark: str = "") -> None:
     """Write a figure atomically, with a word in its corner, and close it."""
     if watermark:
         figure.suptitle(watermark, x=0.995, ha="right", fontsize=8, color="grey")
-    with atomic_file(path) as temporary:
-        figure.savefig(temporary)
+    content = io.BytesIO()
+    figure.savefig(content, format=path.suffix[1:])
     plt.close(figure)
+    write_bytes(path, content.getbuffer())
 
 
 def _label_curves(loss: plt.Axes, score: plt.Axes, label: str) -> None:

@@ -12,8 +12,10 @@ from tagasc.report.results import SystemResult
 from tagasc.scene.experiment import FITS, RunPaths, started_runs
 from tagasc.scene.systems import System
 from tagasc.tagger.inference import TAGGER
+from tagasc.training.result import read_training_record
 from tagasc.utils import provenance
 from tagasc.utils.cli import to_json
+from tagasc.utils.errors import UserError
 from tagasc.utils.files import digest, read_record
 
 # Settings that legitimately differ between runs. Validation chooses the epochs of the final fit; tags alone have no
@@ -62,7 +64,7 @@ def list_artefacts(
     for run in (run for result in results for run in result.runs):
         for fit in FITS:
             paths, title = run.paths.of_fit(fit), _title(run.paths, fit)
-            yield Artefact("network", f"network of {title}", provenance.read(paths.network), inputs)
+            yield Artefact("network", f"network of {title}", read_training_record(paths.network), inputs)
             codes = {split: paths.codes_of(split) for split in packed}
             network = {"network": paths.weights}
             for split, path in codes.items():
@@ -90,7 +92,7 @@ def edited(
     current = {name: to_json(system) for table in systems.values() for name, system in table.items()}
     for run, fit in product([run for result in results for run in result.runs], FITS):
         now = current.get(run.paths.system.partition("@")[0], {})
-        then = (provenance.read(run.paths.of_fit(fit).network) or {}).get("config", {}).get("system", {})
+        then = (read_training_record(run.paths.of_fit(fit).network) or {}).get("config", {}).get("system", {})
         changed = [key for key in now if key in then and then[key] != now[key]]
         title = f"network of {_title(run.paths, fit)}"
         lines.extend(f"{title}: {key} was {then[key]}, is {now[key]} in {systems_file}" for key in changed[:1])
@@ -130,4 +132,7 @@ def _title(paths: RunPaths, fit: str = "") -> str:
 
 @cache
 def _digest(path: Path) -> str | None:
-    return digest(path) if path.exists() else None
+    try:
+        return digest(path) if path.exists() else None
+    except UserError:
+        return "damaged"

@@ -8,7 +8,7 @@ from tagasc.report.markdown import NOT_RUN, Table, format_mean
 from tagasc.report.results import SystemResult
 from tagasc.scene.systems import System
 from tagasc.utils.errors import UserError
-from tagasc.utils.files import read_yaml
+from tagasc.utils.yaml_files import read_yaml
 
 OURS = "shared_h4_l3"  # the paper's system in Table 6
 TITLES = {

@@ -13,6 +13,7 @@ from sklearn.metrics import confusion_matrix
 from tagasc.scene.controls import CONTROLS, USE_THE_LABEL
 from tagasc.scene.experiment import FINAL_FIT, PAPER_FIT, RunPaths, scored_runs
 from tagasc.scene.systems import TAGS_ONLY
+from tagasc.training.result import find_history, read_training_record
 from tagasc.utils import provenance
 from tagasc.utils.errors import UserError
 from tagasc.utils.files import read_json
@@ -59,7 +60,7 @@ class ScoredRun:
         paths: folders and files of the run.
         classifiers: settings and scores by classifier (svm, svm_standardised, softmax); see ``score_svm``.
         predictions: predicted scenes by classifier, as indices into ``ScoredClips.scene_names``, int16 (clips,).
-        history: learning curves and best epoch of the network; None for tags alone.
+        history: learning curves and best epoch of the network; None for tags alone, or if they are lost.
         provenance: provenance record of the network, or of the SVM for tags alone.
         test_by_epoch: accuracies on test after every epoch (the paper's protocol), or None.
         final_classifiers: like ``classifiers``, after the final fit on all training clips, or None.
@@ -109,8 +110,8 @@ class SystemResult:
 
     @property
     def parameters(self) -> int | None:
-        """Trainable parameters of the network; None for tags alone."""
-        return self.runs[0].history["parameters"] if self.runs[0].history else None
+        """Trainable parameters of the network; None for tags alone, or if the learning curves are lost."""
+        return next((run.history["parameters"] for run in self.runs if run.history), None)
 
     @property
     def seeds(self) -> list[int]:
@@ -189,28 +190,17 @@ def read_results(experiment: Path, order: Sequence[str]) -> list[SystemResult]:
 
 
 def _read_run(paths: RunPaths, predictions: dict[str, np.ndarray]) -> ScoredRun:
-    history = None if paths.system == TAGS_ONLY else _read_history(paths.history)
+    trained = paths.system != TAGS_ONLY
     final = paths.of_fit(FINAL_FIT).scores
     return ScoredRun(
         paths,
         _read_classifiers(paths.scores, "stage 7 (svm)"),
         predictions,
-        history,
-        provenance.read(paths.network if history else paths.svm) or {},
+        find_history(paths.network) if trained else None,
+        (read_training_record(paths.network) if trained else provenance.read(paths.svm)) or {},
         _read_test_by_epoch([paths.of_fit(PAPER_FIT).test_by_epoch, paths.test_by_epoch]),
         _read_classifiers(final, "stage 7 with --final-fit all") if final.exists() else None,
     )
-
-
-def _read_history(path: Path) -> dict[str, Any]:
-    history = read_json(path, "stage 5 (scenes)")
-    try:
-        metrics = {"epoch", "loss", "validation_accuracy"}
-        if history["parameters"] > 0 and metrics <= best_epoch_metrics(history).keys():
-            return history
-    except (KeyError, IndexError, TypeError, AttributeError):
-        pass
-    raise UserError(f"{path} lacks the learning curves; run stage 5 (scenes) again")
 
 
 def _read_classifiers(path: Path, made_by: str) -> dict[str, Any]:
@@ -225,18 +215,21 @@ def _read_classifiers(path: Path, made_by: str) -> dict[str, Any]:
 
 
 def _read_test_by_epoch(paths: Sequence[Path]) -> dict[str, Any] | None:
-    """Read the first of the files that exists."""
-    for path in paths:
-        if path.exists():
+    """Read the first of the files that exists; without a damaged one only the column of the paper's protocol lacks."""
+    for path in (path for path in paths if path.exists()):
+        try:
             content = read_json(path, "stage 5 (scenes)")
-            if not isinstance(content, dict) or not content.get("epochs") or "trained_on" not in content:
-                raise UserError(f"{path} lacks its epochs; delete it and run stage 5 (scenes) again")
-            return content
+            if isinstance(content, dict) and content.get("epochs") and "trained_on" in content:
+                return content
+        except UserError:
+            pass
+        log.warning("%s is damaged; the report does without, and training again with --force makes it again", path)
     return None
 
 
 def _read_predictions(path: Path) -> tuple[ScoredClips, dict[str, Sequence[str]]]:
     """Read the test clips and, by classifier, the predicted scenes."""
+    provenance.require_whole(path, "stage 7 (svm)")
     try:
         with path.open(newline="", encoding="utf-8") as file:
             header, *rows = csv.reader(file)

@@ -252,7 +252,7 @@ def provenance_section(
         lines += [title, "", *(f"- {escape(item)}" for item in items), ""] if items else []
     if unscored:
         lines += [f"Not scored, because they failed or are unfinished: {escape(', '.join(unscored))}.", ""]
-    records = [run.provenance for result in results for run in result.runs if run.provenance]
+    records = [run.provenance for result in results for run in result.runs if "versions" in run.provenance]
     versions = {", ".join(f"{name} {version}" for name, version in record["versions"].items()) for record in records}
     machines = {f"{record['machine']['system']}, {record['machine']['processors']} processors" for record in records}
     dates = sorted(record["date"] for record in records) or ["?"]

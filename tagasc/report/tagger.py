@@ -9,7 +9,7 @@ from tagasc.report.markdown import Table, escape, markdown_table
 from tagasc.tagger.inference import TAGGER
 from tagasc.tagger.lwlrap import lwlrap_by_class
 from tagasc.tagger.tags import TagVectors
-from tagasc.training.result import HISTORY
+from tagasc.training.result import find_history
 from tagasc.utils.files import read_json, read_npz
 
 _STAGE = "stage 3 (tagger)"
@@ -29,8 +29,8 @@ def tagger_section(tagger: Path, tags: Path, out: Path, watermark: str = "") -> 
     if not (tagger / TAGGER).exists():
         return [*lines, f"{escape(tagger.name)}: not trained here.", "", *_lwlrap_on_scenes(tags)]
     scores = read_json(tagger / "scores.json", _STAGE)
-    histories = {"/".join(path.parts[-3:-1]): path for path in sorted(tagger.glob(f"fold*/stage*/{HISTORY}"))}
-    curves = {name: read_json(path, _STAGE) for name, path in histories.items()}
+    folders = {"/".join(path.parts[-2:]): path for path in sorted(tagger.glob("fold*/stage*"))}
+    curves = {name: curve for name, path in folders.items() if (curve := find_history(path))}
     figures.plot_tagger_curves(curves, out / "tagger.png", watermark)
     networks = f"{scores['networks']} network{'s' if scores['networks'] > 1 else ''}"
     passes = "one joint forward pass per step" if scores["joint_pass"] else "a separate forward pass for each stream"
@@ -101,7 +101,7 @@ def _lwlrap_on_scenes(tags: Path) -> list[str]:
 
 def _details(path: Path, title: str) -> list[str]:
     """List classes, confusions and examples of one set of clips."""
-    tags, truth = TagVectors.read(path), read_npz(path, ("truth",), _STAGE)["truth"]
+    tags, truth = TagVectors.read(path, _STAGE), read_npz(path, ("truth",), _STAGE)["truth"]
     if not truth.any():
         return []
     names = tags.classes

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tagasc.audio.packed import Clip, PackedAudio, packed_splits
+from tagasc.audio.packed import Clip, PackedAudio, packed_splits, require_index
 from tagasc.audio.store import AudioCache, AudioStore, JoinedStore
 from tagasc.scene.controls import apply_control
 from tagasc.tagger.tags import TagScale, TagVectors, rescale
@@ -174,15 +174,12 @@ class SceneCorpus:
         """Return, by name, the files that the clips of these splits are read from.
 
         Raises:
-            UserError: a file does not exist.
+            UserError: a file is missing or damaged.
         """
-        audio = {f"audio {split}": self.index(split) for split in splits}
-        tags = {f"tags {split}": self.tag_file(split) for split in splits} if with_tags else {}
-        for name, path in (audio | tags).items():
-            if not path.exists():
-                stage = "stage 2 (pack)" if name in audio else "stage 4 (tags)"
-                raise UserError(f"{path} does not exist; run {stage} to create it")
-        return audio | tags
+        audio = {f"audio {split}": require_index(self.index(split).parent) for split in splits}
+        for split in splits if with_tags else ():
+            self._vectors(split)  # fails if they are damaged
+        return audio | ({f"tags {split}": self.tag_file(split) for split in splits} if with_tags else {})
 
     def clips(
         self, splits: Sequence[str], tag_options: TagOptions | None, scenes: list[str] | None = None

@@ -17,9 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tagasc.training.result import HISTORY, TEST_BY_EPOCH, WEIGHTS
+from tagasc.training.result import HISTORY, TEST_BY_EPOCH, WEIGHTS, find_history
 from tagasc.utils.errors import UserError
-from tagasc.utils.files import read_json
 
 PAPER_FIT, FINAL_FIT = "paper", "final"
 FITS = ("", PAPER_FIT, FINAL_FIT)
@@ -147,8 +146,8 @@ def best_on_validation(experiment: Path, names: Sequence[str]) -> str | None:
     """
     accuracy = {}
     for name in names:
-        histories = [run.history for run in started_runs(experiment) if run.system == name and run.history.exists()]
-        kept = [read_json(path, "stage 5 (scenes)") for path in histories]
+        runs_of = [run.network for run in started_runs(experiment) if run.system == name]
+        kept = list(filter(None, (find_history(folder) for folder in runs_of)))
         if kept:
             accuracy[name] = np.mean([run["epochs"][run["best_epoch"] - 1]["validation_accuracy"] for run in kept])
     return max(accuracy, key=accuracy.__getitem__) if accuracy else None

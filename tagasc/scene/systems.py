@@ -9,7 +9,7 @@ from tagasc.scene.controls import CONTROLS
 from tagasc.scene.experiment import best_on_validation
 from tagasc.utils.cli import from_values
 from tagasc.utils.errors import SettingError, UserError
-from tagasc.utils.files import read_yaml
+from tagasc.utils.yaml_files import read_yaml
 
 TAGS_ONLY = "tags_only"
 

@@ -17,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from tagasc.audio.packed import PackedAudio
+from tagasc.audio.packed import PackedAudio, require_index
 from tagasc.tagger.clips import TaggedClips, label_matrix
 from tagasc.tagger.config import InferenceConfig, PseudoLabelConfig, SemiTraining, TaggerTraining
 from tagasc.tagger.features import MelConfig
@@ -214,7 +214,7 @@ class TaggerExperiment:
         return ["curated", "noisy"] if self.options.noisy else ["curated"]
 
     def _indexes(self, splits: list[str]) -> dict[str, Path]:
-        return {split: self.packed[split] / "index.json" for split in splits}
+        return {split: require_index(self.packed[split]) for split in splits}
 
     def _settings(self, names: tuple[str, ...]) -> dict[str, Any]:
         return {name: getattr(self.options, name) for name in names}

@@ -14,8 +14,7 @@ from tagasc.tagger.inference import load_ensemble
 from tagasc.tagger.lwlrap import lwlrap
 from tagasc.tagger.tags import TagVectors
 from tagasc.tagger.training import split_folds
-from tagasc.training.result import HISTORY, WEIGHTS
-from tagasc.utils.files import read_json
+from tagasc.training.result import WEIGHTS, require_history
 
 FoldWeights = Mapping[int, Sequence[Path]]
 
@@ -32,7 +31,7 @@ def tagger_weights(experiment: TaggerExperiment, stage: int) -> FoldWeights:
         require(path, program)  # written last
     if experiment.options.inference.models == "mean":
         return {fold: experiment.snapshot_files(fold, stage) for fold in experiment.folds}
-    histories = {fold: read_json(path.with_name(HISTORY), STAGE) for fold, path in best_weights.items()}
+    histories = {fold: require_history(path.parent, STAGE) for fold, path in best_weights.items()}
     best = best_fold(histories)
     return {best: [best_weights[best]]}
 

@@ -44,13 +44,17 @@ class TagVectors:
     path: Path = field(default=Path("tags"))
 
     @classmethod
-    def read(cls, path: Path) -> "TagVectors":
+    def read(cls, path: Path, made_by: str = "stage 4 (tags)") -> "TagVectors":
         """Read an ``.npz`` with the arrays ids, classes and values.
+
+        Args:
+            path: the file.
+            made_by: stage that writes it, for the error.
 
         Raises:
             UserError: the file is missing or not such an ``.npz``, shapes disagree, or a value is not in 0..1.
         """
-        arrays = read_npz(path, ("ids", "classes", "values"), "stage 4 (tags)")
+        arrays = read_npz(path, ("ids", "classes", "values"), made_by)
         try:
             names, classes = arrays["ids"].astype(str), arrays["classes"].astype(str)
             values = arrays["values"].astype(np.float32)

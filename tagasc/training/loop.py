@@ -7,11 +7,16 @@ score; the loop keeps the weights of the best epoch. A result's folder holds
 - ``checkpoint.pt``: the state after the last finished epoch; deleted at the end;
 - ``tensorboard/``: the curves during training;
 - ``history.json``: the curves;
-- ``model.safetensors``: the best weights; written last, so its presence means that training is complete.
+- ``model.safetensors``: the best weights, with a copy of curves and configuration; written last, so its presence means
+  that training is complete.
 """
 
+import io
 import math
+import pickle
 import time
+import zipfile
+import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,11 +24,14 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from tagasc.training.result import CHECKPOINT, HISTORY, WEIGHTS, short_name
+from tagasc.training.result import CHECKPOINT, HISTORY, TRAINING, WEIGHTS, short_name, training_metadata
 from tagasc.training.weights import parameters, save_weights
 from tagasc.utils.errors import UserError
-from tagasc.utils.files import atomic_file, write_json
+from tagasc.utils.files import write_bytes, write_json
+from tagasc.utils.limits import describe_limit
 from tagasc.utils.log import log
+
+_DAMAGE = (RuntimeError, ValueError, EOFError, zipfile.BadZipFile, zlib.error)  # of a checkpoint
 
 
 class Trainer(Protocol):
@@ -58,7 +66,7 @@ def fit(
         after_epoch: function called with each epoch's number before the epoch counts as finished.
 
     Raises:
-        UserError: the loss is not finite, or the checkpoint is unreadable.
+        UserError: the loss is not finite, or the checkpoint is of another network.
     """
     from torch.utils.tensorboard import SummaryWriter  # slow to import
 
@@ -86,8 +94,9 @@ def fit(
         "threads": torch.get_num_threads(),
         "best_epoch": best["epoch"],
     }
-    write_json(folder / HISTORY, {**summary, "epochs": history})
-    save_weights(folder / WEIGHTS, best["network"], metadata)
+    curves = {**summary, "epochs": history}
+    write_json(folder / HISTORY, curves)
+    save_weights(folder / WEIGHTS, best["network"], metadata | {TRAINING: training_metadata(folder, curves)})
     (folder / CHECKPOINT).unlink(missing_ok=True)
     score = "" if math.isinf(best["score"]) else f", validation score {best['score']:.4f}"
     log.info("%s: kept epoch %d of %d%s", short_name(folder), best["epoch"], epochs, score)
@@ -103,14 +112,21 @@ def _resume(trainer: Trainer, folder: Path) -> tuple[list[dict], dict | None]:
     if not path.exists():
         return [], None
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = _read_checkpoint(path)
+    except _DAMAGE as error:
+        if describe_limit(error):
+            raise
+        log.warning("%s is damaged; training starts over", path)
+        path.unlink()
+        return [], None
+    try:
         trainer.network.load_state_dict(state["network"])
         trainer.optimizer.load_state_dict(state["optimizer"])
         history, best, threads = state["history"], state["best"], state["threads"]
-    except Exception:  # torch raises many types for a damaged file
-        raise UserError(
-            f"{path} cannot be read as a checkpoint of this network; delete it or start over with --force"
-        ) from None
+    except Exception as error:  # torch raises many types for a strange file
+        if describe_limit(error):
+            raise
+        raise UserError(f"{path} is no checkpoint of this network; delete it and run the same command again") from None
     if threads != torch.get_num_threads():
         log.warning(
             "%s: resuming with %d instead of %d threads; sums may differ in the last bit",
@@ -122,10 +138,24 @@ def _resume(trainer: Trainer, folder: Path) -> tuple[list[dict], dict | None]:
     return history, best
 
 
+def _read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint, whose checksums ``torch.load`` does not compare; raise one of ``_DAMAGE`` if it is damaged."""
+    content = io.BytesIO(path.read_bytes())
+    with zipfile.ZipFile(content) as file:
+        if file.testzip() is not None:
+            raise zipfile.BadZipFile
+    content.seek(0)
+    try:
+        return torch.load(content, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise UserError(f"{path} holds more than weights; delete it and run the same command again") from None
+
+
 def _save_checkpoint(trainer: Trainer, folder: Path, history: list[dict], best: dict) -> None:
     state = {"network": trainer.network.state_dict(), "optimizer": trainer.optimizer.state_dict()}
-    with atomic_file(folder / CHECKPOINT) as temporary:
-        torch.save({**state, "history": history, "best": best, "threads": torch.get_num_threads()}, temporary)
+    content = io.BytesIO()
+    torch.save({**state, "history": history, "best": best, "threads": torch.get_num_threads()}, content)
+    write_bytes(folder / CHECKPOINT, content.getbuffer())
 
 
 def _copy(network: nn.Module) -> dict[str, Tensor]:

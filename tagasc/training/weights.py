@@ -1,15 +1,15 @@
 """Weights on disk, as safetensors with metadata."""
 
-import json
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from tagasc.training.weights_file import describe, read_whole
 from tagasc.utils.errors import UserError
-from tagasc.utils.files import atomic_file
+from tagasc.utils.files import write_bytes
 
 
 def parameters(network: nn.Module) -> int:
@@ -18,10 +18,9 @@ def parameters(network: nn.Module) -> int:
 
 
 def save_weights(path: Path, state: dict[str, Tensor], metadata: dict[str, Any]) -> None:
-    """Write weights and metadata as safetensors, atomically."""
+    """Write weights and metadata as safetensors with a checksum, atomically."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
-    with atomic_file(path) as temporary:
-        save_file(tensors, temporary, metadata={"about": json.dumps(metadata)})
+    write_bytes(path, save(tensors, describe(save(tensors), metadata)))
 
 
 def read_weights(path: Path, made_by: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -32,13 +31,10 @@ def read_weights(path: Path, made_by: str) -> tuple[dict[str, Tensor], dict[str,
         made_by: stage that writes it, for the error.
 
     Raises:
-        UserError: the file is missing, or not written by ``save_weights``.
+        UserError: the file is missing or damaged, or not written by ``save_weights``.
     """
+    content, metadata = read_whole(path, made_by)
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = json.loads(file.metadata()["about"])
-            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist; run {made_by} to create it") from None
-    except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise UserError(f"{path} is not a complete model file ({error}); run {made_by} with --force") from None
+        return load(content), metadata
+    except SafetensorError as error:
+        raise UserError(f"{path} is damaged ({error}); run {made_by} again") from None

@@ -1,6 +1,5 @@
 """Runs a typed function as a program: options, configuration files, one-line errors, exit status."""
 
-import errno
 import inspect
 import os
 import re
@@ -14,13 +13,17 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from jsonargparse import ArgumentParser, auto_cli
+import yaml
+from jsonargparse import ArgumentParser, auto_cli, get_loader, set_loader
 
 from tagasc.utils.errors import UserError
+from tagasc.utils.limits import describe_limit
 from tagasc.utils.log import log, start_logging
 from tagasc.utils.processes import peak_memory
+from tagasc.utils.yaml_files import require_small
 
 Config = TypeVar("Config")
+_jsonargparse_yaml = get_loader("yaml")  # it reads 1e-3 as a number
 _GROUP = "settings"  # group of a configuration's keys in its parser
 RENAMED = {
     "beds": "backgrounds",
@@ -39,17 +42,6 @@ RENAMED = {
 REMOVED = {
     "seconds": "stage 1 (manifests) sets the length of clips; give it there",
 }  # options of earlier versions that a program lacks now, and what replaces them
-_SYSTEM = {
-    errno.ENOSPC: "the disk is full; free some space and run the same command again",
-    errno.EDQUOT: "the disk quota is used up; free some space and run the same command again",
-    errno.EFBIG: "the file may not grow so large; raise the limit, or free some space and run the same command again",
-    errno.ENOMEM: "the memory is full; free some, or choose smaller settings",
-    errno.EACCES: "no permission; check who owns it",
-    errno.EROFS: "the file system is read-only; write to another folder",
-    errno.ENOENT: "no such file or folder; check the path",
-    errno.ENOTDIR: "a file is where a folder is needed; check the path",
-    errno.EISDIR: "a folder is where a file is needed; check the path",
-}
 
 
 def run(main: Callable[..., None], positional: bool = False) -> None:
@@ -58,7 +50,9 @@ def run(main: Callable[..., None], positional: bool = False) -> None:
     Each parameter of ``main`` is an option; if its only parameter is a dataclass, each field of that is one. Other
     dataclasses are groups of options, and ``--config FILE.yaml`` sets any option.
 
-    Exit status: 0 done, 1 bad input, 2 bad options, 3 some of several runs failed, 130 interrupted.
+    Exit status: 0 done, 1 bad input, 2 bad options, 3 some of several runs failed, 130 interrupted. In a step of run.sh
+    the last line of the log is ``# done`` if the program came to its end: a cluster's launcher may report status 0 for
+    a program that died with its node.
 
     Args:
         main: the program's function.
@@ -67,6 +61,7 @@ def run(main: Callable[..., None], positional: bool = False) -> None:
     kinds = [parameter.annotation for parameter in inspect.signature(main).parameters.values()]
     options = kinds[0] if len(kinds) == 1 and is_dataclass(kinds[0]) else None
     start_logging()
+    set_loader("yaml", _load_yaml, (yaml.YAMLError,))
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         arguments = _normalise_flags(options or main, sys.argv[1:])
@@ -84,16 +79,14 @@ def run(main: Callable[..., None], positional: bool = False) -> None:
         _exit(f"{_file_with(error.object)} is not UTF-8 text; save it as UTF-8", 1)
     except KeyboardInterrupt:
         _exit("interrupted; run the same command again to resume", 130)
-    except OSError as error:
-        if error.errno not in _SYSTEM:
-            raise
-        _exit(f"{error.filename or 'writing'}: {_SYSTEM[error.errno]}", 1)
     except BrokenProcessPool:
         _exit("a worker process died, probably out of memory or disk; free some, or lower --nj", 1)
-    except RuntimeError as error:
-        if type(error).__name__ != "OutOfMemoryError":  # torch's; not every program imports torch
+    except Exception as error:
+        message = describe_limit(error)
+        if message is None:
             raise
-        _exit("the GPU's memory is full; choose a smaller batch, or free the GPU", 1)
+        _exit(message, 1)
+    _mark_end()
 
 
 def from_values(cls: type[Config], values: Any, where: str) -> Config:
@@ -164,6 +157,17 @@ def _file_with(content: bytes) -> str:
 
 def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
+
+
+def _mark_end() -> None:
+    """End the log of a step of run.sh with the line by which it knows that the program came to its end."""
+    if "TAGASC_STAGE" in os.environ:
+        print("# done", file=sys.stderr, flush=True)
+
+
+def _load_yaml(text: str) -> Any:
+    require_small(text)
+    return _jsonargparse_yaml(text)
 
 
 def _one_line(error: BaseException) -> str:

@@ -1,4 +1,7 @@
-"""Atomic files and folders, written under a temporary name and then renamed; JSON, YAML and .npz; digests."""
+"""Atomic files and folders, flushed to disk under a temporary name and then renamed; JSON and .npz; digests.
+
+What is written here carries a checksum, which reading compares: JSON as its key ``checksum``, .npz in its own format.
+"""
 
 import hashlib
 import json
@@ -14,11 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.lib.format import read_array_header_1_0, read_array_header_2_0, read_magic
 from numpy.lib.npyio import NpzFile
 
+from tagasc.utils import temporary as temporaries
 from tagasc.utils.errors import UserError
+
+CHECKSUM = "checksum"
+_NPZ_DAMAGE = (ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError)  # and OSError without errno
 
 
 @contextmanager
@@ -28,12 +34,28 @@ def atomic_file(path: Path) -> Iterator[Path]:
     It keeps the suffix of ``path``, since some writers choose their format by it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    temporary = temporaries.temporary_path(path)
     try:
         yield temporary
+        temporaries.to_disk(temporary)
         os.replace(temporary, path)
+        temporaries.to_disk(path.parent)
+    except OSError as error:
+        if error.filename is None or str(error.filename) == str(temporary):
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes | memoryview) -> None:
+    """Write bytes, atomically.
+
+    Libraries that write files of their own report a full disk by errors of their own, or not at all. Let them write
+    into memory and pass that on: the operating system's error is then raised here.
+    """
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(content)
 
 
 _OWN = (".*", "made_from.json", "paper.json")  # temporary files, and names of earlier versions
@@ -77,8 +99,8 @@ def atomic_folder(path: Path, *patterns: str) -> Iterator[Path]:
         UserError: ``path`` exists and holds something else.
     """
     require_own(path, *patterns)
-    temporary = path.with_name(f".partial.{path.name}")  # a fixed name, so that leftovers of a killed run are deleted
-    shutil.rmtree(temporary, ignore_errors=True)
+    temporaries.clear_beside(path)
+    temporary = temporaries.temporary_path(path)
     temporary.mkdir(parents=True)
     try:
         yield temporary
@@ -89,69 +111,68 @@ def atomic_folder(path: Path, *patterns: str) -> Iterator[Path]:
 
 def replace_folder(source: Path, target: Path) -> None:
     """Rename the folder ``source`` to ``target``; an old ``target`` is moved aside first and then deleted."""
-    aside = target.with_name(f".{os.getpid()}.old.{target.name}")
+    temporaries.folder_to_disk(source)
+    aside = temporaries.temporary_path(target)
     if target.exists():
         os.replace(target, aside)
     os.replace(source, target)
+    temporaries.to_disk(target.parent)
     shutil.rmtree(aside, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text, whole or not at all."""
-    with atomic_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_bytes(path, text.encode())
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write ``value`` as indented JSON, atomically."""
+    """Write ``value`` as indented JSON, atomically; a mapping gets a checksum, which ``read_json`` compares."""
+    value = with_checksum(value) if isinstance(value, dict) else value
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
+def with_checksum(value: dict[str, Any]) -> dict[str, Any]:
+    """Copy a mapping with the checksum that ``parse_json`` compares and removes."""
+    value = {name: item for name, item in value.items() if name != CHECKSUM}
+    return value | {CHECKSUM: _json_checksum(value)}
+
+
 def read_json(path: Path, made_by: str) -> Any:
-    """Read JSON.
+    """Read JSON, without its checksum.
 
     Args:
         path: the file.
         made_by: stage that writes it, for the error.
 
     Raises:
-        UserError: the file is missing or not JSON.
+        UserError: the file is missing, not JSON, or differs from its checksum.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(path.read_bytes())
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; run {made_by} to create it") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not JSON ({error}); delete it and run {made_by} again") from None
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}); run {made_by} again") from None
 
 
-def read_yaml(path: Path, remedy: str) -> Any:
-    """Read YAML without duplicate keys.
-
-    Args:
-        path: the file.
-        remedy: what to do if it is missing, for the error.
+def parse_json(content: str | bytes) -> Any:
+    """Return the value of JSON text, without its checksum.
 
     Raises:
-        UserError: the file is missing, not YAML, or has a duplicate key.
+        ValueError: it is not UTF-8, not JSON or nested too deep, or differs from its checksum.
     """
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), _UniqueKeyLoader)
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist; {remedy}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+        value = json.loads(content.decode() if isinstance(content, bytes) else content)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+    if isinstance(value, dict) and CHECKSUM in value and value.pop(CHECKSUM) != _json_checksum(value):
+        raise ValueError("it differs from its checksum")
+    return value
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """SafeLoader that rejects duplicate keys."""
-
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        node = super().compose_mapping_node(anchor)
-        for number, (key, _) in enumerate(node.value):
-            if key.value in [earlier.value for earlier, _ in node.value[:number]]:
-                raise yaml.MarkedYAMLError(problem=f"duplicate key {key.value!r}", problem_mark=key.start_mark)
-        return node
+def _json_checksum(value: dict[str, Any]) -> str:
+    """Return the checksum of a mapping's content, which does not depend on order and layout."""
+    return f"crc32 {zlib.crc32(json.dumps(value, sort_keys=True).encode()):08x}"
 
 
 def format_bytes(count: int) -> str:
@@ -163,19 +184,20 @@ def format_bytes(count: int) -> str:
 
 
 def digest(path: Path) -> str:
-    """Return the hexadecimal SHA-256 of a file's bytes; for ``.npz``, of its arrays without the provenance record."""
+    """Return the hexadecimal SHA-256 of a file's bytes; for ``.npz``, of its arrays without the provenance record.
+
+    Raises:
+        UserError: the ``.npz`` is damaged.
+    """
     if path.suffix != ".npz":
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     sha256 = hashlib.sha256()
-    try:
-        with NpzFile(path, allow_pickle=False) as arrays:  # np.load takes other formats too
-            for name in sorted(set(arrays.files) - {"provenance"}):
-                value = np.ascontiguousarray(_array(arrays, name))
-                sha256.update(f"{name} {value.dtype} {value.shape}".encode())
-                sha256.update(value.tobytes())
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error):
-        return "not readable"
+    with _open_npz(path, "the stage that makes it") as arrays:
+        for name in sorted(set(arrays.files) - {"provenance"}):
+            value = np.ascontiguousarray(_array(arrays, name))
+            sha256.update(f"{name} {value.dtype} {value.shape}".encode())
+            sha256.update(value.tobytes())
     return sha256.hexdigest()
 
 
@@ -208,24 +230,36 @@ def read_npz(path: Path, names: tuple[str, ...], made_by: str) -> dict[str, np.n
     """Read the named arrays, without pickle.
 
     Raises:
-        UserError: the file is missing, not ``.npz``, or lacks an array.
+        UserError: the file is missing, damaged or not ``.npz``, or lacks an array.
     """
-    try:
-        with NpzFile(path, allow_pickle=False) as file:  # np.load takes other formats too
-            return {name: _array(file, name) for name in names}
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist; run {made_by} to create it") from None
-    except KeyError as error:
-        raise UserError(f"{path} lacks the array {error.args[0]}; it should hold {', '.join(names)}") from None
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{path} is not a readable .npz file ({error}); run {made_by} again") from None
+    with _open_npz(path, made_by) as file:
+        lacking = [name for name in names if name not in file.files]
+        if lacking:
+            raise UserError(f"{path} lacks the array {lacking[0]}; it should hold {', '.join(names)}")
+        return {name: _array(file, name) for name in names}
 
 
 def read_record(path: Path) -> dict[str, Any] | None:
-    """Read the provenance record of an ``.npz``; None if the file or the record is missing."""
+    """Read the provenance record of an ``.npz``; None if the file or the record is missing, or any array is damaged."""
     try:
-        with NpzFile(path, allow_pickle=False) as file:
-            record = json.loads(str(_array(file, "provenance")))
-    except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error):
+        with _open_npz(path, "") as file:
+            if file.zip.testzip() is not None:
+                return None
+            record = parse_json(str(_array(file, "provenance")))
+    except (UserError, KeyError, ValueError):
         return None
     return record if isinstance(record, dict) else None
+
+
+@contextmanager
+def _open_npz(path: Path, made_by: str) -> Iterator[NpzFile]:
+    """Open an ``.npz``; raise UserError if it is missing, or if opening or reading it shows damage."""
+    try:
+        with NpzFile(path, allow_pickle=False) as file:  # np.load takes other formats too
+            yield file
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist; run {made_by} to create it") from None
+    except (OSError, *_NPZ_DAMAGE) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise UserError(f"{path} is damaged or not an .npz file ({error}); run {made_by} again") from None

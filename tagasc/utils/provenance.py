@@ -4,13 +4,13 @@ Two records describe the same result if step, configuration and input hashes agr
 information for the reader; they do not make a result outdated.
 """
 
-import json
 import logging
 import os
 import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from tagasc.utils.cli import to_json
-from tagasc.utils.files import digest, write_json
+from tagasc.utils.errors import UserError
+from tagasc.utils.files import digest, parse_json, write_json
 from tagasc.utils.log import log
 
 NAME = "provenance.json"
@@ -83,17 +84,57 @@ def difference(old: dict[str, Any], new: dict[str, Any]) -> str | None:
 
 
 def read(folder: Path) -> dict[str, Any] | None:
-    """Read the record in a result's folder; None if there is no record."""
+    """Read the record in a result's folder; None if it is missing or, with a warning, damaged."""
+    path = folder / NAME
     try:
-        record = json.loads((folder / NAME).read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
+        record = parse_json(path.read_bytes())
+        if isinstance(record, dict):
+            return record
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    return record if isinstance(record, dict) else None
+    except ValueError:
+        pass
+    log.warning("%s is damaged", path)
+    return None
 
 
-def write(folder: Path, record: dict[str, Any]) -> None:
-    """Write a record into a result's folder."""
-    write_json(folder / NAME, record)
+def read_whole(folder: Path) -> dict[str, Any] | None:
+    """Read the record in a result's folder; None if any file of the result is missing, damaged or not listed in it."""
+    record = read(folder)
+    for name in _outputs(record) or {"checksums of its files": ""}:
+        if record is not None and not _is_whole(folder, name, record):
+            log.warning("%s: %s missing or damaged", folder, name)
+            return None
+    return record
+
+
+def require_whole(path: Path, made_by: str) -> None:
+    """Compare a file of a result with the record in its folder, if that lists the file.
+
+    Raises:
+        UserError: it has changed since it was made; the message names the stage that makes it.
+    """
+    record = read(path.parent)
+    if path.exists() and path.name in _outputs(record) and not _is_whole(path.parent, path.name, record):
+        raise UserError(f"{path} is damaged (it differs from its checksum); run {made_by} again")
+
+
+def _outputs(record: dict[str, Any] | None) -> dict[str, str]:
+    outputs = (record or {}).get("outputs")
+    return outputs if isinstance(outputs, dict) else {}
+
+
+def _is_whole(folder: Path, name: str, record: dict[str, Any]) -> bool:
+    try:
+        return digest(folder / name) == _outputs(record).get(name)
+    except (FileNotFoundError, UserError):
+        return False
+
+
+def write(folder: Path, record: dict[str, Any], outputs: Sequence[Path] = ()) -> None:
+    """Write a record into a result's folder, with checksums of the files that the result consists of."""
+    listed = {str(path.relative_to(folder)): digest(path) for path in outputs}
+    write_json(folder / NAME, record | {"outputs": listed} if listed else record)
 
 
 def flat(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -260,12 +260,6 @@ OLD_SCORES = {"classifiers": {"svm": {"chosen": {"kernel": "rbf"}, "scores": {"t
             lambda text: text.replace("location", "place", 1),
             "predictions.csv is incomplete; run stage 7 (svm) again",
         ),
-        ("scene", lambda text: "{}", "history.json lacks the learning curves; run stage 5 (scenes) again"),
-        (
-            "scene",
-            lambda text: '{"epochs": []}',
-            "test_by_epoch.json lacks its epochs; delete it and run stage 5 (scenes) again",
-        ),
     ],
 )
 def test_a_damaged_result_is_an_error_that_names_file_and_remedy(copy, folder, damage, message):
@@ -274,6 +268,21 @@ def test_a_damaged_result_is_an_error_that_names_file_and_remedy(copy, folder, d
     outcome = run("steps/report.py", *copy.options())
     assert outcome.status == 1
     assert f"codecat/seed1/{message}" in outcome.error
+
+
+@pytest.mark.parametrize(
+    ("name", "warning"),
+    [
+        ("history.json", "has no readable learning curves"),
+        ("test_by_epoch.json", "the report does without"),
+    ],
+)
+def test_lost_curves_do_not_cost_the_report(copy, name, warning):
+    (copy.experiment / "scene/codecat/seed1" / name).write_text('{"epochs": []}')
+    said = succeed("steps/report.py", *copy.options())
+    assert f"codecat/seed1{'/' + name if name.startswith('test') else ''}" in said
+    assert warning in said
+    assert "codecat" in copy.report()
 
 
 def test_outdated_and_unfinished_results_are_listed(copy):

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from tagasc.audio.packed import PackedAudio
 from tagasc.audio.store import AudioStore
 from tagasc.scene.config import SceneTraining
 from tagasc.scene.corpus import CodeWindows, SceneClips
@@ -15,6 +14,7 @@ from tagasc.scene.systems import System
 from tagasc.scene.training import SceneTrainer, load_scene_network
 from tagasc.scene.trunk import TrunkConfig
 from tagasc.training.loop import fit
+from tests.helpers import write_packed
 
 TRUNK = TrunkConfig(8, (8, 8), code_size=4)
 FRAMES = 600
@@ -23,27 +23,10 @@ FRAMES = 600
 @pytest.fixture
 def clips(tmp_path):
     """Six clips of three scenes; clip n holds the constant n + 1 and the tag n / 10."""
-    folder = tmp_path / "packed"
-    folder.mkdir()
-    np.save(
-        folder / "audio.npy", np.repeat(np.arange(1, 7), FRAMES).reshape(-1, 1).repeat(2, axis=1).astype(np.float32)
-    )
-    rows = [
-        {
-            "id": str(n),
-            "start": n * FRAMES,
-            "frames": FRAMES,
-            "labels": ["abc"[n % 3]],
-            "location": "",
-            "usage": "",
-            "crc32": 0,
-        }
-        for n in range(6)
-    ]
-    index = {"format": 1, "sampling_rate": 1000, "channels": 2, "clips": rows}
-    (folder / "index.json").write_text(json.dumps(index))
+    waves = [np.full((FRAMES, 2), n + 1) for n in range(6)]
+    packed = write_packed(tmp_path / "packed", waves, np.float32, 2, 1000, "abc")
     tags = (np.arange(6) / 10).astype(np.float32)[:, None]
-    return SceneClips([AudioStore(PackedAudio(folder), torch.device("cpu"))]).tagged(tags)
+    return SceneClips([AudioStore(packed, torch.device("cpu"))]).tagged(tags)
 
 
 def new_trainer(clips, **settings):

@@ -1,10 +1,12 @@
 """Resumed trainings end at the same weights, bit for bit on the CPU with the same number of threads."""
 
+import os
 import subprocess
 import sys
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from tagasc.scene.config import SceneTraining
@@ -84,7 +86,7 @@ def test_weights_of_the_first_best_epoch_are_kept(tmp_path):
     fit(Scripted([0.1, 0.5, 0.5, 0.2]), tmp_path, 4, {"what": "scripted"})
     state, metadata = read_weights(tmp_path / "model.safetensors", "")
     assert state["weight"].item() == 2
-    assert metadata == {"what": "scripted"}
+    assert metadata["what"] == "scripted"
     assert read_json(tmp_path / "history.json", "")["best_epoch"] == 2
 
 
@@ -101,16 +103,100 @@ def test_a_training_without_a_finished_epoch_is_replaced(tmp_path):
 
 
 def test_weights_without_a_record_are_an_error(tmp_path):
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run/model.safetensors").write_text("weights")
-    with pytest.raises(UserError, match="no provenance record"):
+    save_weights(tmp_path / "run/model.safetensors", {"x": torch.ones(3)}, {})
+    with pytest.raises(UserError, match=r"no readable provenance\.json; move the folder away, or delete it"):
         check_result_folder(tmp_path / "run", provenance.record("train", {}, {}), force=False)
+
+
+def trained(folder, scores=(0.1, 0.5)):
+    """Train a scripted network in a folder; return the record."""
+    record = provenance.record("train", {"lr": 0.1}, {"tags": "f00"})
+    assert check_result_folder(folder, record, force=False)
+    fit(Scripted(scores), folder, len(scores), {})
+    return record
+
+
+def flip(path, at=-1):
+    content = bytearray(path.read_bytes())
+    content[at] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["history.json", "provenance.json"])
+@pytest.mark.parametrize(
+    "damage", [lambda path: path.unlink(), lambda path: path.write_bytes(b""), lambda path: flip(path, 40)]
+)
+def test_lost_curves_and_records_are_made_again_without_training(tmp_path, name, damage):
+    record = trained(tmp_path / "run")
+    weights = (tmp_path / "run/model.safetensors").read_bytes()
+    curves = read_json(tmp_path / "run/history.json", "")
+    damage(tmp_path / "run" / name)
+    assert not check_result_folder(tmp_path / "run", record, force=False)
+    history = read_json(tmp_path / "run/history.json", "")
+    assert history["best_epoch"] == 2
+    assert [row["score"] for row in history["epochs"]] == [row["score"] for row in curves["epochs"]]
+    assert provenance.difference(provenance.read(tmp_path / "run"), record) is None
+    assert (tmp_path / "run/model.safetensors").read_bytes() == weights
+
+
+@pytest.mark.parametrize("at", [5, 40, -1])
+def test_damaged_weights_are_noticed_and_trained_again(tmp_path, at):
+    record = trained(tmp_path / "run")
+    path = tmp_path / "run/model.safetensors"
+    flip(path, at)
+    with pytest.raises(UserError, match=r"is damaged .*; run stage 5 again"):
+        read_weights(path, "stage 5")
+    assert check_result_folder(tmp_path / "run", record, force=False)
+    fit(Scripted([0.1, 0.5]), tmp_path / "run", 2, {})
+    assert not check_result_folder(tmp_path / "run", record, force=False)
+
+
+def test_a_missing_or_damaged_snapshot_is_trained_again(tmp_path):
+    for damage in (lambda path: path.unlink(), flip):
+        record, snapshot = trained(tmp_path / "run"), tmp_path / "run/snapshot1.safetensors"
+        save_weights(snapshot, {"x": torch.ones(3)}, {})
+        assert not check_result_folder(tmp_path / "run", record, False, [snapshot])
+        damage(snapshot)
+        assert check_result_folder(tmp_path / "run", record, False, [snapshot])
+
+
+def test_a_damaged_checkpoint_starts_over_to_the_same_weights(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        nn.Linear, "reset_parameters", lambda self: [nn.init.zeros_(part) for part in self.parameters()]
+    )
+    fit(Scripted([0.1, 0.5]), tmp_path / "whole", 2, {})
+    for at in (200, 700, -30):
+        cut = Scripted([0.1])
+        cut_after(cut, 1)
+        with pytest.raises(Stop):
+            fit(cut, tmp_path / "cut", 2, {})
+        flip(tmp_path / "cut/checkpoint.pt", at)
+        fit(Scripted([0.1, 0.5]), tmp_path / "cut", 2, {})
+        files = (tmp_path / name / "model.safetensors" for name in ("whole", "cut"))
+        assert len({file.read_bytes() for file in files}) == 1
+        (tmp_path / "cut/model.safetensors").unlink()
+
+
+def test_weights_get_the_mode_that_the_user_wants(tmp_path):
+    before = os.umask(0o027)
+    try:
+        save_weights(tmp_path / "model.safetensors", {"x": torch.ones(3)}, {})
+    finally:
+        os.umask(before)
+    assert (tmp_path / "model.safetensors").stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.parametrize("about", ["[" * 200_000, "1", '{"a": '])
+def test_strange_metadata_of_weights_is_damage(tmp_path, about):
+    save_file({"x": torch.ones(3)}, tmp_path / "model.safetensors", {"about": about})
+    with pytest.raises(UserError, match="is damaged"):
+        read_weights(tmp_path / "model.safetensors", "stage 5")
 
 
 def test_a_training_of_another_configuration_is_kept_unless_forced(tmp_path):
     first = provenance.record("train", {"lr": 0.1}, {})
     assert check_result_folder(tmp_path / "run", first, force=False)
-    (tmp_path / "run/model.safetensors").write_text("weights")
+    save_weights(tmp_path / "run/model.safetensors", {"x": torch.ones(3)}, {})
     assert not check_result_folder(tmp_path / "run", first, force=False)
     other = provenance.record("train", {"lr": 0.2}, {})
     with pytest.raises(UserError, match=r"lr was 0\.1 and is 0\.2"):
@@ -120,15 +206,13 @@ def test_a_training_of_another_configuration_is_kept_unless_forced(tmp_path):
     assert not (tmp_path / "run/model.safetensors").exists()
 
 
-def test_a_damaged_checkpoint_or_model_is_an_error(tmp_path):
-    (tmp_path / "checkpoint.pt").write_bytes(b"PK\x03\x04 not a checkpoint")
-    with pytest.raises(UserError, match="delete it or start over"):
-        fit(Scripted([0.1]), tmp_path, 1, {})
+def test_truncated_weights_are_an_error(tmp_path):
     save_weights(tmp_path / "model.safetensors", {"x": torch.ones(3)}, {})
     content = (tmp_path / "model.safetensors").read_bytes()
-    (tmp_path / "model.safetensors").write_bytes(content[:-4])
-    with pytest.raises(UserError, match="not a complete model file"):
-        read_weights(tmp_path / "model.safetensors", "stage 5")
+    for size in (0, 7, 60, len(content) - 4):
+        (tmp_path / "model.safetensors").write_bytes(content[:size])
+        with pytest.raises(UserError, match="is damaged"):
+            read_weights(tmp_path / "model.safetensors", "stage 5")
 
 
 def test_a_checkpoint_cannot_run_code(tmp_path):
@@ -137,7 +221,7 @@ def test_a_checkpoint_cannot_run_code(tmp_path):
             return (tmp_path.joinpath("broken-in").touch, ())
 
     torch.save({"network": Evil()}, tmp_path / "checkpoint.pt")
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="holds more than weights"):
         fit(Scripted([0.1]), tmp_path, 1, {})
     assert not (tmp_path / "broken-in").exists()
 
