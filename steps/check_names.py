@@ -1,5 +1,8 @@
 #!/usr/bin/env python3
-"""Check names of systems, controls, seeds and configurations, on which a late stage would fail after hours of work."""
+"""Check names of systems, controls, seeds and configurations, on which a late stage would fail after hours of work.
+
+It also deletes temporary files that killed programs left in the recipe: run.sh calls it first, and holds the lock.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +12,8 @@ from tagasc.scene.experiment import parse_seeds
 from tagasc.scene.systems import read_systems, select
 from tagasc.utils import cli
 from tagasc.utils.errors import UserError
+from tagasc.utils.log import log
+from tagasc.utils.temporary import clear_leftovers
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,9 @@ class Options:
 
 
 def main(options: Options) -> None:
-    """Print the number of networks."""
+    """Delete what killed programs left, and print the number of networks."""
+    for path in clear_leftovers(options.conf.resolve().parent / name for name in ("data", "dump", "exp")):
+        log.info("%s: left by a program that was killed, deleted", path)
     systems = select(read_systems(options.systems_file), options.systems.split(), options.systems_file)
     known = [f"@{name}" for name in CONTROLS]
     controls = list(dict.fromkeys(options.controls.split()))

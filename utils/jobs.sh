@@ -1,20 +1,22 @@
 # shellcheck shell=bash disable=SC2030,SC2031,SC2034,SC2154  # variables of run.sh and of the recipe
 # How programs run, for sourcing by run.sh: environment, lock, logs, workers, signals, and how to resume.
 
-workers=() logs=() failures=() typed=''
+workers=() logs=() failures=() typed='' failed_at=9 # first stage with a failure; 9: none
 ((${#given[@]} == 0)) || typed=$(printf ' %q' "${given[@]}")
 
 say() { $dry_run || echo "$(date '+%Y-%m-%d %H:%M:%S') $*" >&2; }
-
 stage() { # NUMBER NAME: is this stage to run?
     ((stage <= $1 && $1 <= stop_stage)) && ! $estimate || return 1
     now=$1 title="stage $1 ($2)"; say "$title"
 }
-
-resume() { # STAGE: print the command that resumes there: as given, but for --stage and --force
-    echo "$root/run.sh$(sed -E 's/ --stage[ =][0-9]+//g; s/ --force([ =](true|false))?//g' <<<"$typed") --stage $1"
+resume() { # print the command that resumes at the first failure or here: as given, but for --stage and --force
+    local at=$((failed_at < now ? failed_at : now))
+    echo "$root/run.sh$(sed -E 's/ --stage[ =][0-9]+//g; s/ --force([ =](true|false))?//g' <<<"$typed") --stage $at"
 }
-
+blame() { # LOG: note the first stage to run again: this one, or an earlier one that an error in the log says to run
+    local n
+    for n in "$now" $(sed -nE '/(error|failed): /s/.*run stages? ([0-9]).*/\1/p' "$1"); do ((n >= failed_at)) || failed_at=$n; done
+}
 run() { # NAME COMMAND...: one program, its output in exp/log/<stage>.<name>.log
     local log=exp/log/$now.$1.log began=$SECONDS status=0 words=("${@:2}") n
     if $dry_run; then printf '%q ' "${words[@]}"; echo; return; fi
@@ -27,31 +29,33 @@ run() { # NAME COMMAND...: one program, its output in exp/log/<stage>.<name>.log
     # In the background, since bash handles a signal only between commands or while it waits.
     TAGASC_STAGE=$title "${words[@]}" >>"$log" 2>&1 &
     wait $! || status=$?
+    if ((status == 0)) && [[ " ${words[*]} " == *".py "* ]] && ! grep -aq '# done$' "$log"; then # Slurm may lose a node
+        status=1 && echo "error: the program did not reach its end, though its status is 0; look for a lost node" >>"$log"
+    fi
     echo "# $(date '+%Y-%m-%d %H:%M:%S') status $status after $((SECONDS - began)) s" >>"$log"
     ((status != 0)) || return 0
     if ((status == 3)); then note_failures "$log"; return; fi # some of its runs failed; later stages use the others
     printf '\n%s failed with status %s. The end of its log:\n' "$title" "$status" >&2
-    { grep -v '^#' "$log" || echo "(no output)"; } | tail -n 8 | sed 's/^/    /' >&2
-    printf 'Log: %s\nTo resume: %s\n' "$PWD/$log" "$(resume "$now")" >&2
+    { grep -av '^#' "$log" || echo "(no output)"; } | tail -n 8 | sed 's/^/    /' >&2
+    ((${#failures[@]} == 0)) || printf '%s\n' "before that, some runs failed:" "${failures[@]}" >&2
+    blame "$log"
+    printf 'Log: %s\nTo resume: %s\n' "$PWD/$log" "$(resume)" >&2
     exit "$status"
 }
 
 run_background() { # NAME COMMAND...: next to other programs, until wait_all
     if ((nj == 1 && ngpu < 2)) || $dry_run; then run "$@"; return; fi
     (
-        trap 'end_workers; exit 143' INT TERM
-        export TAGASC_SHARED_CONSOLE=true
-        failures=()
+        trap 'end_workers; exit 143' INT TERM; export TAGASC_SHARED_CONSOLE=true before=${#failures[@]}
         run "$@"
-        exit $((${#failures[@]} ? 3 : 0))
+        exit $((${#failures[@]} > before ? 3 : 0))
     ) &
     workers+=($!) logs+=("exp/log/$now.$1.log")
 }
 
 run_workers() { # NAME COMMAND...: once per GPU, or CPU core; the processes share the program's list of runs
     local n gpus
-    if ((njobs > 1)) && $dry_run; then echo "# $njobs processes of:"; fi
-    if ((njobs == 1)) || $dry_run; then run "$@"; return; fi
+    if ((njobs == 1)) || $dry_run; then { ((njobs == 1)) || echo "# $njobs processes of:"; } && run "$@"; return; fi
     IFS=, read -ra gpus <<<"${CUDA_VISIBLE_DEVICES:-$(seq -s, 0 $((ngpu - 1)))}"
     ((${#gpus[@]} >= ngpu)) || fail "--ngpu $ngpu, but CUDA_VISIBLE_DEVICES is $CUDA_VISIBLE_DEVICES"
     for ((n = 0; n < njobs; n++)); do
@@ -61,32 +65,27 @@ run_workers() { # NAME COMMAND...: once per GPU, or CPU core; the processes shar
     wait_all
 }
 run_per_gpu() { if ((ngpu > 1)); then run_workers "$@"; else run "$@"; fi; } # on the CPU once
-
 wait_all() {
     local n status worst=0
     for n in "${!workers[@]}"; do
         wait "${workers[n]}" && status=0 || status=$?
         if ((status == 3)); then note_failures "${logs[n]}"; else worst=$((worst | status)); fi
     done
-    workers=() logs=()
-    ((worst == 0)) || exit "$worst"
+    workers=() logs=() && ((worst == 0)) || exit "$worst"
 }
-
-note_failures() { failures+=("$(grep ' failed: ' "$1" && echo "    log: $PWD/$1")"); } # LOG
+note_failures() { failures+=("$(grep -a ' failed: ' "$1" && echo "    log: $PWD/$1")"); blame "$1"; } # LOG
 end_workers() { jobs -p | xargs -r kill 2>/dev/null || true && wait; } # what is being written is completed or removed
 interrupted() { # STATUS
     trap '' INT TERM
     end_workers
-    printf '\ninterrupted in %s. To resume: %s\n' "$title" "$(resume "$now")" >&2
+    printf '\ninterrupted in %s. To resume: %s\n' "$title" "$(resume)" >&2
     exit "$1"
 }
-
 finish() {
     ((${#failures[@]})) || { say "done in $SECONDS s"; return; }
-    printf '%s\n' "" "some runs failed, the others are done:" "${failures[@]}" "To resume: $(resume "$stage")" >&2
+    printf '%s\n' "" "some runs failed, the others are done:" "${failures[@]}" "To resume: $(resume)" >&2
     exit 1
 }
-
 lock() { # one run at a time in a recipe's folder; processes that outlive this one keep the lock
     local holder began
     command -v flock >/dev/null || fail "flock is missing; install util-linux"
