@@ -69,7 +69,7 @@ def test_a_program_killed_without_output_is_reported(finished, tmp_path):
     recipe = Recipe(tmp_path / "copy")
     shutil.copytree(finished.folder, recipe.folder)
     (tmp_path / "python").write_text(
-        f'#!/bin/sh\ncase $1 in *score_svm*) kill -9 $$;; esac\nexec {sys.executable} "$@"\n'
+        f'#!/bin/sh\ncase "$*" in *score_svm*) kill -9 $$;; esac\nexec {sys.executable} "$@"\n'
     )
     (tmp_path / "python").chmod(0o755)
     environment = {**os.environ, "TAGASC_PYTHON": str(tmp_path / "python")}
@@ -106,6 +106,119 @@ def test_a_failed_run_is_listed_with_its_own_log_only(finished, tmp_path):
     assert "5.controls." not in output  # that program succeeded
     assert output.splitlines()[-1].startswith("To resume: ")  # without --force, see above
     assert "--stage 5" in output.splitlines()[-1]
+
+
+def resume_stage(output):
+    """The stage at which the printed command resumes."""
+    commands = [line for line in output.splitlines() if line.startswith("To resume: ")]
+    return int(commands[-1].rpartition(" --stage ")[2])
+
+
+@slow
+def test_a_shared_stage_in_which_all_runs_fail_has_failed(finished, tmp_path):
+    """Each of two processes sees one failure of its own."""
+    recipe = Recipe(tmp_path / "copy")
+    shutil.copytree(finished.folder, recipe.folder, ignore=shutil.ignore_patterns("scene", "codes", "svm"))
+    conf = recipe.folder / "conf/scene.yaml"
+    conf.write_text(conf.read_text().replace("learning_rate: 0.003", "learning_rate: 1.0e+30"))
+    status, output = recipe.run("--stage", 5, "--nj", 2)
+    assert status == 1
+    assert "stage 5 (scenes) failed" in output
+    assert "2 of 2 runs failed" in output
+    assert "stage 6" not in output
+    assert resume_stage(output) == 5
+
+
+@slow
+def test_after_earlier_failures_the_command_resumes_at_the_first(finished, tmp_path):
+    recipe = Recipe(tmp_path / "copy")
+    shutil.copytree(finished.folder, recipe.folder, ignore=shutil.ignore_patterns("codes", "svm"))
+    scene = recipe.folder / "exp/table1-tiny/scene"
+    shutil.rmtree(scene / "shared_h4_l3")
+    (scene / "shared_h4_l3/seed1").mkdir(parents=True)
+    (scene / "shared_h4_l3/seed1/thesis.tex").write_text("text")  # which training would delete
+    status, output = recipe.run("--stage", 4)
+    assert status != 0
+    assert (
+        "holds thesis.tex" in output.rpartition("done")[2] or output.count("holds thesis.tex") >= 2
+    )  # told at the end
+    assert resume_stage(output) == 5
+
+
+@pytest.mark.parametrize(("stage", "first"), [pytest.param(3, 2, marks=slow), pytest.param(4, 2, marks=slow), (7, 6)])
+def test_what_an_error_says_to_run_is_where_the_command_resumes(recipe, tmp_path, stage, first):
+    """The stages before have not run."""
+    new = Recipe(tmp_path / "new")
+    shutil.copytree(recipe.folder, new.folder, ignore=shutil.ignore_patterns("corpora", "data", "dump", "exp", ".lock"))
+    status, output = new.run("--stage", stage)
+    assert status == 1
+    assert f"run stage {first} (" in output
+    assert resume_stage(output) == first
+
+
+@pytest.mark.parametrize(
+    ("launcher", "said"),
+    [
+        ("exit 0", "the program did not reach its end"),
+        ('"$@" & sleep 0.1; kill -9 $!; exit 0', "did not reach its end"),
+    ],
+    ids=["never started", "killed"],
+)
+def test_a_launcher_that_reports_success_for_a_lost_program_is_not_believed(recipe, tmp_path, launcher, said):
+    """Slurm's srun does so if a node dies."""
+    new = Recipe(tmp_path / "new")
+    shutil.copytree(recipe.folder, new.folder, ignore=shutil.ignore_patterns("corpora", "data", "dump", "exp", ".lock"))
+    (tmp_path / "launcher").write_text(f"#!/bin/bash\n{launcher}\n")
+    (tmp_path / "launcher").chmod(0o755)
+    with (new.folder / "recipe.sh").open("a") as file:
+        file.write(f"cpu_cmd={tmp_path}/launcher gpu_cmd=$cpu_cmd\n")
+    status, output = new.run("--stage", 2, "--stop-stage", 2)
+    assert status == 1
+    assert said in output
+    assert resume_stage(output) == 2
+
+
+@slow
+def test_a_limit_on_file_size_ends_the_stage_and_is_named(finished, tmp_path):
+    recipe = Recipe(tmp_path / "copy")
+    shutil.copytree(finished.folder, recipe.folder, ignore=shutil.ignore_patterns("scene", "codes", "svm"))
+    limited = [
+        "bash",
+        "-c",
+        'trap "" XFSZ; ulimit -f 20; exec "$@"',
+        "_",
+        *recipe.command("--stage", 5, "--stop-stage", 5),
+    ]
+    environment = {**os.environ, "TAGASC_PYTHON": sys.executable}
+    done = subprocess.run(limited, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 1
+    assert "the file may not grow so large; raise the limit (ulimit -f)" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "run 2 of 2" not in (recipe.folder / "exp/log/5.scenes.log").read_text()
+    status, output = recipe.run("--stage", 5)
+    assert status == 0, output
+    assert recipe.digests() == finished.digests()
+
+
+def test_what_killed_programs_left_is_deleted(recipe, tmp_path):
+    new = Recipe(tmp_path / "new")
+    shutil.copytree(recipe.folder, new.folder, ignore=shutil.ignore_patterns("corpora", "data", "dump", "exp", ".lock"))
+    host, ended = os.uname().nodename[:24], subprocess.Popen(["true"])
+    ended.wait()
+    left = [
+        f"dump/audio/.tmp.{host}.{ended.pid}.0a1b.tau2019_train",
+        f"exp/x/.tmp.{host}.{ended.pid}.0a1b.model.safetensors",
+    ]
+    left += [f"exp/x/.{ended.pid}.old.codes", f"data/.{ended.pid}.index.json"]
+    kept = [
+        f"exp/x/.tmp.{host}.{os.getpid()}.0a1b.model.safetensors",
+        f"exp/x/.tmp.other.{ended.pid}.0a1b.history.json",
+    ]
+    for name in (*left, *kept):
+        (new.folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (new.folder / name).write_text("half")
+    new.run("--stage", 2, "--stop-stage", 2)
+    assert [name for name in (*left, *kept) if (new.folder / name).exists()] == kept
 
 
 def test_two_runs_at_once_are_refused(finished):

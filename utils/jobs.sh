@@ -23,7 +23,7 @@ run() { # NAME COMMAND...: one program, its output in exp/log/<stage>.<name>.log
     { date '+# %Y-%m-%d %H:%M:%S' && printf '# ' && printf '%q ' "${words[@]}" && echo; } >"$log"
     for n in "${!words[@]}"; do # the first program of ours, perhaps behind srun, runs in our Python
         [[ ${words[n]} == *.py ]] || continue
-        words=("${words[@]:0:n}" "$PYTHON" "$(type -P "${words[n]}" || echo "${words[n]}")" "${words[@]:n+1}")
+        words=("${words[@]:0:n}" "$PYTHON" -P -m tagasc.utils.program "$(type -P "${words[n]}" || echo "${words[n]}")" "${words[@]:n+1}")
         break
     done
     # In the background, since bash handles a signal only between commands or while it waits.

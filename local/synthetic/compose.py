@@ -24,12 +24,11 @@ from math import inf
 from pathlib import Path
 
 import numpy as np
-import soundfile
 
 from local.published import TAU2019
 from local.synthetic.composition import SCENES, ClipPlan, Sources, location_of, rates_of, render
 from local.synthetic.layout import write_labels, write_table, write_vocabulary
-from local.synthetic.sounds import RecordedBackgrounds, RecordedEvents, SynthesisedEvents, band_noise
+from local.synthetic.sounds import RecordedBackgrounds, RecordedEvents, SynthesisedEvents, band_noise, write_sound
 from tagasc.utils import cli
 from tagasc.utils.errors import SettingError, UserError
 from tagasc.utils.files import atomic_folder, read_json, write_json
@@ -228,7 +227,7 @@ def _make_scenes(folder: Path, size: SceneSize, sources: Sources, seed: int, nj:
 
     def make(plan: ClipPlan) -> list[tuple]:
         wave, events = render(plan, rates[plan.scene], size.seconds, size.sampling_rate, sources, seed)
-        soundfile.write(folder / "audio" / plan.name, wave, size.sampling_rate, subtype="PCM_24")
+        write_sound(folder / "audio" / plan.name, wave, size.sampling_rate, "PCM_24")
         return events
 
     first = _first_of([(plan.scene, plan.part) for plan in plans], size.unique_clips)
@@ -277,7 +276,7 @@ def _make_tagging(folder: Path, size: TaggingSize, sources: Sources, seed: int, 
         def make(clip: int, part: str = part, part_number: int = part_number, files: list[Path] = files) -> list[str]:
             random = np.random.default_rng([seed, 8, part_number, clip])
             wave, labels = _tagging_clip(part, clip, size, sources, random)
-            soundfile.write(files[clip], wave, size.sampling_rate, subtype="PCM_16")
+            write_sound(files[clip], wave, size.sampling_rate, "PCM_16")
             return labels
 
         first = _first_of([part] * count, size.unique_clips)

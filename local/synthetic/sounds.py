@@ -5,6 +5,7 @@ physics of its sound (a struck bell's inharmonic partials, a voice's pulses thro
 just closely enough to distinguish the classes by ear.
 """
 
+import io
 import re
 from collections.abc import Callable
 from functools import lru_cache
@@ -28,6 +29,20 @@ _PER_POOL = dict(zip(POOLS, (48, 16, 32, 16), strict=True))  # synthesised recor
 _SHORTEST_STRETCH = 0.25  # seconds of a recorded background per location
 
 _SHARES = (2, 1, 1, 1)  # proportions of the groups of recordings
+
+
+def write_sound(path: Path, wave: Wave, rate: int, subtype: str) -> None:
+    """Write a WAV file.
+
+    Args:
+        path: the file.
+        wave: samples in -1..1, (samples,) or (samples, channels).
+        rate: sampling rate, Hz.
+        subtype: format of the samples, such as PCM_24.
+    """
+    content = io.BytesIO()  # libsndfile does not say that a disk is full; the operating system does
+    soundfile.write(content, wave, rate, format="WAV", subtype=subtype)
+    path.write_bytes(content.getbuffer())
 
 
 def band_noise(random: Random, samples: int, rate: int, low: float, high: float, tilt: float = 0.0) -> Wave:

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import soundfile
 
 from local.synthetic.layout import write_labels, write_vocabulary
-from local.synthetic.sounds import audio_files, group_of, load_stereo
+from local.synthetic.sounds import audio_files, group_of, load_stereo, write_sound
 from tagasc.utils import cli, provenance
 from tagasc.utils.errors import SettingError, UserError
 from tagasc.utils.files import atomic_folder
@@ -138,7 +137,7 @@ def _write(folder: Path, part: str, files: list[tuple[str, Path]], labels: list[
     for (name, file), label in zip(progress(files, part, total=len(files)), labels, strict=True):
         fname = f"{name}-{file.stem}.wav"
         mono = load_stereo(file, rate).mean(axis=1)
-        soundfile.write(audio / fname, mono / max(1.0, np.abs(mono).max()), rate, subtype="PCM_16")
+        write_sound(audio / fname, mono / max(1.0, np.abs(mono).max()), rate, "PCM_16")
         rows.append((fname, label, "Private", "", ""))
     write_labels(folder, part, rows)
 
