@@ -88,7 +88,11 @@ def tags(audio, tagger, scene_corpus, tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def recipe(tmp_path_factory) -> Recipe:
     """A recipe with tiny networks, of which nothing has run yet; in a folder whose name has spaces and accents."""
-    folder = tmp_path_factory.mktemp("recipes") / "ma réc été"
+    return write_recipe(tmp_path_factory.mktemp("recipes") / "ma réc été")
+
+
+def write_recipe(folder: Path) -> Recipe:
+    """Write a recipe with tiny networks."""
     (folder / "conf").mkdir(parents=True)
     (folder / "recipe.sh").write_text(RECIPE.format(root=ROOT))
     (folder / "conf/trunk_table1.yaml").write_text(yaml_lines(TRUNK))

@@ -31,7 +31,8 @@ RENAMED = {
     "machines": "classifiers",
     "windows": "code_segment",
 }
-LEFT_OUT = ("made_from", "provenance", "seconds", "sha256", "weights")  # times, and hashes of files with names in them
+# Times, and hashes of files with names in them.
+LEFT_OUT = ("made_from", "provenance", "seconds", "sha256", "weights", "checksum", "outputs")
 NAMES = "*.npz *.npy *.safetensors *.csv scores.json history.json paper.json test_by_epoch.json tagger.json".split()
 
 
