@@ -89,7 +89,8 @@ def main(options: Options) -> None:
     device = choose_device(options.device, options.deterministic)
     corpus = SceneCorpus(options.audio, options.corpus, options.tags, device, options.audio_cache)
     compiled = should_compile(options.compile, device)
-    corpus.files(("train", "validation"), any(variant.system.uses_tags for variant in variants.values()))
+    scored = ("test",) if options.protocol in SCORES_EPOCHS else ()
+    corpus.files(("train", "validation", *scored), any(variant.system.uses_tags for variant in variants.values()))
     log.info("runs: %d, device: %s, threads: %d", len(pending), device, torch.get_num_threads())
     logs = log_folder(options.out, "scene")
     if options.force:  # all of them first, so that an interrupted sweep resumes without --force

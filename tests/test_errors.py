@@ -57,6 +57,13 @@ class Broken:
         path.write_text(text.replace(old, new, 1))
         return self
 
+    def flip(self, name, file):
+        path = self.copy(name) / file
+        content = bytearray(path.read_bytes())
+        content[-6] ^= 1
+        path.write_bytes(content)
+        return self
+
     def append(self, name, file, line):
         with (self.copy(name) / file).open("a") as table:
             table.write(line + "\n")
@@ -323,6 +330,10 @@ CASES = {
         lambda b: (*b.pack()[:1], "--manifests", b.tmp, *b.pack()[3:]),
     ),
     "split with an underscore": ("the split 'not_used' must have a name without _", rename_a_split),
+    "damaged manifest": (
+        "is damaged (CRC check failed",
+        lambda b: b.flip("data", "tau2019/tau2019_cuts_validation.jsonl.gz").pack(),
+    ),
     "no process": ("--nj must be", lambda b: b.pack("--nj", 0)),
     "truncated clip": ("ends after", lambda b: b.packed_after(lambda b: cut(b.wav(), b.wav().stat().st_size // 2))),
     "lost clip": ("does not exist; run stages 0 and 1 again", lambda b: b.packed_after(lambda b: b.wav().unlink())),
@@ -407,6 +418,10 @@ CASES = {
     "other settings": ("was 2 and is 3); --force trains it again", train_with_other_settings),
     "checkpoint of another network": ("is no checkpoint of this network; delete it", checkpoint_of_another_network),
     "file for a folder": ("a file is where a folder is needed; check the path", output_is_a_file),
+    "no test audio for the paper's protocol": (
+        "tau2019_test/index.json does not exist; run stage 2 (pack)",
+        lambda b: b.remove("audio", "tau2019_test/index.json").train("--protocol", "both"),
+    ),
     # Stages 6 to 8
     "codes without a network": (
         "run stage 5 (scenes)",
@@ -437,7 +452,14 @@ FOREIGN = {
     "a network, with --force": lambda b: foreign_file(b, "scene/shared_h4_l3/seed1", b.train("--force")),
     "a tagger": lambda b: foreign_file(b, "fold0", b.train_tagger("--force")),
 }
-OTHER_SPLITS_ARE_COMPLETE = {"truncated clip", "lost clip", "NaN", "changed clip", "wrong event labels"}
+OTHER_SPLITS_ARE_COMPLETE = {
+    "damaged manifest",
+    "truncated clip",
+    "lost clip",
+    "NaN",
+    "changed clip",
+    "wrong event labels",
+}
 
 
 def complete_results(out):
