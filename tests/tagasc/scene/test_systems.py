@@ -22,8 +22,9 @@ def train(experiment, name, *accuracies):
     for seed, accuracy in enumerate(accuracies, 1):
         folder = experiment / f"scene/{name}/seed{seed}"
         folder.mkdir(parents=True)
-        epochs = [{"validation_accuracy": 0.1}, {"validation_accuracy": accuracy}]
-        (folder / "history.json").write_text(json.dumps({"best_epoch": 2, "epochs": epochs}))
+        curve = enumerate((0.1, accuracy), 1)
+        epochs = [{"epoch": epoch, "loss": 1.0, "validation_accuracy": value} for epoch, value in curve]
+        (folder / "history.json").write_text(json.dumps({"parameters": 1, "best_epoch": 2, "epochs": epochs}))
 
 
 def test_all_tables_and_single_names_each_once():
