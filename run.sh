@@ -3,6 +3,8 @@
 # Run again, it resumes: finished results are kept, and --force redoes them. Your own data: docs/adapting.md.
 # shellcheck disable=SC2046,SC2086,SC2206  # cpu_cmd, gpu_cmd and the like are words
 set -euo pipefail
+unset -f $(compgen -A function) # a user's environment may redefine cd, and hold what another run has left
+unset CDPATH BASH_ENV ENV GREP_OPTIONS POSIXLY_CORRECT TAGASC_{CONSOLE_FD,PROCESSES,RUN,SHARED_CONSOLE,STAGE}
 
 # Options: --stop-stage 4 sets stop_stage=4. "a | b" lists the values allowed. The recipe's recipe.sh adds options:
 # systems, seeds, trunk, training, tagger, scene_*, tagging_*, and others.
@@ -28,9 +30,8 @@ audio_cache=auto     # auto | gpu | pinned | disk: where the training audio is k
 compile=auto         # auto | always | never: torch.compile and CUDA graphs
 deterministic=false  # bit-reproducible on a GPU; slower
 
-root=$(CDPATH="" cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-. "$root/cmd.sh"                  # cpu_cmd, gpu_cmd: on this machine or on a cluster
-. "$root/utils/parse_options.sh"  # egs/<recipe>/recipe.sh, then "$@"; from here on in the recipe's folder
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+. "$root/utils/parse_options.sh"  # cmd.sh, egs/<recipe>/recipe.sh, "$@"; from here on in the recipe's folder
 . "$root/utils/jobs.sh"           # environment, lock, logs, workers: stage, run, run_background, run_workers
 
 exp=exp/$trunk-$tagger tags=dump/tags/$tagger audio=dump/audio
@@ -58,15 +59,14 @@ if stage 1 manifests; then  # corpora/ -> data/<corpus>/*.jsonl.gz
 fi
 
 if stage 2 pack; then       # data/ -> dump/audio/<corpus>_<split>/
-    for corpus in $scene_corpus $tagging_corpus; do
+    for corpus in "$scene_corpus" ${tagging_corpus:+"$tagging_corpus"}; do
         run_background "$corpus" $cpu_cmd pack_audio.py --manifests "data/$corpus" --out "$audio" \
             --sample-format "$sample_format" --nj "$nj" "${redo[@]}"
     done
     wait_all
 fi
 
-tagger_conf=conf/tagger_$tagger.yaml # if there is one for this name
-[[ -f $tagger_conf ]] || tagger_conf=conf/tagger.yaml
+tagger_conf=conf/tagger_$tagger.yaml && [[ -f $tagger_conf ]] || tagger_conf=conf/tagger.yaml
 tagger_opts=(--config "$tagger_conf" ${tagger_folds:+--folds "$tagger_folds"}
     ${tagger_stages:+--stages "$tagger_stages"})
 

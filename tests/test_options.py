@@ -82,6 +82,7 @@ def test_a_dry_run_prints_the_commands_and_runs_nothing(recipe, tmp_path):
         ("--tags-from /no/tags.npz", "--tags-from /no/tags.npz does not exist"),
         ("--tagger tags.npz", "use --tags-from tags.npz"),
         ("--tagger hf:model", "use --tags-from hf:model"),
+        ("--seeds 1,two", "--seeds must be a number, not '1,two'"),
         ("--data-on gpu", "option --data-on is now --audio-cache"),
         ("--scene-source /data", "option --scene-source is now --scene-dir"),
     ],
@@ -160,11 +161,57 @@ def test_variables_of_the_environment_are_not_options(recipe):
     assert len(re.findall("--tagger ", text)) == len(re.findall("--seeds ", text)) == 1
 
 
+def test_the_environment_of_a_kaldi_user_changes_nothing(recipe):
+    names = "dir here name n now position given workers IFS GREP_OPTIONS POSIXLY_CORRECT TAGASC_CONSOLE_FD root".split()
+    functions = {f"BASH_FUNC_{name}%%": "() { echo mine; return 1; }" for name in ("cd", "sed", "grep", "realpath")}
+    expected = call(recipe, "--dry-run", "--nj", 2, "--seeds", "1 2")
+    assert call(recipe, "--dry-run", "--nj", 2, "--seeds", "1 2", **dict.fromkeys(names, "/x"), **functions) == expected
+    assert expected[0] == 0
+
+
 def test_an_exported_cdpath_changes_nothing():
     command, environment = ["egs/mini/run.sh", "--stage", "8", "--dry-run"], {**os.environ, "CDPATH": ".:/usr"}
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("report.py")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("--clips-for-all", "names[$(touch ran)]"),  # the recipe multiplies it
+        ("--corpus-seed", "x[$(touch ran)0]"),
+        ("--nj", "`touch ran`"),
+        ("--names[$(touch ran)0]", "1"),
+        ("--scene-rate", "*"),
+    ],
+)
+def test_nothing_in_an_option_is_executed_or_replaced_by_names_of_files(recipe, tmp_path, name, value):
+    fresh = copied(recipe, tmp_path / "fresh", "clips_for_all=7\ndownload() { run x x.py $((10 * clips_for_all)); }\n")
+    status, output, error = call(fresh, "--dry-run", "--estimate", name, value)
+    assert (status, output) == (2, "")
+    assert re.fullmatch("error: (option --[a-z-]+ must be a (whole )?number|unknown option --names).*\n", error)
+    assert not (fresh.folder / "ran").exists()
+
+
+def test_a_name_with_an_asterisk_stays_one_word(recipe):
+    _, commands = recipe.run("--dry-run", "--stop-stage", 2, "--scene-corpus", "c*", "--tagging-corpus", "conf *")
+    assert re.findall(r"--manifests data/(.+?) --out", commands) == ["c\\*", "conf\\ \\*"]
+
+
+@pytest.mark.parametrize("name", ["recipe.sh", "base/recipe.sh"])
+def test_windows_line_ends_are_named(recipe, tmp_path, name):
+    fresh = copied(recipe, tmp_path / "fresh")
+    (fresh.folder / "base").mkdir()
+    shutil.copy(fresh.folder / "recipe.sh", fresh.folder / "base")
+    (fresh.folder / "recipe.sh").write_text(f'. "{fresh.folder}/base/recipe.sh"\n')
+    file = fresh.folder / name
+    file.write_bytes(file.read_bytes().replace(b"\n", b"\r\n"))
+    status, output, error = call(fresh, "--dry-run", "--stage", 8)
+    assert (status, output, error.count("\n")) == (2, "", 1)
+    assert "recipe.sh has Windows line ends" in error
+    subprocess.run(["bash", "-c", error.partition("convert it: ")[2]], check=True)
+    assert call(fresh, "--dry-run", "--stage", 8)[::2] == (0, "")
 
 
 def test_paths_are_relative_to_where_they_are_typed(recipe, tmp_path):

@@ -2,7 +2,7 @@
 # Options, for sourcing by run.sh: reads the recipe, then "$@"; changes to the recipe's folder.
 #
 # Every variable at the head of run.sh and in recipe.sh is an option. Its comment is its text in --help. Where the comment
-# begins with "a | b", these are the values allowed.
+# begins with "a | b", these are the values allowed; otherwise, where the default is a number, so is every value.
 
 caller=$PWD given=("$@")
 declare -A position=() help=() allowed=()
@@ -14,8 +14,12 @@ absolute() { # PATH FOLDER: print a path given relative to the folder; links sta
     if [[ -z $1 || $1 =~ ^[a-z]+: ]]; then echo "$1"; else (cd "$2" && realpath -ms "$1"); fi
 }
 
+refuse_windows() { # FILE
+    ! grep -q $'\r' "$1" || fail "$1 has Windows line ends (CRLF); convert it: sed -i 's/\r\$//' $(printf %q "$(realpath "$1")")"
+}
 declare_options() { # FILE: note position, help and allowed values of its variables, after those of a recipe it sources
     local base line name text values='^([[:alnum:]_]+( \| [[:alnum:]_]+)+)(:|;|$)'
+    refuse_windows "$1"
     base=$(sed -nE 's/^\. "(.*recipe\.sh)".*/\1/p' "$1")
     [[ -z $base ]] || declare_options "${base/#\$root/$root}"
     while IFS= read -r line; do
@@ -41,11 +45,12 @@ show_help() {
 
 set_option() { # NAME VALUE
     local option=--${1//_/-} value=$2
-    [[ -n ${position[$1]:-} || -z ${renamed[$1]:-} ]] || fail "option $option is now --${renamed[$1]//_/-}"
-    [[ -n ${position[$1]:-} ]] || fail "unknown option $option for the recipe ${folder##*/}; see ./run.sh --help"
     [[ ! ${!1} =~ ^(true|false)$ || $value =~ ^(true|false)$ ]] || fail "option $option must be true or false, not '$value'"
     [[ " stage stop_stage ngpu nj " != *" $1 "* || $value =~ ^[0-9]+$ || $1 == ngpu && $value == auto ]] ||
         fail "option $option must be a whole number, not '$value'"
+    # An arithmetic expansion in a recipe would run a command in the value.
+    [[ -n ${allowed[$1]:-} || ! ${!1} =~ ^[0-9.\ ]+$ || $value =~ ^[0-9.eE\ +-]+$ || $1 == ngpu ]] ||
+        fail "option $option must be a number, not '$value'"
     [[ ! $value =~ ^0[0-9]+$ ]] || value=$((10#$value)) # 08 is eight
     [[ " ${allowed[$1]:-$value} " == *" $value "* ]] || fail "option $option must be one of ${allowed[$1]}, not '$value'"
     [[ " $paths " != *" $1 "* ]] || value=$(absolute "$value" "$caller")
@@ -60,6 +65,7 @@ folder=$root/egs/$recipe
 [[ -f $folder/recipe.sh ]] || folder=$(absolute "$recipe" "$caller")
 [[ -f $folder/recipe.sh ]] || fail "there is no recipe '$recipe'; use one of: $(cd "$root/egs" && dirname -- */recipe.sh | xargs)"
 for name in TAGASC_PYTHON WHEELHOUSE; do [[ ${!name:-} != */* ]] || export "$name=$(absolute "${!name}" "$caller")"; done
+refuse_windows "$root/cmd.sh" && . "$root/cmd.sh"
 cd "$folder" || exit
 declare_options "$root/run.sh"
 own=${#position[@]} # position of the recipe's first option
@@ -70,23 +76,20 @@ scene_seconds='' scene_rate='' tagging_rate='' allow_partial=''
 # shellcheck source=egs/mini/recipe.sh
 . ./recipe.sh
 while (($#)); do
-    name=${1#--} name=${name%%=*}
-    case $1 in
-        --help | -h) show_help || exit 0; exit ;; # or 0: into a closed pipe
-        --*_*) fail "unknown option $1; options have dashes, see ./run.sh --help" ;;
-        --*=*) set_option "${name//-/_}" "${1#*=}" ;;
-        --*)
-            name=${name//-/_}
-            if [[ ${!name:-} =~ ^(true|false)$ && ! ${2:-} =~ ^(true|false)$ ]]; then
-                set_option "$name" true # --force is --force true
-            else
-                (($# > 1)) || fail "option $1 needs a value"
-                set_option "$name" "$2"
-                shift
-            fi
-            ;;
-        *) fail "$1 is not an option; see ./run.sh --help" ;;
-    esac
+    option=${1%%=*} name=${1#--} name=${name%%=*} name=${name//-/_}
+    [[ $1 != --help && $1 != -h ]] || { show_help || true; exit 0; } # or true: into a closed pipe
+    [[ $option == --?* ]] || fail "$1 is not an option; see ./run.sh --help"
+    [[ $option != *_* ]] || fail "unknown option $option; options have dashes, see ./run.sh --help"
+    [[ -n ${position[$name]:-} || -z ${renamed[$name]:-} ]] || fail "option $option is now --${renamed[$name]//_/-}"
+    [[ -n ${position[$name]:-} ]] || fail "unknown option $option for the recipe ${folder##*/}; see ./run.sh --help"
+    if [[ $1 == *=* ]]; then
+        set_option "$name" "${1#*=}"
+    elif [[ ${!name} =~ ^(true|false)$ && ! ${2:-} =~ ^(true|false)$ ]]; then
+        set_option "$name" true # --force is --force true
+    else
+        (($# > 1)) || fail "option $1 needs a value"
+        set_option "$name" "$2" && shift
+    fi
     shift
 done
 for name in $paths; do printf -v "$name" %s "$(absolute "${!name}" "$PWD")"; done

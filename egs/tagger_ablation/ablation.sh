@@ -10,6 +10,7 @@ CDPATH="" cd "$(dirname "${BASH_SOURCE[0]}")"
 # shellcheck source=path.sh
 . ../../path.sh
 for g in ${groups:-1 2 3 4 5}; do # the next two groups of recordings are curated, the last two noisy
+    [[ $g == [1-5] ]] || { echo "error: groups must be among 1 to 5, not '$g'" >&2; exit 2; }
     wrong_labels.py "$sounds" "corpora/test$g" --group '^([0-9]+)-' --label-noise 0.4 --sampling-rate 16000 \
         --parts.test "$g" --parts.curated "$((g % 5 + 1)) $(((g + 1) % 5 + 1))" \
         --parts.noisy "$(((g + 2) % 5 + 1)) $(((g + 3) % 5 + 1))"

@@ -5,11 +5,12 @@
 no bars, which would overwrite each other.
 """
 
+import fcntl
 import logging
 import os
 import sys
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from typing import TextIO, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -19,9 +20,19 @@ Item = TypeVar("Item")
 log = logging.getLogger("tagasc")
 
 
+def _terminal() -> TextIO | None:
+    """Open the terminal that run.sh passes; None if it is not open, as when a run left its number."""
+    try:
+        descriptor = int(os.environ.get("TAGASC_CONSOLE_FD", ""))
+        if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            return None
+        return open(descriptor, "w", encoding="utf-8", closefd=False)
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
 def _make_console() -> Console:
-    descriptor = os.environ.get("TAGASC_CONSOLE_FD")
-    file = open(int(descriptor), "w", encoding="utf-8", closefd=False) if descriptor else None  # noqa: SIM115
+    file = _terminal()
     return Console(file=file, stderr=file is None, highlight=False, markup=False, soft_wrap=True)
 
 
