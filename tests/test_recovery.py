@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -224,12 +225,74 @@ def test_what_killed_programs_left_is_deleted(recipe, tmp_path):
 def test_two_runs_at_once_are_refused(finished):
     with (finished.folder / ".lock").open("r+") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        lock.truncate()
-        lock.write(f"12345 {int(time.time()) - 600}\n")
-        lock.flush()
         status, output = finished.run("--stage", 8)
+    assert (status, output) == (1, f"error: this recipe is in use; wait, or end what uses it: kill {os.getpid()}\n")
+
+
+def unfinished(recipe, folder):
+    """A copy in which nothing has run."""
+    ignored = shutil.ignore_patterns("corpora", "data", "dump", "exp", ".lock")
+    return Recipe(shutil.copytree(recipe.folder, folder, ignore=ignored))
+
+
+@pytest.mark.parametrize("how", ["link", "folder"])
+def test_a_lock_that_is_no_file_is_named_and_nothing_overwritten(recipe, tmp_path, how):
+    new, precious = unfinished(recipe, tmp_path / "new"), tmp_path / "precious"
+    precious.write_text("text")
+    if how == "link":
+        (new.folder / ".lock").symlink_to(precious)
+    else:
+        (new.folder / ".lock").mkdir()
+    status, output = new.run("--stage", 8)
+    assert (status, output.count("\n")) == (1, 1)
+    assert ".lock is a link or a folder" in output
+    assert precious.read_text() == "text"
+
+
+def test_a_file_system_without_locks_is_not_taken_for_another_run(recipe, tmp_path, monkeypatch):
+    (tmp_path / "flock").write_text("#!/bin/sh\necho 'flock: 9: Function not implemented' >&2\nexit 71\n")
+    (tmp_path / "flock").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    status, output = unfinished(recipe, tmp_path / "new").run("--stage", 8)
+    assert (status, output.count("\n")) == (1, 1)
+    assert "does not support locks (flock); mount it with them" in output
+
+
+def test_what_a_killed_run_left_is_named_not_the_dead_process(recipe, tmp_path):
+    new = unfinished(recipe, tmp_path / "new")
+    lock = new.folder / ".lock"
+    lock.write_text("process 999999999 on here at x[$(touch ran)]\n")
+    step = subprocess.Popen(["flock", lock, "sleep", "60"])
+    while subprocess.run(["flock", "--nonblock", lock, "true"], check=False).returncode == 0:
+        time.sleep(0.01)
+    try:
+        status, output = new.run("--stage", 8)
+    finally:
+        subprocess.run(["bash", "-c", "kill " + output.rpartition("kill ")[2]], check=True)
+        step.wait()
     assert status == 1
-    assert "process 12345 has been running this recipe for 10 minutes" in output
+    assert str(step.pid) in output.split()
+    assert "999999999" not in output
+    assert not (new.folder / "ran").exists()
+
+
+@pytest.mark.parametrize("name", ["commands", "8.report.log"])
+def test_a_log_that_cannot_be_written_is_one_line(recipe, tmp_path, name):
+    new = unfinished(recipe, tmp_path / "new")
+    (new.folder / "exp/log" / name).mkdir(parents=True)
+    status, output = new.run("--stage", 8)
+    assert status == 1
+    assert re.findall("error: .*", output) == output.splitlines()[-1:]
+    assert f"exp/log/{name} is not writable; change its owner" in output
+
+
+def test_what_a_log_holds_does_not_command_the_terminal(recipe, tmp_path):
+    new = unfinished(recipe, tmp_path / "new")
+    with (new.folder / "recipe.sh").open("a") as file:
+        file.write("download() { run x bash -c 'printf \"error: a\\0b\\e[31mc\\xc2\\x9bd é\\n\"; exit 1'; }\n")
+    status, output = new.run("--stop-stage", 0)
+    assert status == 1
+    assert "    error: ab[31mcd é\n" in output
 
 
 def wait_for(path, process, seconds=120):

@@ -6,9 +6,10 @@ workers=() logs=() failures=() typed='' failed_at=9 # first stage with a failure
 
 say() { $dry_run || echo "$(date '+%Y-%m-%d %H:%M:%S') $*" >&2; }
 stage() { # NUMBER NAME: is this stage to run?
-    ((stage <= $1 && $1 <= stop_stage)) && ! $estimate || return 1
-    now=$1 title="stage $1 ($2)"; say "$title"
+    ((stage <= $1 && $1 <= stop_stage)) && ! $estimate && now=$1 title="stage $1 ($2)" && say "$title"
 }
+printable() { LC_ALL=C sed -E 's/\xc2[\x80-\x9f]|[\x00-\x08\x0b-\x1f\x7f]//g'; } # what is in a log may command a terminal
+writable() { { : >>"$1"; } 2>/dev/null || fail "$PWD/$1 is not writable; change its owner or mode, or $copy" 1; } # FILE
 resume() { # print the command that resumes at the first failure or here: as given, but for --stage and --force
     local at=$((failed_at < now ? failed_at : now))
     echo "$root/run.sh$(sed -E 's/ --stage[ =][0-9]+//g; s/ --force([ =](true|false))?//g' <<<"$typed") --stage $at"
@@ -20,6 +21,7 @@ blame() { # LOG: note the first stage to run again: this one, or an earlier one 
 run() { # NAME COMMAND...: one program, its output in exp/log/<stage>.<name>.log
     local log=exp/log/$now.$1.log began=$SECONDS status=0 words=("${@:2}") n
     if $dry_run; then printf '%q ' "${words[@]}"; echo; return; fi
+    writable "$log"
     { date '+# %Y-%m-%d %H:%M:%S' && printf '# ' && printf '%q ' "${words[@]}" && echo; } >"$log"
     for n in "${!words[@]}"; do # the first program of ours, perhaps behind srun, runs in our Python
         [[ ${words[n]} == *.py ]] || continue
@@ -36,7 +38,7 @@ run() { # NAME COMMAND...: one program, its output in exp/log/<stage>.<name>.log
     ((status != 0)) || return 0
     if ((status == 3)); then note_failures "$log"; return; fi # some of its runs failed; later stages use the others
     printf '\n%s failed with status %s. The end of its log:\n' "$title" "$status" >&2
-    { grep -av '^#' "$log" || echo "(no output)"; } | tail -n 8 | sed 's/^/    /' >&2
+    { grep -av '^#' "$log" || echo "(no output)"; } | tail -n 8 | printable | sed 's/^/    /' >&2
     ((${#failures[@]} == 0)) || printf '%s\n' "before that, some runs failed:" "${failures[@]}" >&2
     blame "$log"
     printf 'Log: %s\nTo resume: %s\n' "$PWD/$log" "$(resume)" >&2
@@ -73,11 +75,10 @@ wait_all() {
     done
     workers=() logs=() && ((worst == 0)) || exit "$worst"
 }
-note_failures() { failures+=("$(grep -a ' failed: ' "$1" && echo "    log: $PWD/$1")"); blame "$1"; } # LOG
+note_failures() { failures+=("$(grep -a ' failed: ' "$1" | printable && echo "    log: $PWD/$1")"); blame "$1"; } # LOG
 end_workers() { jobs -p | xargs -r kill 2>/dev/null || true && wait; } # what is being written is completed or removed
 interrupted() { # STATUS
-    trap '' INT TERM
-    end_workers
+    trap '' INT TERM; end_workers
     printf '\ninterrupted in %s. To resume: %s\n' "$title" "$(resume)" >&2
     exit "$1"
 }
@@ -87,17 +88,19 @@ finish() {
     exit 1
 }
 lock() { # one run at a time in a recipe's folder; processes that outlive this one keep the lock
-    local holder began
-    command -v flock >/dev/null || fail "flock is missing; install util-linux"
-    { exec 9>>.lock; } 2>/dev/null || fail "$PWD is not writable; copy the recipe's folder, and give --recipe PATH" 1
-    if ! flock --nonblock 9; then
-        read -r holder began <.lock || true
-        fail "process ${holder:-?} has been running this recipe for $((($(date +%s) - ${began:-0}) / 60)) minutes; wait for it or end it" 1
-    fi
-    echo "$$ $(date +%s)" >.lock
+    local status=0 n holders
+    command -v flock >/dev/null || fail "flock is missing; install util-linux" 1
+    [[ ! -L .lock && (-f .lock || ! -e .lock) ]] || fail "$PWD/.lock is a link or a folder, not a file; move it away" 1
+    writable .lock && exec 9>>.lock
+    flock --timeout "${SLURM_RESTART_COUNT:+12}0" 9 2>/dev/null || status=$? # a requeued job waits until its first run ends
+    ((status < 2)) || fail "the file system of $PWD does not support locks (flock); mount it with them, or $copy" 1
+    ((status == 1)) || { echo "process $$ on ${HOSTNAME:-?} at $(date '+%F %T')" >.lock; return; }
+    exec 9>&- && holders=" $(for n in /proc/[0-9]*/fd/*; do [[ ! $n -ef .lock ]] || cut -d/ -f3 <<<"$n"; done | sort -nu | xargs) "
+    read -r _ n _ <.lock && [[ $holders == *" $n "* ]] || n=$holders # or what a killed run.sh left
+    [[ $holders == *[0-9]* ]] || fail "another user or computer runs this recipe (begun by $(printable <.lock)); wait for it" 1
+    fail "this recipe is in use; wait, or end what uses it: kill $(xargs <<<"$n")" 1
 }
-
-now=$stage title="stage $stage" networks=$nj
+now=$stage title="stage $stage" networks=$nj copy="copy the recipe's folder and give --recipe PATH"
 trap 'interrupted 130' INT; trap 'interrupted 143' TERM
 if [[ $ngpu == auto ]]; then # a cluster has GPUs where its jobs run
     if [[ -n $gpu_cmd ]] || nvidia-smi -L 2>/dev/null | grep -q GPU; then ngpu=1; else ngpu=0; fi
@@ -107,7 +110,8 @@ if ! $dry_run; then
     lock
     # shellcheck source=path.sh
     . "$root/path.sh"
-    mkdir -p exp/log
+    mkdir -p exp/log 2>/dev/null || true
+    writable exp/log/commands
     if [[ -z $gpu_cmd$cpu_cmd ]]; then exec 3>&2 && export TAGASC_CONSOLE_FD=3; fi # progress bars reach the terminal
     export TAGASC_RUN="$$ $SECONDS $RANDOM"                                         # identifies this run to its processes
     networks=$(TAGASC_CONSOLE_FD='' "$PYTHON" "$root/steps/check_names.py" --conf conf --systems "$systems" \

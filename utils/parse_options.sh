@@ -13,7 +13,6 @@ fail() { echo "error: $1" >&2; exit "${2:-2}"; } # MESSAGE [STATUS]
 absolute() { # PATH FOLDER: print a path given relative to the folder; links stay, hf:NAME and nothing too
     if [[ -z $1 || $1 =~ ^[a-z]+: ]]; then echo "$1"; else (cd "$2" && realpath -ms "$1"); fi
 }
-
 refuse_windows() { # FILE
     ! grep -q $'\r' "$1" || fail "$1 has Windows line ends (CRLF); convert it: sed -i 's/\r\$//' $(printf %q "$(realpath "$1")")"
 }
@@ -48,9 +47,8 @@ set_option() { # NAME VALUE
     [[ ! ${!1} =~ ^(true|false)$ || $value =~ ^(true|false)$ ]] || fail "option $option must be true or false, not '$value'"
     [[ " stage stop_stage ngpu nj " != *" $1 "* || $value =~ ^[0-9]+$ || $1 == ngpu && $value == auto ]] ||
         fail "option $option must be a whole number, not '$value'"
-    # An arithmetic expansion in a recipe would run a command in the value.
     [[ -n ${allowed[$1]:-} || ! ${!1} =~ ^[0-9.\ ]+$ || $value =~ ^[0-9.eE\ +-]+$ || $1 == ngpu ]] ||
-        fail "option $option must be a number, not '$value'"
+        fail "option $option must be a number, not '$value'" # arithmetic on it would run a command in it
     [[ ! $value =~ ^0[0-9]+$ ]] || value=$((10#$value)) # 08 is eight
     [[ " ${allowed[$1]:-$value} " == *" $value "* ]] || fail "option $option must be one of ${allowed[$1]}, not '$value'"
     [[ " $paths " != *" $1 "* ]] || value=$(absolute "$value" "$caller")
@@ -82,14 +80,10 @@ while (($#)); do
     [[ $option != *_* ]] || fail "unknown option $option; options have dashes, see ./run.sh --help"
     [[ -n ${position[$name]:-} || -z ${renamed[$name]:-} ]] || fail "option $option is now --${renamed[$name]//_/-}"
     [[ -n ${position[$name]:-} ]] || fail "unknown option $option for the recipe ${folder##*/}; see ./run.sh --help"
-    if [[ $1 == *=* ]]; then
-        set_option "$name" "${1#*=}"
-    elif [[ ${!name} =~ ^(true|false)$ && ! ${2:-} =~ ^(true|false)$ ]]; then
-        set_option "$name" true # --force is --force true
-    else
-        (($# > 1)) || fail "option $1 needs a value"
-        set_option "$name" "$2" && shift
-    fi
+    if [[ $1 == *=* ]]; then set_option "$name" "${1#*=}"
+    elif [[ ${!name} =~ ^(true|false)$ && ! ${2:-} =~ ^(true|false)$ ]]; then set_option "$name" true # --force
+    elif (($# > 1)); then set_option "$name" "$2" && shift
+    else fail "option $1 needs a value"; fi
     shift
 done
 for name in $paths; do printf -v "$name" %s "$(absolute "${!name}" "$PWD")"; done

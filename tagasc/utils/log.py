@@ -8,9 +8,10 @@ no bars, which would overwrite each other.
 import fcntl
 import logging
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator
-from typing import TextIO, TypeVar
+from typing import Any, TextIO, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -18,6 +19,21 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 Item = TypeVar("Item")
 
 log = logging.getLogger("tagasc")
+
+
+def printable(text: str) -> str:
+    """Write control characters, which may command a terminal, as escape sequences; line ends and tabs stay."""
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", lambda found: ascii(found[0])[1:-1], text)
+
+
+class _Console(Console):
+    def print(self, *objects: Any, **options: Any) -> None:
+        super().print(*(printable(item) if isinstance(item, str) else item for item in objects), **options)
+
+
+class _Formatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
 
 
 def _terminal() -> TextIO | None:
@@ -33,7 +49,7 @@ def _terminal() -> TextIO | None:
 
 def _make_console() -> Console:
     file = _terminal()
-    return Console(file=file, stderr=file is None, highlight=False, markup=False, soft_wrap=True)
+    return _Console(file=file, stderr=file is None, highlight=False, markup=False, soft_wrap=True)
 
 
 console = _make_console()
@@ -47,7 +63,7 @@ class _ConsoleHandler(logging.Handler):
 def start_logging() -> None:
     """Send log lines to standard error and, if that is not the terminal, to the console as well."""
     stage = os.environ.get("TAGASC_STAGE", "")
-    layout = logging.Formatter(f"%(asctime)s {stage + ': ' if stage else ''}%(message)s", "%Y-%m-%d %H:%M:%S")
+    layout = _Formatter(f"%(asctime)s {stage + ': ' if stage else ''}%(message)s", "%Y-%m-%d %H:%M:%S")
     handlers: list[logging.Handler] = [_ConsoleHandler()]
     if not console.stderr:
         # The log file gets every line; run.sh shows errors on the terminal, with the command that resumes.
