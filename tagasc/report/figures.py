@@ -20,6 +20,7 @@ from tagasc.utils.files import write_bytes
 matplotlib.use("Agg")
 
 plt.rcParams.update({"figure.dpi": 130, "font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
+plt.rcParams["text.parse_math"] = False  # a $ in a name is a $
 
 MAX_COLOURED = 8  # curves that colours can distinguish
 MAX_TALL_ROWS = 20  # more rows than this are drawn lower

@@ -1,6 +1,7 @@
 import json
 import re
 import shutil
+import subprocess
 from html import escape
 
 import numpy as np
@@ -207,6 +208,18 @@ def test_names_of_scenes_and_clips_are_escaped(tmp_path):
     assert _row(page, "## Accuracy by scene", "a&#124;b").count("|") == header.count("|")
 
 
+def test_a_dollar_in_a_name_is_text(tmp_path):
+    fake = Fake(tmp_path, scenes=(r"$\frac{a}$", "$5 shop", "a$b$c", r"$\nothing$"))
+    fake.add("baseline", 1)
+    fake.add(BEST, 1, weights=True)
+    tags = tmp_path / "dump/tags/tiny/tau2019_test.npz"
+    arrays = dict(np.load(tags))
+    classes = np.array([rf"$\frac{{{name}}}$" for name in arrays["classes"]])
+    write_npz(tags, {}, ids=arrays["ids"], classes=classes, values=arrays["values"])
+    succeed("steps/report.py", *fake.options())
+    assert {"confusions.png", "scene_tags.png"} <= {path.name for path in (tmp_path / "exp/report").iterdir()}
+
+
 def test_nothing_that_a_record_or_a_folder_says_becomes_part_of_the_page(copy):
     script = "<script>alert(1)</script>"
     hostile = {
@@ -229,6 +242,31 @@ def test_nothing_that_a_record_or_a_folder_says_becomes_part_of_the_page(copy):
     page = (copy.folder / "exp/report/RESULTS.html").read_text(encoding="utf-8")
     assert page.count(escape(script)) >= 8
     assert "<script" not in page
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
+def test_a_browser_runs_no_script_of_a_report(copy, tmp_path):
+    attack = '"><img src=x onerror="document.title=`owned`"><svg onload="document.title=`owned`">'
+    attack += "<script>document.title=`owned`</script>"
+    record = copy.experiment / "scene/baseline/seed1/provenance.json"
+    record.write_text(json.dumps(RECORD | {"config": {attack: attack}, "date": attack, "versions": {attack: attack}}))
+    succeed("steps/report.py", *copy.options("--note", attack))
+    page = copy.folder / "exp/report/RESULTS.html"
+    assert "owned" not in _title(page, tmp_path)
+    text = page.read_text(encoding="utf-8")
+    policy = "Content-Security-Policy"
+    assert policy in text
+    page.write_text(text.replace("</body>", f"{attack}</body>") if "</body>" in text else text + attack)
+    assert "owned" not in _title(page, tmp_path)  # by the policy, where nothing is escaped
+    page.write_text(page.read_text().replace(policy, "X-None"))
+    assert _title(page, tmp_path) == "owned"  # the browser does run scripts
+
+
+def _title(page, profile):
+    options = ("--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}/browser", "--dump-dom")
+    command = ["chromium", *options, page.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    return re.search("<title>(.*?)</title>", done.stdout, re.DOTALL)[1]
 
 
 def test_the_report_names_missing_tags_weights_and_codes(tmp_path):
