@@ -7,7 +7,7 @@ the run's ``epochs/``, where an interrupted run finds them; the queue holds the 
 
 import shutil
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, wait
+from concurrent.futures import Executor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,7 +88,7 @@ class EpochScorer:
 class _EpochQueue:
     """Epochs of one training: queued codes, ``epochs/<epoch>.npz``, and their scores, ``epochs/<epoch>.json``."""
 
-    def __init__(self, run: Path, pool: ProcessPoolExecutor, record: dict[str, Any]) -> None:
+    def __init__(self, run: Path, pool: Executor, record: dict[str, Any]) -> None:
         """Resume the queue of an interrupted run, unless its record differs."""
         self._run, self._pool, self._record = run, pool, record
         self._folder = run / "epochs"

@@ -7,16 +7,42 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
+
+from tagasc.utils.log import log
 
 
-def workers(jobs: int) -> ProcessPoolExecutor:
-    """Return a pool of ``jobs`` forked processes that end with this process, even if it is killed."""
-    return ProcessPoolExecutor(jobs, mp_context=get_context("fork"), initializer=_begin, initargs=(os.getpid(),))
+class _ThisProcess(Executor):
+    """Stands in for a pool where processes cannot share anything: computes each call at once, in this process."""
+
+    def submit(self, fn: Callable, /, *args: Any, **kwargs: Any) -> Future:
+        future: Future = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+    def map(self, fn: Callable, *iterables: Iterable, **_: Any) -> Iterator:
+        return map(fn, *iterables)
+
+
+def workers(jobs: int) -> Executor:
+    """Return a pool of ``jobs`` forked processes that end with this process, even if it is killed.
+
+    Without a usable /dev/shm there are none: a warning says so, and this process does the work.
+    """
+    try:
+        return ProcessPoolExecutor(jobs, mp_context=get_context("fork"), initializer=_begin, initargs=(os.getpid(),))
+    except OSError as error:
+        why = f"{error.strerror or error}; make /dev/shm writable and large enough, or give --nj 1"
+        log.warning("warning: processes cannot share memory in /dev/shm, so only one works: %s", why)
+        return _ThisProcess()
 
 
 @contextmanager

@@ -1,6 +1,10 @@
+import errno
+import logging
 import mmap
+from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
+import pytest
 
 from tagasc.utils import processes
 
@@ -20,3 +24,19 @@ def test_anonymous_memory_is_reported_without_mapped_files(tmp_path):
     assert 0.15 < gigabytes(text, " GB without") - before < 0.45  # both rounded to 0.1
     assert gigabytes(text, " GB of memory") >= before + 0.5
     assert own.all()
+
+
+@pytest.mark.parametrize("code", [errno.EROFS, errno.ENOSPC, errno.EACCES])
+def test_without_shared_memory_one_process_works(code, monkeypatch, caplog):
+    def refuse(*_, **__):
+        raise OSError(code, "as /dev/shm is")
+
+    monkeypatch.setattr(ProcessPoolExecutor, "__init__", refuse)
+    monkeypatch.setattr(logging.getLogger("tagasc"), "propagate", True)
+    with processes.mapping(3) as run:
+        assert list(run(divmod, [7, 8], [2, 3])) == [(3, 1), (2, 2)]
+    assert "/dev/shm, so only one works: as /dev/shm is; make" in caplog.text
+    with processes.workers(2) as pool:
+        assert pool.submit(int, "3").result() == 3
+        with pytest.raises(ValueError, match="invalid"):
+            pool.submit(int, "x").result()
