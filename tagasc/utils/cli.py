@@ -3,11 +3,13 @@
 import inspect
 import os
 import re
+import select
 import signal
 import sys
 from argparse import ArgumentError
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from functools import cache
 from pathlib import Path
@@ -44,13 +46,32 @@ REMOVED = {
 }  # options of earlier versions that a program lacks now, and what replaces them
 
 
+@contextmanager
+def _quiet_pipes() -> Iterator[None]:
+    """End without a word, with the status of SIGPIPE, where nobody reads what is printed any more."""
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), 0)  # reports only what is wrong with it
+        if not poll.poll(0):
+            raise  # another pipe, for example that of a worker process
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes at its end
+        sys.exit(128 + signal.SIGPIPE)
+
+
+@_quiet_pipes()
 def run(main: Callable[..., None], positional: bool = False) -> None:
     """Run ``main`` as a command-line program.
 
     Each parameter of ``main`` is an option; if its only parameter is a dataclass, each field of that is one. Other
     dataclasses are groups of options, and ``--config FILE.yaml`` sets any option.
 
-    Exit status: 0 done, 1 bad input, 2 bad options, 3 some of several runs failed, 130 interrupted. In a step of run.sh
+    Exit status: 0 done, 1 bad input, 2 bad options, 3 some of several runs failed, 130 interrupted,
+    141 nobody reads its output any more. In a step of run.sh
     the last line of the log is ``# done`` if the program came to its end: a cluster's launcher may report status 0 for
     a program that died with its node.
 

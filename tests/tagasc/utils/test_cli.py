@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 import yaml
 
@@ -117,3 +120,23 @@ def test_a_removed_option_says_what_replaces_it():
     outcome = run("steps/pack_audio.py", "--manifests", "data", "--out", "audio", "--seconds", "10")
     assert outcome.status == 2
     assert "option --seconds was removed: stage 1 (manifests) sets the length of clips" in outcome.error
+
+
+PRINTER = "from tagasc.utils import cli\ndef main(lines: int = 1):\n    for n in range(lines): print(n)\ncli.run(main)"
+
+
+@pytest.mark.parametrize("options", [("--lines", "99999"), ("--lines", "3"), ("--help",)])
+def test_a_pipe_that_closes_ends_a_program_quietly(options):
+    command = [sys.executable, "-c", PRINTER, *options]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait() == (0 if options == ("--help",) else 141)  # argparse ignores it
+    process.stderr.close()
+
+
+def test_another_broken_pipe_is_told():
+    code = PRINTER.replace("print(n)", "raise BrokenPipeError(32, 'of a worker')")
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "of a worker" in done.stderr
