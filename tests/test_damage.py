@@ -3,7 +3,9 @@
 import os
 import re
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 
 import pytest
@@ -157,10 +159,12 @@ READ_BY_THE_REPORT = [
 ]
 
 
-@pytest.mark.parametrize(
-    "how", ["flipped", *(pytest.param(how, marks=slow) for how in ("truncated", "empty", "missing"))]
-)
-@pytest.mark.parametrize("name", READ_BY)
+def in_turn(names: Iterable[str], *hows: str) -> list[tuple[str, str]]:
+    """Give each file one kind of damage; tests/campaign.py tries all of them."""
+    return list(zip(names, cycle(hows), strict=False))
+
+
+@pytest.mark.parametrize(("name", "how"), in_turn(READ_BY, "flipped", "truncated", "missing", "flipped", "empty"))
 def test_what_a_message_about_damage_says_works(whole, tmp_path, name, how):
     chain, (stage, unmade) = whole.copy(tmp_path / "recipe"), READ_BY[name]
     for folder in unmade.split():
@@ -177,8 +181,7 @@ def test_what_a_message_about_damage_says_works(whole, tmp_path, name, how):
 
 
 @slow
-@pytest.mark.parametrize("how", DAMAGES)
-@pytest.mark.parametrize("name", READ_BY_THE_REPORT)
+@pytest.mark.parametrize(("name", "how"), in_turn(READ_BY_THE_REPORT, *DAMAGES))
 def test_what_the_report_says_about_damage_works(whole, tmp_path, name, how):
     chain = whole.copy(tmp_path / "recipe")
     damage(chain.folder / name, how)
@@ -189,24 +192,20 @@ def test_what_the_report_says_about_damage_works(whole, tmp_path, name, how):
     assert chain.digests() == whole.digests()
 
 
+WITH_A_COPY = [
+    f"{RUN.format('scene')}/history.json",
+    f"{RUN.format('scene')}/provenance.json",
+    f"{RUN.format('svm')}/provenance.json",
+    "exp/tagger/tiny/fold0/stage1/history.json",
+    "exp/tagger/tiny/provenance.json",
+]
+
+
 @slow
-@pytest.mark.parametrize("how", DAMAGES)
-@pytest.mark.parametrize(
-    "name",
-    [
-        f"{RUN.format('scene')}/history.json",
-        f"{RUN.format('scene')}/provenance.json",
-        f"{RUN.format('svm')}/provenance.json",
-        "exp/tagger/tiny/fold0/stage1/history.json",
-        "exp/tagger/tiny/provenance.json",
-        "dump/tags/tiny/scores.json",
-    ],
-)
+@pytest.mark.parametrize(("name", "how"), in_turn(WITH_A_COPY, *DAMAGES))
 def test_the_report_does_without_what_stands_elsewhere(whole, tmp_path, name, how):
     """Curves and records stand in the weights too; a stage that runs again makes the files again."""
     chain = whole.copy(tmp_path / "recipe")
-    if not (chain.folder / name).exists():
-        pytest.skip("not made in this chain")
     damage(chain.folder / name, how)
     assert heal(chain, 8) == []
     for stage in (3, 4, 5, 7):
@@ -215,23 +214,22 @@ def test_the_report_does_without_what_stands_elsewhere(whole, tmp_path, name, ho
     assert chain.digests() == whole.digests()
 
 
-@pytest.mark.parametrize("how", ["flipped", "truncated", "missing"])
-@pytest.mark.parametrize(
-    ("name", "stage"),
-    [
-        ("dump/tags/tiny/tau2019_validation.npz", 4),
-        (f"{RUN.format('codes')}/validation.npz", 6),
-        (f"{RUN.format('svm')}/scores.json", 7),
-        (f"{RUN.format('svm')}/svm.skops", 7),
-        ("exp/tagger/tiny/predictions/stage1_test.npz", 3),
-        ("dump/audio/tau2019_unused/index.json", 2),
-    ],
-)
-def test_the_stage_that_makes_a_file_notices_damage(whole, tmp_path, name, stage, how):
+MADE_BY = {
+    "dump/tags/tiny/tau2019_validation.npz": 4,
+    f"{RUN.format('codes')}/validation.npz": 6,
+    f"{RUN.format('svm')}/scores.json": 7,
+    f"{RUN.format('svm')}/svm.skops": 7,
+    "exp/tagger/tiny/predictions/stage1_test.npz": 3,
+    "dump/audio/tau2019_unused/index.json": 2,
+}
+
+
+@pytest.mark.parametrize(("name", "how"), in_turn(MADE_BY, "flipped", "truncated", "missing", "flipped"))
+def test_the_stage_that_makes_a_file_notices_damage(whole, tmp_path, name, how):
     """A run of all stages heals what is damaged; no result is up to date for one of its files."""
     chain = whole.copy(tmp_path / "recipe")
     damage(chain.folder / name, how)
-    assert chain.run(stage)[0] == ""
+    assert chain.run(MADE_BY[name])[0] == ""
     assert chain.digests() == whole.digests()
     assert (chain.folder / name).read_bytes()[:2] == (whole.folder / name).read_bytes()[:2]
 
