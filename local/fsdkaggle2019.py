@@ -93,7 +93,7 @@ def main(
     tables = [corpus / name for name in {*release.tables.values(), release.vocabulary}]
     settings = {"sampling_rate": sampling_rate, "longest": longest, "allow_partial": allow_partial}
     record = provenance.record("fsdkaggle2019", settings, state_of(tables, sum(splits.values(), [])))
-    if provenance.is_current(str(out), provenance.read(out), record, force):
+    if provenance.is_current(str(out), provenance.read_whole(out), record, force):
         return
     write(out, "fsdkaggle2019", splits, record, AudioFormat(sampling_rate, 1, _REMEDY, (0.0, longest)), nj)
 

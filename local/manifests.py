@@ -210,7 +210,7 @@ def write(
             log.info("%s %s: %d clips, %.2f hours", corpus, split, len(entries), hours)
         if audio.one_length:
             _check_one_length(lengths, examples, audio.sampling_rate)
-        provenance.write(folder, record)
+        provenance.write(folder, record, sorted(folder.glob("*.jsonl.gz")))
 
 
 def _check_one_length(lengths: Counter[int], examples: dict[int, Path], rate: int) -> None:

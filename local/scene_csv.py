@@ -64,7 +64,7 @@ def main(
     entries = present(entries, False, OWN)
     shares = {"test_share": test_share, "validation_share": validation_share, "seed": seed}
     record = provenance.record("scene_csv", {"seconds": seconds, **shares}, state_of([table], entries))
-    if provenance.is_current(str(out), provenance.read(out), record, force):
+    if provenance.is_current(str(out), provenance.read_whole(out), record, force):
         return
     splits = _splits(table, rows, entries, test_share, validation_share, seed)
     write(out, "scene_csv", splits, record, _format(entries[0].path, seconds), nj, seconds)

@@ -51,7 +51,7 @@ def main(table: Path, out: Path, nj: int = 4, force: bool = False) -> None:
                 f"{table}: {entry.path.name} has the label {unknown[0]}, which no curated clip has; fix the line"
             )
     record = provenance.record("tagging_csv", {}, state_of([table], entries))
-    if provenance.is_current(str(out), provenance.read(out), record, force):
+    if provenance.is_current(str(out), provenance.read_whole(out), record, force):
         return
     first = splits["curated"][0].path
     with open_audio(first) as (file, _):

@@ -81,7 +81,7 @@ def main(
         "allow_partial": allow_partial,
     }
     record = provenance.record("tau2019", settings, state_of(tables, sum(splits.values(), [])))
-    if provenance.is_current(str(out), provenance.read(out), record, force):
+    if provenance.is_current(str(out), provenance.read_whole(out), record, force):
         return
     train, validation = split_by_location(splits["train"], validation_share, seed, city_of)
     splits = {"train": train, "validation": validation, "test": splits["test"], "unused": splits["unused"]}

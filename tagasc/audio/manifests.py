@@ -97,4 +97,4 @@ def _undamaged(path: Path) -> Iterator[None]:
         yield
     except _DAMAGE as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise UserError(f"{path} is damaged ({reason}); run stage 1 (manifests) with --force") from None
+        raise UserError(f"{path} is damaged ({reason}); run stage 1 (manifests) again") from None

@@ -1,3 +1,4 @@
+import gzip
 import shutil
 
 import numpy as np
@@ -140,3 +141,16 @@ def test_audio_replaced_by_another_of_the_same_length_is_packed_again(scene_corp
     output = succeed(*packing)
     assert output.count("outdated") == 1  # one split
     assert output.count("up to date") == 3
+
+
+@pytest.mark.parametrize("how", ["cut short", "missing"])
+def test_a_damaged_manifest_is_made_again(scene_corpus, tmp_path, how):
+    manifests = ("local/tau2019.py", scene_corpus, tmp_path, "--sampling-rate", RATE, "--seconds", SECONDS)
+    succeed(*manifests, "--allow-partial")
+    path = tmp_path / "tau2019_cuts_train.jsonl.gz"
+    before = gzip.decompress(path.read_bytes())
+    path.write_bytes(path.read_bytes()[:-20])
+    if how == "missing":
+        path.unlink()
+    assert f"{path.name} missing or damaged" in succeed(*manifests, "--allow-partial")
+    assert gzip.decompress(path.read_bytes()) == before

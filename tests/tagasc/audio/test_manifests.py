@@ -53,9 +53,7 @@ DAMAGE = {
 @pytest.mark.parametrize("name", DAMAGE)
 def test_a_damaged_manifest_is_one_clear_line(tmp_path, name):
     path = damaged(write_cuts(tmp_path / "x_cuts_train.jsonl.gz", {"labels": ["park"]}), DAMAGE[name])
-    with pytest.raises(
-        UserError, match=r"x_cuts_train\.jsonl\.gz is damaged .*; run stage 1 \(manifests\) with --force"
-    ):
+    with pytest.raises(UserError, match=r"x_cuts_train\.jsonl\.gz is damaged .*; run stage 1 \(manifests\) again"):
         as_stage_2_reads(path)
 
 
