@@ -28,14 +28,13 @@ import numpy as np
 from local.published import TAU2019
 from local.synthetic.composition import SCENES, ClipPlan, Sources, location_of, rates_of, render
 from local.synthetic.layout import write_labels, write_table, write_vocabulary
-from local.synthetic.sounds import RecordedBackgrounds, RecordedEvents, SynthesisedEvents, band_noise, write_sound
+from local.synthetic.sounds import RecordedBackgrounds, RecordedEvents, SynthesisedEvents, write_sound
+from local.synthetic.tagging_clip import LONGEST_MARGIN, render_tagging_clip
 from tagasc.utils import cli
 from tagasc.utils.errors import SettingError, UserError
 from tagasc.utils.files import atomic_folder, read_json, write_json
 from tagasc.utils.log import log, progress
 from tagasc.utils.processes import mapping
-
-_LONGEST_MARGIN = 0.3  # seconds of silence before an event of a tagging clip
 
 
 @dataclass(frozen=True)
@@ -106,8 +105,8 @@ class TaggingSize:
     def __post_init__(self) -> None:
         if min(self.sampling_rate, self.curated, self.noisy, self.test) <= 0 or self.unique_clips < 0:
             raise SettingError("sampling_rate and numbers of clips must be positive")
-        if not _LONGEST_MARGIN <= self.longest < inf:
-            raise SettingError(f"longest: {self.longest:g} must be finite and at least {_LONGEST_MARGIN} s")
+        if not LONGEST_MARGIN <= self.longest < inf:
+            raise SettingError(f"longest: {self.longest:g} must be finite and at least {LONGEST_MARGIN} s")
         if not all(0 <= share <= 1 for share in (self.second_event, self.wrong, self.missing)):
             raise SettingError("second_event, wrong and missing must be probabilities, in 0..1")
 
@@ -297,18 +296,7 @@ def _tagging_clip(
     labels = [classes[number % len(classes)]]
     if random.uniform() < size.second_event and len(classes) > 1:
         labels.append(str(random.choice([name for name in classes if name != labels[0]])))
-    pool = "tagging_test" if part == "test" else "tagging_train"
-    waves = [sources.events.draw(name, pool, random) * random.uniform(0.5, 1) for name in labels]
-    margins = [int(rate * random.uniform(0.05, _LONGEST_MARGIN)) for _ in waves]
-    length = max(len(wave) + margin for wave, margin in zip(waves, margins, strict=True)) + int(rate * 0.05)
-    clip = np.zeros(min(max(length, int(0.3 * rate)), int(size.longest * rate)))
-    for wave, margin in zip(waves, margins, strict=True):
-        end = min(margin + len(wave), len(clip))
-        clip[margin:end] += wave[: end - margin]
-    # Noisy clips stand for video sound tracks, which have more background.
-    background = random.uniform(-30, -12) if part == "train_noisy" else random.uniform(-60, -30)
-    clip += band_noise(random, len(clip), rate, 60, 4000, -4) * np.sqrt(np.mean(clip**2)) * 10 ** (background / 20)
-    clip *= random.uniform(0.2, 0.9) / (np.abs(clip).max() + 1e-9)
+    clip = render_tagging_clip(part, labels, size.longest, rate, sources, random)
     if part == "train_noisy":
         labels = [name for n, name in enumerate(labels) if n == 0 or random.uniform() >= size.missing]
         others = [name for name in classes if name not in labels]

@@ -129,15 +129,16 @@ def location_of(scene: str, part: str, number: int, seed: int) -> Location:
     cities = {"train": seen, "test": CITIES, "unused": (UNSEEN_CITY,)}[part]
     city = str(random.choice(cities))
     manner = (seed, 4, CITIES.index(city), list(SCENES).index(scene))
-    tone = (
-        random.normal(0, 1.0),
-        float(np.exp(random.uniform(np.log(150), np.log(5000)))),
-        random.uniform(0.3, 1),
-        random.normal(0, 4),
-    )
+    tone = tone_of(random)
     seconds = random.uniform(*SCENES[scene].reverberation)
     level, wet = random.normal(0, 3), random.uniform(0.1, 0.4)
     return Location(f"{city}-{number}", level, tone, seconds, wet, manner, (seed, 5, number))
+
+
+def tone_of(random: np.random.Generator) -> tuple[float, float, float, float]:
+    """Draw a tone: tilt in dB per octave; resonance centre in Hz, width in octaves, height in dB."""
+    tilt, centre = random.normal(0, 1.0), float(np.exp(random.uniform(np.log(150), np.log(5000))))
+    return tilt, centre, random.uniform(0.3, 1), random.normal(0, 4)
 
 
 def rates_of(events: SynthesisedEvents | RecordedEvents, seed: int) -> dict[str, dict[str, float]]:
@@ -172,7 +173,7 @@ def render(
     random = np.random.default_rng([seed, 7, plan.number])
     location, samples = plan.location, round(seconds * rate)
     if sources.backgrounds is None:
-        background = _synthesised_background(SCENES[plan.scene], samples, rate, random, location)
+        background = synthesised_background(SCENES[plan.scene], samples, rate, random, location)
     else:
         background = sources.backgrounds.draw(*plan.background, sources.stretches[plan.background[0]], samples, random)
     pool = "scene_train" if plan.part == "train" else "scene_test"
@@ -183,28 +184,26 @@ def render(
             onset = int(random.uniform(0, 0.9) * samples)
             wave = wave[: samples - onset]
             level, side = random.uniform(-3, 12), random.uniform(0.15, 0.85) * np.pi / 2
-            wave = wave * 10 ** (level / 20) / (np.sqrt(np.mean(wave**2)) + 1e-9)
+            wave = wave * 10 ** (level / 20) / loudness(wave)
             dry[onset : onset + len(wave)] += np.outer(wave, (np.cos(side), np.sin(side)))
             send[onset : onset + len(wave)] += wave
             events.append((name, f"{onset / rate:.3f}", f"{len(wave) / rate:.3f}", f"{level:.1f}"))
-    impulse = _reverberation(location, rate)
-    wet = np.stack([fftconvolve(send, impulse[:, side])[:samples] for side in (0, 1)], axis=1)
-    mixed = _toned(background + dry + location.wet * wet, rate, location.tone)
+    mixed = toned(background + dry + location.wet * reverberation_of(send, location, rate), rate, location.tone)
     # The level is relative to the toned background, so that a location's tone does not change its loudness.
     gain = 10 ** ((SCENES[plan.scene].level + location.level) / 20)
-    gain /= np.sqrt(np.mean(_toned(background, rate, location.tone) ** 2))
+    gain /= np.sqrt(np.mean(toned(background, rate, location.tone) ** 2))
     microphone = random.normal(size=mixed.shape) * 10 ** (_SELF_NOISE / 20)
     return (mixed * gain + microphone).clip(-1, 1), events
 
 
-def _synthesised_background(
-    scene: Scene, samples: int, rate: int, random: np.random.Generator, location: Location
+def synthesised_background(
+    scene: Scene, samples: int, rate: int, random: np.random.Generator, location: Location, channels: int = 2
 ) -> np.ndarray:
-    """Synthesise a stereo background of noise bands, hum and voices, RMS 1; the channels are correlated."""
+    """Synthesise a background of noise bands, hum and voices, RMS 1: (samples, channels), which are correlated."""
     character = np.random.default_rng(location.seed)
     sides = []
     common = random.integers(2**62)
-    for side in range(2):
+    for side in range(channels):
         parts = []
         for low, high, tilt, gain in scene.noise:
             shift = np.exp(0.15 * character.normal())
@@ -227,15 +226,22 @@ def _synthesised_background(
     return background / np.sqrt(np.mean(background**2))
 
 
-def _reverberation(location: Location, rate: int) -> np.ndarray:
-    """Return a location's late reverberation: stereo noise that decays by 60 dB in its time, energy 1."""
+def loudness(wave: np.ndarray) -> float:
+    """Compute the RMS of an event."""
+    return np.sqrt(np.mean(wave**2)) + 1e-9
+
+
+def reverberation_of(wave: np.ndarray, location: Location, rate: int) -> np.ndarray:
+    """Reverberate (samples,) → (samples, 2): stereo noise that decays by 60 dB in the location's time, energy 1."""
     random = np.random.default_rng([*location.seed, 1])
     t = np.arange(max(int(location.reverberation * rate), 8)) / rate
     tail = random.normal(size=(len(t), 2)) * np.exp(-6.9 * t / location.reverberation)[:, None]
-    return tail / np.sqrt((tail**2).sum(axis=0))
+    tail /= np.sqrt((tail**2).sum(axis=0))
+    return np.stack([fftconvolve(wave, tail[:, side])[: len(wave)] for side in (0, 1)], axis=1)
 
 
-def _toned(wave: np.ndarray, rate: int, tone: tuple[float, float, float, float]) -> np.ndarray:
+def toned(wave: np.ndarray, rate: int, tone: tuple[float, float, float, float]) -> np.ndarray:
+    """Filter (samples, channels) by the tone of a location."""
     tilt, centre, width, height = tone
     octaves = np.log2(np.maximum(np.fft.rfftfreq(len(wave), 1 / rate), 20) / 1000)
     gain = tilt * octaves + height * np.exp(-(((octaves - np.log2(centre / 1000)) / width) ** 2))
