@@ -81,7 +81,7 @@ if $estimate; then          # runs no stage
 fi
 
 if stage 3 tagger; then     # dump/audio/ -> exp/tagger/<tagger>/
-    for program in ${tagging_corpus:+train_tagger make_pseudo_labels train_tagger_semi score_tagger}; do
+    for program in ${tagging_corpus:+train_tagger $($noisy && echo make_pseudo_labels train_tagger_semi) score_tagger}; do
         run_per_gpu "$program" $gpu_cmd "$program.py" "${tagger_opts[@]}" --noisy "$noisy" --seed "$tagger_seed" \
             --corpus "$tagging_corpus" --audio "$audio" --out "exp/tagger/$tagger" "${compute[@]}"
     done

@@ -16,6 +16,8 @@ scene_train=6
 scene_test=3
 clips_per_location=2
 tagging_train=34
+tagging_noisy=34
+noisy=true
 tagger=tiny
 protocol=both
 """

@@ -7,7 +7,7 @@ seeds=1                      # random seeds, one network per system and seed
 trunk=table1                 # scene network: conf/trunk_<trunk>.yaml
 training=scene               # training settings of the scene networks: conf/<training>.yaml
 tagger=mini                  # name of the tagger; trained from conf/tagger_<tagger>.yaml or conf/tagger.yaml
-noisy=true                   # train the tagger's noisy head as well
+noisy=false                  # train the tagger's noisy head as well; more curated steps bring more here
 protocol=ours                # ours | paper | both: how epoch and SVM are selected; both takes three times as long
 
 scene_corpus=tau2019         # corpus of the scenes, prepared by local/<scene_corpus>.py
@@ -24,7 +24,8 @@ scale=mini                   # mini | published: numbers of clips, as below or a
 scene_train=48               # training clips of each scene
 scene_test=30                # test clips of each scene
 clips_per_location=3         # clips recorded at one location
-tagging_train=510            # curated clips, and as many noisy ones
+tagging_train=510            # curated clips
+tagging_noisy=102            # noisy clips
 corpus_seed=2019             # random seed of the corpora
 events=                      # folder of recorded events, a subfolder per class; empty: synthesised
 backgrounds=                 # folder of recorded ambiences; needed with events
@@ -35,7 +36,7 @@ note="Synthetic corpus, composed by local/synthetic/compose.py. The figures show
 download() {
     local sizes=(--scenes.sampling_rate "$scene_rate" --scenes.train "$scene_train" --scenes.test "$scene_test"
         --scenes.unused 3 --scenes.clips_per_location "$clips_per_location" --tagging.sampling_rate "$tagging_rate"
-        --tagging.longest 5 --tagging.curated "$tagging_train" --tagging.noisy "$tagging_train" --tagging.test 204)
+        --tagging.longest 5 --tagging.curated "$tagging_train" --tagging.noisy "$tagging_noisy" --tagging.test 204)
     if [[ $scale == published ]]; then # few different clips, each repeated
         sizes=(--scenes.published true --scenes.sampling_rate "$scene_rate" --scenes.unique_clips 20
             --tagging.sampling_rate "$tagging_rate" --tagging.curated 4970 --tagging.noisy 19815 --tagging.test 4481

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.svm import SVC
 
 from tagasc.training.result import TEST_BY_EPOCH, WEIGHTS
 from tagasc.utils import provenance
@@ -151,6 +150,8 @@ class _EpochQueue:
 
 def score_epoch(codes: dict[str, LabelledCodes]) -> list[dict[str, Any]]:
     """Fit an SVM with each kernel on ``train``; return its accuracies on ``test`` and ``test+unused``."""
+    from sklearn.svm import SVC  # here, because the import is slow
+
     rows = []
     for kernel in KERNELS:
         svm = SVC(kernel=kernel, C=COST, gamma="scale").fit(codes["train"].codes, codes["train"].scenes)
