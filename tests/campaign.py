@@ -89,6 +89,15 @@ class Campaign:
                 shutil.rmtree(self.recipe.folder / name)
         return self.recipe
 
+    def run(self, kills: int, damages: int) -> None:
+        """Break the recipe in each way, in turn, so that an interrupted campaign has tried all."""
+        tries = [lambda n=n: self.kill() if n % 3 else self.kill_at_rename() for n in range(kills)]
+        tries += [lambda n=n: self.damage(list(KINDS)[n % len(KINDS)]) for n in range(damages)]
+        tries += [lambda stage=stage: self.fill(stage) for stage in (range(9) if kills >= 9 else [5])]
+        self.random.shuffle(tries)
+        for attempt in tries:
+            attempt()
+
     def kill(self) -> None:
         """Kill a run after a random time, and type the same command again."""
         stage, how = self.random.randrange(9), self.random.choice(SIGNALS)
@@ -151,8 +160,10 @@ class Campaign:
         count["tracebacks"] += "Traceback" in "".join(said)
         count["wrong remedies"] += status != 0
         count["identical"] += same
+        what = f"{sum(c['tried'] for c in self.counts.values())}: {kind}, stage {stage}, {path or ''}"
+        print(f"{what}: {'identical' if same else f'status {status}, not identical'}", file=sys.stderr, flush=True)
         if not same or status:
-            print(f"{kind}, stage {stage}: status {status}, {path or ''}\n{said[-1][-800:]}", file=sys.stderr)
+            print(said[-1][-800:], file=sys.stderr)
 
     def table(self) -> tuple[str, bool]:
         """Return the counts as a Markdown table, and whether all is as it should be."""
@@ -186,12 +197,10 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         campaign = Campaign(Path(name), options.seed)
-        for number in range(options.kills):
-            campaign.kill() if number % 3 else campaign.kill_at_rename()
-        for number in range(options.damages):
-            campaign.damage(list(KINDS)[number % len(KINDS)])
-        for stage in range(9) if options.kills >= 9 else [5]:
-            campaign.fill(stage)
+        try:
+            campaign.run(options.kills, options.damages)
+        except KeyboardInterrupt:
+            print("interrupted; the table holds what was tried", file=sys.stderr)
         table, good = campaign.table()
     print(table)
     sys.exit(not good)
