@@ -14,6 +14,8 @@ from tagasc.utils import cli, provenance
 from tagasc.utils.files import read_record, write_npz
 from tagasc.utils.log import log
 
+_NO_PADS = (0,)  # as in the released code of [13]
+
 
 @dataclass(frozen=True)
 class Options(TaggerOptions):
@@ -29,17 +31,16 @@ def main(options: Options) -> None:
 
 def label(experiment: TaggerExperiment, fold: int) -> bool:
     """Compute pseudo-labels for one fold; return False if they are up to date."""
-    options, pads = experiment.options, experiment.options.inference.pads
+    options = experiment.options
     sources = [fold] if options.pseudo_labels.models == "own" else experiment.folds
     paths = [path for source in sources for path in experiment.snapshot_files(source, 1)]
     inputs = {str(path.relative_to(experiment.folder)): require(path, "train_tagger.py") for path in paths}
     inputs["noisy"] = require_index(experiment.packed["noisy"])
-    config = {"pseudo_labels": options.pseudo_labels, "pads": pads}
-    record = provenance.record("make_pseudo_labels", config, inputs)
+    record = provenance.record("make_pseudo_labels", {"pseudo_labels": options.pseudo_labels}, inputs)
     path, title = pseudo_labels_file(experiment.folder, fold), f"fold{fold}/pseudo_labels.npz"
     if provenance.is_current(title, read_record(path), record, options.force):
         return False
-    clips, ensemble = experiment.noisy, load_ensemble(paths, pads, experiment.device)
+    clips, ensemble = experiment.noisy, load_ensemble(paths, _NO_PADS, experiment.device)
     mean = ensemble.tags(clips, torch.arange(len(clips)), options.training.batch)
     values = sharpen(mean, options.pseudo_labels.sharpness)
     write_npz(path, record, ids=np.array(clips.packed.ids), classes=np.array(ensemble.classes), values=values)

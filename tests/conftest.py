@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from tagasc.utils import temporary
 from tests.helpers import CORPORA, RATE, ROOT, SECONDS, TAGGER, TRUNK, Recipe, succeed, yaml_lines
@@ -30,6 +31,15 @@ def _no_flushing() -> Iterator[None]:
         patch.setattr(temporary, "to_disk", lambda path: None)
         patch.setattr(temporary, "folder_to_disk", lambda path: None)
         yield
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Use one thread: a tiny network is not faster with two, and much slower if the cores are shared."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

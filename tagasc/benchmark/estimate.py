@@ -15,6 +15,7 @@ from tagasc.benchmark.scene import CODES, WHOLE
 from tagasc.benchmark.tagger import STEP, TAGS
 from tagasc.scene.config import SceneTraining
 from tagasc.tagger.config import SemiTraining, TaggerTraining
+from tagasc.tagger.training import steps_per_epoch
 from tagasc.utils.errors import SettingError
 from tagasc.utils.log import log
 
@@ -243,15 +244,15 @@ def _ten_seconds(work: Workload) -> float:
 def _tagger(work: Workload, throughput: Throughput, tagger: TaggerCost) -> float:
     """Estimate the seconds of all folds: stage 1, pseudo-labels, stage 2, and scores on held-out and test clips."""
     training = tagger.training
-    clips = work.curated * (training.folds - 1) // training.folds // training.batch * training.batch  # per epoch
-    trained, tagged = training.epochs * clips * (2 if work.noisy else 1), 0
+    curated = work.curated * (training.folds - 1) // training.folds
+    drawn = steps_per_epoch(curated, training.batch) * training.batch  # by each of the other streams
+    trained, tagged = training.epochs * (curated + (drawn if work.noisy else 0)), 0
     if tagger.stages == 2:
-        trained += tagger.semi.epochs * clips * 3
-        tagged += work.noisy * tagger.snapshots(1)
-    tagged += (work.tagging_test + work.curated // training.folds) * tagger.snapshots(tagger.stages)
-    return tagger.folds * (
-        trained / throughput.step + tagged * work.tagging_seconds / 10 * tagger.pads / throughput.tags
-    )
+        trained += tagger.semi.epochs * (curated + 2 * drawn)
+        tagged += work.noisy * tagger.snapshots(1)  # pseudo-labels, without pads
+    scored = (work.tagging_test + work.curated // training.folds) * tagger.snapshots(tagger.stages)
+    tagged += scored * tagger.pads
+    return tagger.folds * (trained / throughput.step + tagged * work.tagging_seconds / 10 / throughput.tags)
 
 
 def _network(work: Workload, throughput: Throughput, training: SceneTraining) -> float:

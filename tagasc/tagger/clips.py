@@ -1,6 +1,8 @@
 """The tagger's clips: packed audio with labels, spectrogram crops made on the device, and batches of equal length."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -98,6 +100,38 @@ def crop_spectrograms(clips: TaggedClips, indices: Tensor, starts: Tensor, frame
     positions = starts.unsqueeze(1) + torch.arange(frames)
     inside = (positions >= 0) & (positions < clips.frames[indices].unsqueeze(1))
     return mel_power(wave) * to_device(inside.unsqueeze(1), wave.device)
+
+
+@dataclass(frozen=True)
+class ClipPool:
+    """Clips that a stream of the training draws from, of one or several corpora, numbered through all of them.
+
+    Attributes:
+        corpora: the clips.
+        target: float32 (clips, classes), their targets in this stream.
+        members: int64 (n,), the clips that the stream draws from. Mixup draws its partners uniformly from them.
+    """
+
+    corpora: tuple[TaggedClips, ...]
+    target: Tensor
+    members: Tensor
+
+    @cached_property
+    def frames(self) -> Tensor:
+        """Spectrogram frames per clip, int64 (clips,)."""
+        return torch.cat([clips.frames for clips in self.corpora])
+
+    def crops(self, indices: Tensor, starts: Tensor, frames: int, mel_power: MelPower) -> Tensor:
+        """Compute ``frames`` spectrogram frames of clips, (batch, mels, frames); see ``crop_spectrograms``."""
+        power = torch.empty(len(indices), mel_power.config.mels, frames, device=mel_power.bank.device)
+        first = 0
+        for clips in self.corpora:
+            rows = ((indices >= first) & (indices < first + len(clips))).nonzero().flatten()
+            if len(rows):
+                own = crop_spectrograms(clips, indices[rows] - first, starts[rows], frames, mel_power)
+                power[to_device(rows, power.device)] = own
+            first += len(clips)
+        return power
 
 
 def padded_frames(frames: Tensor | int) -> Tensor | int:

@@ -18,10 +18,12 @@ class TaggerTraining:
         learning_rate: highest learning rate of Adam.
         least_learning_rate: lowest learning rate.
         crop_frames: spectrogram frames of a random crop; shorter clips are zero-padded at a random position.
-        mixup_alpha: λ ~ Beta(alpha, alpha) per clip, within the same pool of clips.
+        mixup_alpha: λ ~ Beta(alpha, alpha) per clip; its partner is any clip of the stream, with a crop of its own.
         gain: range of the factor on the power spectrogram, uniform.
         mask_half_width: range of the frequency mask's half-width in mel bands, uniform.
         probability: probability of each of the three augmentations.
+        noisy_loss: loss of the noisy head. released: as in the released code of [13], which applies the sigmoid
+            twice, so that labels weigh less the more the network contradicts them; bce: binary cross-entropy.
         folds: number of folds over the curated clips.
         fold_seed: seed of the shuffle before folding.
         leave_out: ids of curated clips to exclude from training.
@@ -39,6 +41,7 @@ class TaggerTraining:
     gain: tuple[float, float] = (0.9, 1.1)
     mask_half_width: tuple[int, int] = (8, 31)
     probability: float = 0.5
+    noisy_loss: Literal["released", "bce"] = "released"
     folds: int = 5
     fold_seed: int = 42
     leave_out: tuple[str, ...] = ()
@@ -67,7 +70,8 @@ class SemiTraining:
         epochs: epochs of stage 2.
         consistency: weight of the mean squared error to the soft targets.
         noisy_folds: parts of the noisy clips; fold k's third stream leaves out the k-th.
-        slice_part: range of the share of a crop that slicing keeps, uniform; the rest is set to zero.
+        slice_part: range of the share that slicing keeps, along time, uniform; the rest is silent. A clip shorter than
+            the crop is sliced itself and what is kept gets a new random position; of a longer clip the crop is sliced.
         slice_probability: probability of slicing a crop, in every stream.
     """
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tagasc.utils.errors import SettingError
@@ -68,8 +69,8 @@ class TaggerNetwork(nn.Module):
         self.stages = nn.Sequential(*stages)
         self.curated = Head(width, classes, config)
         self.noisy = Head(width, classes, config)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):  # like torchvision's ResNets
+        for module in self.stages.modules():
+            if isinstance(module, nn.Conv2d):  # like torchvision's ResNets; [13] leaves the stem at PyTorch's default
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         self.to(memory_format=torch.channels_last)
 
@@ -81,6 +82,23 @@ class TaggerNetwork(nn.Module):
     def forward(self, log_mel: Tensor) -> Tensor:
         """Return the curated head's logits, (batch, classes); tag vectors are their sigmoid."""
         return self.curated(self.features(log_mel))
+
+
+def released_noisy_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """Compute the noisy head's loss in the released code of [13], which applies the sigmoid twice.
+
+    Its gradient with respect to a logit is (σ(p) - target) · p · (1 - p), where p is the logit's sigmoid. The last
+    factors nearly vanish where the network is sure, so a wrong label that contradicts it hardly counts. At the optimum
+    σ(p) is the share of positive labels, limited to 0.5..0.73: a class with less gets p = 0, with more p = 1.
+
+    Args:
+        logits: (batch, classes).
+        target: (batch, classes), 0..1.
+    """
+    return F.binary_cross_entropy_with_logits(logits.sigmoid(), target)
+
+
+NOISY_LOSSES = {"released": released_noisy_loss, "bce": F.binary_cross_entropy_with_logits}
 
 
 def _stage(inputs: int, filters: int, depth: int, stride: int) -> nn.Sequential:

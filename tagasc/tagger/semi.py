@@ -6,8 +6,9 @@ import torch.nn.functional as F
 from sklearn.model_selection import KFold
 from torch import Tensor
 
+from tagasc.tagger.clips import ClipPool
 from tagasc.tagger.config import SemiTraining
-from tagasc.tagger.training import ClipPool, DataStream, FoldSetup, TaggerTrainer
+from tagasc.tagger.training import DataStream, FoldSetup, TaggerTrainer
 from tagasc.training.augment import EpochRng
 from tagasc.utils.errors import UserError
 
@@ -29,24 +30,28 @@ class SemiTrainer(TaggerTrainer):
         """
         super().__init__(fold)
         self.semi = self.slicing = semi
-        self.pseudo_labels, self.epochs, self.epochs_before = pseudo_labels, semi.epochs, self.config.epochs
+        self.epochs, self.epochs_before = semi.epochs, self.config.epochs
         self.network.load_state_dict(start)
         if len(fold.noisy) < semi.noisy_folds:
             raise UserError(f"{fold.noisy.packed.folder} has fewer clips than noisy_folds; lower noisy_folds")
         splits = KFold(semi.noisy_folds, shuffle=True, random_state=self.config.fold_seed)
         kept, _ = list(splits.split(np.arange(len(fold.noisy))))[fold.number % semi.noisy_folds]
-        self.noisy_indices = torch.from_numpy(kept)
+        count = len(fold.curated)
+        target = torch.cat([fold.curated.truth, pseudo_labels])
+        self.noisy_indices = count + torch.from_numpy(kept)
+        members = torch.cat([self.training_indices, self.noisy_indices])
+        self.pool = ClipPool((fold.curated, fold.noisy), target, members)
 
     def streams(self, rng: EpochRng) -> list[DataStream]:
-        """Return stage 1's streams and a third: half curated clips, half noisy ones with pseudo-labels."""
-        half = self.config.batch // 2
-        curated = self.shuffled_batches(self.training_indices, self.config.batch - half, rng)
-        noisy = self.shuffled_batches(self.noisy_indices, half, rng)
-        pools = (
-            ClipPool(self.fold.curated, self.fold.curated.truth, curated),
-            ClipPool(self.fold.noisy, self.pseudo_labels, noisy),
-        )
-        return [*super().streams(rng), DataStream(pools, self.network.curated, self._consistency)]
+        """Return stage 1's streams and a third, of curated clips and noisy ones with pseudo-labels.
+
+        Its clips are drawn with replacement, on average half of them curated, as by the released code's weights.
+        """
+        count = self.steps * self.config.batch
+        halves = self.training_indices, self.noisy_indices
+        drawn = [half[rng.integers(torch.full((count,), len(half)))] for half in halves]
+        batches = torch.where(rng.chance(0.5, count), *drawn).split(self.config.batch)
+        return [*super().streams(rng), DataStream(self.pool, batches, self.network.curated, self._consistency)]
 
     def _consistency(self, logits: Tensor, target: Tensor) -> Tensor:
         return self.semi.consistency * F.mse_loss(logits.sigmoid(), target)

@@ -16,14 +16,14 @@ import torch.nn.functional as F
 from sklearn.model_selection import KFold
 from torch import Tensor, nn
 
-from tagasc.tagger.clips import TaggedClips, crop_spectrograms
+from tagasc.tagger.clips import ClipPool, TaggedClips
 from tagasc.tagger.config import SemiTraining, TaggerTraining
 from tagasc.tagger.experiment import TaggerExperiment, snapshot_file, stage_folder
 from tagasc.tagger.features import MelConfig, MelPower, normalise, to_decibels
 from tagasc.tagger.inference import Ensemble
 from tagasc.tagger.lwlrap import lwlrap
-from tagasc.tagger.network import TaggerConfig, TaggerNetwork
-from tagasc.training.augment import EpochRng, band_mask, mix, time_slice
+from tagasc.tagger.network import NOISY_LOSSES, TaggerConfig, TaggerNetwork
+from tagasc.training.augment import EpochRng, band_mask, time_slice
 from tagasc.training.loop import fit, mean_of
 from tagasc.training.result import short_name
 from tagasc.training.weights import parameters, save_weights
@@ -34,31 +34,18 @@ from tagasc.utils.log import log, progress
 
 
 @dataclass(frozen=True)
-class ClipPool:
-    """Clips of a stream that mixup mixes with each other.
-
-    Attributes:
-        clips: the clips.
-        target: float32 (clips, classes), their targets in this stream.
-        batches: indices of this epoch's clips, a tensor per step.
-    """
-
-    clips: TaggedClips
-    target: Tensor
-    batches: Sequence[Tensor]
-
-
-@dataclass(frozen=True)
 class DataStream:
-    """Pools that share a forward pass, a head and a loss.
+    """An epoch's clips that share a forward pass, a head and a loss.
 
     Attributes:
-        pools: the pools; a batch holds clips from each.
+        pool: the clips that they are drawn from.
+        batches: indices of the clips in the pool, a tensor per step.
         head: the head of the network.
         loss: function of logits and targets, both float32 (batch, classes).
     """
 
-    pools: tuple[ClipPool, ...]
+    pool: ClipPool
+    batches: Sequence[Tensor]
     head: nn.Module
     loss: Callable[[Tensor, Tensor], Tensor]
 
@@ -103,7 +90,7 @@ class TaggerTrainer:
         """
         self.fold, self.config = fold, fold.config
         self.training_indices, self.held_out = split_folds(fold.curated, fold.config)[fold.number]
-        self.steps = len(self.training_indices) // self.config.batch
+        self.steps = steps_per_epoch(len(self.training_indices), self.config.batch)
         usable = {fold.curated.packed.folder: len(self.training_indices)}
         if fold.noisy is not None:
             usable[fold.noisy.packed.folder] = len(fold.noisy)
@@ -117,11 +104,11 @@ class TaggerTrainer:
         self.trunk = torch.compile(trunk, dynamic=False) if fold.compiled else trunk
         self.mel_power = MelPower(fold.mel).to(fold.device)
         self.optimizer = torch.optim.Adam(self.network.parameters(), self.config.learning_rate)
-        self.epochs, self.epoch, self.epochs_before = self.config.epochs, 0, 0
+        self.epochs, self.epoch, self.epochs_before = self.config.epochs, 1, 0
         self.slicing: SemiTraining | None = None
 
     def train(self, epoch: int) -> dict[str, float]:
-        """Train for one epoch: one pass over the fold's curated clips, and as many clips of every other stream."""
+        """Train for one epoch: a pass over the fold's curated clips, with a full batch of every other stream a step."""
         self.network.train()
         self.epoch = epoch
         rng = EpochRng(self.seed, self.epochs_before + epoch)
@@ -139,7 +126,7 @@ class TaggerTrainer:
 
     def step(self, streams: Sequence[DataStream], step: int, rng: EpochRng) -> Tensor:
         """Take one optimiser step on batch ``step`` of all streams; return the loss, on the device."""
-        batches = [self._batch(stream, step, rng) for stream in streams]
+        batches = [self.augment(stream.pool, stream.batches[step], rng) for stream in streams]
         logits = self._logits(streams, [power for power, _ in batches])
         parts = zip(streams, logits, batches, strict=True)
         loss = sum(stream.loss(scores.float(), target) for stream, scores, (_, target) in parts)
@@ -162,27 +149,25 @@ class TaggerTrainer:
         return to_json({"model": self.fold.model, "mel": self.fold.mel, "classes": self.fold.curated.classes})
 
     def streams(self, rng: EpochRng) -> list[DataStream]:
-        """Return the epoch's streams: curated clips, and as many noisy ones."""
-        batches = self.shuffled_batches(self.training_indices, self.config.batch, rng)
-        curated = ClipPool(self.fold.curated, self.fold.curated.truth, batches)
-        streams = [DataStream((curated,), self.network.curated, F.binary_cross_entropy_with_logits)]
-        if self.fold.noisy is not None:
-            batches = self.shuffled_batches(torch.arange(len(self.fold.noisy)), self.config.batch, rng)
-            noisy = ClipPool(self.fold.noisy, self.fold.noisy.truth, batches)
-            streams.append(DataStream((noisy,), self.network.noisy, F.binary_cross_entropy_with_logits))
+        """Return the epoch's streams: curated clips, and noisy ones."""
+        fold, order = self.fold, self.training_indices[rng.permutation(len(self.training_indices))]
+        pool = ClipPool((fold.curated,), fold.curated.truth, self.training_indices)
+        batches = order.split(self.config.batch)[: self.steps]
+        streams = [DataStream(pool, batches, self.network.curated, F.binary_cross_entropy_with_logits)]
+        if fold.noisy is not None:
+            pool = ClipPool((fold.noisy,), fold.noisy.truth, torch.arange(len(fold.noisy)))
+            loss = NOISY_LOSSES[self.config.noisy_loss]
+            streams.append(DataStream(pool, self._noisy_batches(), self.network.noisy, loss))
         return streams
 
-    def shuffled_batches(self, indices: Tensor, size: int, rng: EpochRng) -> Sequence[Tensor]:
-        """Shuffle ``indices`` into an epoch's batches; repeat them, shuffled again, if there are too few."""
-        count = self.steps * size
-        passes = -(-count // len(indices))
-        shuffled = torch.cat([indices[rng.permutation(len(indices))] for _ in range(passes)])
-        return shuffled[:count].split(size)
-
-    def _batch(self, stream: DataStream, step: int, rng: EpochRng) -> tuple[Tensor, Tensor]:
-        """Concatenate the stream's augmented pools: power (batch, mels, frames), targets (batch, classes)."""
-        parts = [self.augment(pool.clips, pool.target, pool.batches[step], rng) for pool in stream.pools]
-        return torch.cat([power for power, _ in parts]), torch.cat([target for _, target in parts])
+    def _noisy_batches(self) -> Sequence[Tensor]:
+        """Return the epoch's batches of noisy clips; epochs continue one shuffled pass over them after another."""
+        clips, count = len(self.fold.noisy), self.steps * self.config.batch
+        first = (self.epochs_before + self.epoch - 1) * count
+        passes = range(first // clips, (first + count - 1) // clips + 1)
+        orders = [np.random.default_rng([self.seed, 0, number]).permutation(clips) for number in passes]
+        start = first % clips
+        return torch.from_numpy(np.concatenate(orders)[start : start + count]).split(self.config.batch)
 
     def _logits(self, streams: Sequence[DataStream], powers: list[Tensor]) -> list[Tensor]:
         """Return each stream's logits (batch, classes): one forward pass per stream, or a joint one."""
@@ -194,35 +179,49 @@ class TaggerTrainer:
             passes = zip(streams, levels, strict=True)
             return [stream.head(self.trunk(level)) for stream, level in passes]
 
-    def augment(self, clips: TaggedClips, target: Tensor, indices: Tensor, rng: EpochRng) -> tuple[Tensor, Tensor]:
+    def augment(self, pool: ClipPool, indices: Tensor, rng: EpochRng) -> tuple[Tensor, Tensor]:
         """Crop, slice, mix, scale and mask power spectrograms.
 
         Args:
-            clips: the clips.
-            target: float32 (clips, classes), their targets.
+            pool: the clips.
             indices: int64 (batch,), clips of the batch.
             rng: random numbers of the epoch.
 
         Returns:
             power (batch, mels, frames) and target (batch, classes), on the device.
         """
-        config, batch = self.config, len(indices)
-        spare = clips.frames[indices] - config.crop_frames
-        # A long clip is cropped at a random position; a short one is placed at a random position in the crop.
-        starts = rng.integers(spare.abs() + 1) * spare.sign()
-        power = crop_spectrograms(clips, indices, starts, config.crop_frames, self.mel_power)
-        target = to_device(target[indices], self.fold.device)
-        if self.slicing is not None:
-            kept = time_slice(config.crop_frames, rng, self.slicing.slice_part, self.slicing.slice_probability, batch)
-            power = power * to_device(kept.unsqueeze(1), self.fold.device)
-        chosen = rng.chance(config.probability, batch)
-        weight = torch.where(chosen, rng.beta(config.mixup_alpha, batch), 1.0)
-        order = rng.permutation(batch)
-        power, target = mix(power, order, weight), mix(target, order, weight)
-        gain = torch.where(rng.chance(config.probability, batch), rng.uniform(*config.gain, batch), 1.0)
-        masked = band_mask(self.fold.mel.mels, rng, config.mask_half_width, config.probability, batch)
+        config, device = self.config, self.fold.device
+        power, target = self.crop(pool, indices, rng), to_device(pool.target[indices], device)
+        mixed = rng.chance(config.probability, len(indices)).nonzero().flatten()
+        if len(mixed):
+            partners = pool.members[rng.integers(torch.full_like(mixed, len(pool.members)))]
+            weight, mixed = (to_device(x, device) for x in (rng.beta(config.mixup_alpha, len(mixed)), mixed))
+            others = self.crop(pool, partners, rng), to_device(pool.target[partners], device)
+            power[mixed] = torch.lerp(others[0], power[mixed], weight.reshape(-1, 1, 1))
+            target[mixed] = torch.lerp(others[1], target[mixed], weight.unsqueeze(1))
+        gain = torch.where(rng.chance(config.probability, len(indices)), rng.uniform(*config.gain, len(indices)), 1.0)
+        masked = band_mask(self.fold.mel.mels, rng, config.mask_half_width, config.probability, len(indices))
         factor = gain.unsqueeze(1) * (~masked).float()
-        return power * to_device(factor.unsqueeze(2), self.fold.device), target
+        return power * to_device(factor.unsqueeze(2), device), target
+
+    def crop(self, pool: ClipPool, indices: Tensor, rng: EpochRng) -> Tensor:
+        """Compute a random crop of each clip's power spectrogram, (batch, mels, frames); stage 2 slices some of them.
+
+        A clip that is shorter than the crop, or what slicing keeps of it, has a random position in the crop.
+        """
+        crop, frames = self.config.crop_frames, pool.frames[indices]
+        start, length = rng.integers((frames - crop).clamp(min=0) + 1), frames.clamp(max=crop)
+        if self.slicing is None:
+            first, kept = torch.zeros_like(length), length
+        else:
+            first, kept = time_slice(length, rng, self.slicing.slice_part, self.slicing.slice_probability)
+        position = torch.where(frames < crop, rng.integers(crop - kept + 1), first)
+        power = pool.crops(indices, start + first - position, crop, self.mel_power)
+        if self.slicing is None:
+            return power
+        after = torch.arange(crop) - position.unsqueeze(1)
+        inside = (after >= 0) & (after < kept.unsqueeze(1))
+        return power * to_device(inside.unsqueeze(1), self.fold.device)
 
     def _ends_cycle(self) -> bool:
         return self.epoch % self.config.cycle == 0 or self.epoch == self.epochs
@@ -232,6 +231,14 @@ class TaggerTrainer:
         low, high = self.config.least_learning_rate, self.config.learning_rate
         for group in self.optimizer.param_groups:
             group["lr"] = low + (high - low) * 0.5 * (1 + math.cos(math.pi * phase))
+
+
+def steps_per_epoch(clips: int, batch: int) -> int:
+    """Return the steps of a pass over ``clips``, including an incomplete last batch of two clips or more.
+
+    Batch normalisation may have no variance over a single clip.
+    """
+    return clips // batch + (clips % batch > 1)
 
 
 def fold_setup(experiment: TaggerExperiment, fold: int, stage: int) -> FoldSetup:

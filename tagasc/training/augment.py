@@ -54,26 +54,28 @@ def mix(values: Tensor, order: Tensor, weight: Tensor) -> Tensor:
 def band_mask(bands: int, rng: EpochRng, half_width: tuple[int, int], probability: float, batch: int) -> Tensor:
     """Draw one frequency mask per clip, bool (batch, bands), true in masked bands.
 
-    The centre is uniform over the bands, the half-width uniform over ``half_width``, both ends included.
+    The centre c is uniform over the bands, the half-width w uniform over ``half_width``, both ends included. Masked are
+    the 2w bands from c - w to c + w - 1, as far as they exist.
     """
     centre = rng.integers(torch.full((batch,), bands))
     half = half_width[0] + rng.integers(torch.full((batch,), half_width[1] - half_width[0] + 1))
-    near = (torch.arange(bands) - centre.unsqueeze(1)).abs() < half.unsqueeze(1)
+    distance, half = torch.arange(bands) - centre.unsqueeze(1), half.unsqueeze(1)
+    near = (distance >= -half) & (distance < half)
     return near & rng.chance(probability, batch).unsqueeze(1)
 
 
-def time_slice(frames: int, rng: EpochRng, part: tuple[float, float], probability: float, batch: int) -> Tensor:
-    """Draw the frames of each crop to keep, bool (batch, frames): one segment of random length and position.
+def time_slice(lengths: Tensor, rng: EpochRng, part: tuple[float, float], probability: float) -> tuple[Tensor, Tensor]:
+    """Draw the segment of each clip to keep.
 
     Args:
-        frames: frames per crop.
+        lengths: int64 (batch,), lengths of the clips, frames.
         rng: random numbers.
-        part: shortest and longest part of a crop to keep, as a fraction; uniform between these.
-        probability: probability that a crop is sliced; others are kept whole.
-        batch: number of crops.
+        part: shortest and longest part of a clip to keep, as a fraction; uniform between these.
+        probability: probability that a clip is sliced; others are kept whole.
+
+    Returns:
+        first frame and number of frames of each segment, int64 (batch,); at least one frame.
     """
-    length = (rng.uniform(*part, batch) * frames).round().long().clamp(1, frames)
-    length = torch.where(rng.chance(probability, batch), length, frames)
-    start = rng.integers(frames - length + 1).unsqueeze(1)
-    index = torch.arange(frames)
-    return (index >= start) & (index < start + length.unsqueeze(1))
+    part_kept = (rng.uniform(*part, len(lengths)) * lengths).ceil().long().clamp(min=1)
+    kept = torch.where(rng.chance(probability, len(lengths)), torch.minimum(part_kept, lengths), lengths)
+    return rng.integers(lengths - kept + 1), kept

@@ -41,9 +41,13 @@ def test_stages_take_the_expected_seconds():
     assert [name for name, seconds in estimate.items() if seconds is None] == ["download", "manifests", "report"]
     assert estimate["pack"] == pytest.approx((200 * 0.5 + 340 * 2 / 2) / 100)
     # 80 curated clips a fold are five steps of 16; 6 epochs have two streams, 4 three. Then, in clips of 10 s,
-    # 3 snapshots make pseudo-labels, and 2 score 40 test and 20 held-out clips.
-    training, tagging = (6 * 80 * 2 + 4 * 80 * 3) / 50, (200 * 3 + 60 * 2) * 2 * 2 / 20
+    # 3 snapshots make pseudo-labels, and 2, with 2 pads, score 40 test and 20 held-out clips.
+    training, tagging = (6 * 80 * 2 + 4 * 80 * 3) / 50, (200 * 3 + 60 * 2 * 2) * 2 / 20
     assert estimate["tagger"] == pytest.approx(2 * (training + tagging))
+    # With batches of 24 the fourth holds 8 curated clips, and 24 of every other stream.
+    incomplete = stages(WORK, 7, THROUGHPUT, SCENE, replace(TAGGER, training=replace(TAGGER.training, batch=24)))
+    training = (6 * (80 + 96) + 4 * (80 + 2 * 96)) / 50
+    assert incomplete["tagger"] == pytest.approx(2 * (training + tagging))
     assert estimate["tags"] == pytest.approx(200 * 0.5 * 2 * 2 * 2 / 20)
     # 100 clips are four steps of 24; all 200 clips are coded after each epoch.
     assert estimate["scenes"] == pytest.approx(7 * 3 * (96 / 10 + 200 / 40))

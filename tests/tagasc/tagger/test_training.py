@@ -2,25 +2,31 @@
 
 from copy import deepcopy
 from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from sklearn.model_selection import KFold
 from torchaudio.transforms import MelSpectrogram, Resample
 
 from tagasc.audio.packed import PackedAudio
-from tagasc.tagger.clips import TaggedClips, group_by_padded_length
+from tagasc.tagger.clips import ClipPool, TaggedClips, group_by_padded_length
 from tagasc.tagger.config import SemiTraining, TaggerTraining
 from tagasc.tagger.features import normalise, to_decibels
 from tagasc.tagger.inference import Ensemble
-from tagasc.tagger.network import TaggerNetwork
+from tagasc.tagger.network import NOISY_LOSSES, TaggerConfig, TaggerNetwork
 from tagasc.tagger.semi import SemiTrainer, sharpen
 from tagasc.tagger.training import FoldSetup, TaggerTrainer
 from tagasc.training.augment import EpochRng
 from tagasc.utils.errors import UserError
 from tests.helpers import CLASSES, CPU, MEL, TINY, noise, packed, tiny
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def reference_tags(network, wave, rate, pad=0):
@@ -135,14 +141,15 @@ def semi_trainer(fold, **settings):
     return SemiTrainer(fold, SemiTraining(**settings), pseudo_labels, TaggerNetwork(TINY, 5).state_dict())
 
 
+def pool_of(clips):
+    return ClipPool((clips,), clips.truth, torch.arange(len(clips)))
+
+
 class Fixed(EpochRng):
-    """Fixed random numbers: crops from the start, each clip mixed with its opposite, λ = 1/4."""
+    """Fixed random numbers: crops from the start, each clip mixed with the second of its pool, λ = 1/4."""
 
     def integers(self, below):
-        return torch.zeros_like(below)
-
-    def permutation(self, count):
-        return torch.arange(count).flip(0)
+        return (below == 40).long()
 
     def beta(self, alpha, count):
         return torch.full((count,), 0.25)
@@ -152,13 +159,29 @@ def test_augmentation_agrees_with_a_reference(fold):
     """Crops of the power spectrogram are mixed, scaled and masked; labels are mixed with the same weight."""
     config = replace(fold.config, probability=1.0, gain=(2.0, 2.0), mask_half_width=(3, 3))
     trainer, indices = TaggerTrainer(replace(fold, config=config)), torch.tensor([30, 35, 39])
-    power, target = trainer.augment(fold.curated, fold.curated.truth, indices, Fixed(0, 1))
-    unchanged = replace(fold, config=replace(config, probability=0.0))
-    crops, labels = TaggerTrainer(unchanged).augment(fold.curated, fold.curated.truth, indices, Fixed(0, 1))
-    mixed = 0.25 * crops + 0.75 * crops.flip(0)
+    pool = pool_of(fold.curated)
+    power, target = trainer.augment(pool, indices, Fixed(0, 1))
+    unchanged = TaggerTrainer(replace(fold, config=replace(config, probability=0.0)))
+    crops, labels = unchanged.augment(pool, torch.tensor([30, 35, 39, 1]), Fixed(0, 1))
     assert (power[:, :3] == 0).all()  # the mask's centre is band 0, its half-width 3
-    torch.testing.assert_close(power[:, 3:], 2 * mixed[:, 3:])
-    torch.testing.assert_close(target, 0.25 * labels + 0.75 * labels.flip(0))
+    torch.testing.assert_close(power[:, 3:], 2 * (0.25 * crops[:3] + 0.75 * crops[3])[:, 3:])
+    torch.testing.assert_close(target, 0.25 * labels[:3] + 0.75 * labels[3])
+
+
+def test_mixup_draws_its_partners_from_the_whole_stream(fold):
+    """A batch of one clip, repeated, meets every clip of its stream, and none that is held out, half of the time."""
+    trainer = TaggerTrainer(replace(fold, noisy=None))
+    pool = ClipPool((fold.curated,), torch.eye(40), trainer.training_indices)
+    index = trainer.training_indices[:1]
+    _, targets = trainer.augment(pool, index.repeat(800), EpochRng(0, 1))
+    torch.testing.assert_close(targets.sum(dim=1), torch.ones(800))
+    partners = targets.clone()
+    partners[:, index] = 0
+    assert set(partners.any(dim=0).nonzero().flatten().tolist()) == set(trainer.training_indices[1:].tolist())
+    assert 0.44 < partners.any(dim=1).float().mean() < 0.56
+    weights = partners.sum(dim=1)[partners.any(dim=1)]
+    assert abs(float(weights.mean()) - 0.5) < 0.04  # λ ~ Beta(1, 1), uniform
+    assert abs(float(weights.std()) - 12**-0.5) < 0.03
 
 
 def test_short_clips_have_a_random_position_in_their_crop(fold):
@@ -167,7 +190,7 @@ def test_short_clips_have_a_random_position_in_their_crop(fold):
     assert fold.curated.frames[0] == 13
     silent = []
     for epoch in range(40):
-        power, _ = trainer.augment(fold.curated, fold.curated.truth, torch.tensor([0]), EpochRng(0, epoch))
+        power, _ = trainer.augment(pool_of(fold.curated), torch.tensor([0]), EpochRng(0, epoch))
         heard = power[0].sum(dim=0).nonzero().flatten()
         assert len(heard) == 13
         silent.append(int(heard[0]))
@@ -175,48 +198,137 @@ def test_short_clips_have_a_random_position_in_their_crop(fold):
     assert max(silent) >= 32
 
 
-def test_stage_2_slices_every_stream_along_time(fold):
+@settings(deadline=None, max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.integers(1, 20_000), min_size=1, max_size=4), st.integers(0, 1000))
+def test_no_labelled_crop_of_an_audible_clip_is_silent(fold, lengths, seed):
+    """At least a quarter of a clip, or of the crop of a longer one, is heard in every crop that stage 2 takes of it."""
+    with TemporaryDirectory() as folder:
+        clips = TaggedClips(packed(Path(folder) / "clips", noise(seed, lengths), 14700), CLASSES, MEL, CPU)
+        trainer = semi_trainer(replace(fold, config=replace(fold.config, probability=0.0)), slice_probability=1.0)
+        indices = torch.arange(len(lengths)).repeat(30)
+        power = trainer.crop(pool_of(clips), indices, EpochRng(seed, 1))
+    heard = (power.sum(dim=1) > 0).sum(dim=1)
+    assert (heard >= 0.25 * clips.frames[indices].clamp(max=48)).all()
+
+
+def test_stage_2_slices_clips_along_time_and_places_short_ones_again(fold):
     trainer = semi_trainer(replace(fold, config=replace(fold.config, probability=0.0)), slice_probability=1.0)
-    power, _ = trainer.augment(fold.noisy, fold.noisy.truth, torch.arange(30), EpochRng(0, 1))
-    kept = (power.sum(dim=1) > 0).sum(dim=1)  # frames of the 38 that a clip has in a crop of 48
-    assert kept.min() < 30
-    bands = power.sum(dim=2) > 0
-    assert bands[kept > 0].all()  # no band is lost
+    power = trainer.crop(pool_of(fold.noisy), torch.arange(30).repeat(20), EpochRng(0, 1))
+    heard = power.sum(dim=1) > 0
+    kept = heard.sum(dim=1)  # frames of the 38 that a clip has, in a crop of 48
+    assert kept.min() == 10
+    assert kept.max() == 38
+    assert abs(float(kept.float().mean()) - 0.625 * 38) < 1
+    assert (power.sum(dim=2) > 0).all()  # no band is lost
+    assert all(mask.nonzero().flatten().diff().eq(1).all() for mask in heard)
+    first = heard.float().argmax(dim=1)
+    assert first.min() == 0
+    assert (first + kept).max() == 48
+    # What is kept comes from any part of the clip: it equals a piece of the whole clip's spectrogram.
+    whole = pool_of(fold.noisy).crops(torch.tensor([0]), torch.zeros(1, dtype=torch.int64), 38, trainer.mel_power)[0]
+    sources = []
+    for row in range(0, 600, 30):
+        part = power[row, :, first[row] : first[row] + kept[row]]
+        distances = (whole.unfold(1, part.shape[1], 1) - part.unsqueeze(1)).abs().sum(dim=(0, 2))
+        assert distances.min() < 1e-4 * part.sum()
+        sources.append(int(distances.argmin()))
+    assert max(sources) - min(sources) > 10
 
 
-def test_the_semi_stream_is_half_curated_and_half_noisy_from_four_fifths(fold):
+def test_the_third_stream_is_drawn_from_curated_and_noisy_clips_as_one_pool(fold):
+    """On average half of it is curated, and mixup's partners come from both as often as there are clips."""
     trainer = semi_trainer(fold)
     curated, noisy, semi = trainer.streams(EpochRng(0, 1))
-    assert [len(batch) for batch in curated.pools[0].batches] == [8] * trainer.steps
-    assert [len(batch) for batch in noisy.pools[0].batches] == [8] * trainer.steps
-    hard, pseudo_labels = semi.pools
-    assert [len(batch) for batch in hard.batches] == [4] * trainer.steps
-    assert [len(batch) for batch in pseudo_labels.batches] == [4] * trainer.steps
-    assert hard.target is fold.curated.truth
-    assert pseudo_labels.target is trainer.pseudo_labels
+    assert [len(batch) for batch in curated.batches] == [8] * trainer.steps
+    assert [len(batch) for batch in noisy.batches] == [8] * trainer.steps
+    assert [len(batch) for batch in semi.batches] == [8] * trainer.steps
+    torch.testing.assert_close(semi.pool.target[:40], fold.curated.truth)
+    torch.testing.assert_close(semi.pool.target[40:].sum(dim=1), torch.ones(30))
     assert semi.head is trainer.network.curated
-    kept = list(KFold(5, shuffle=True, random_state=42).split(np.arange(30)))[1][0]
-    used = {
-        n
-        for epoch in range(20)
-        for batch in trainer.streams(EpochRng(0, epoch))[2].pools[1].batches
-        for n in batch.tolist()
-    }
-    assert used == set(kept.tolist())
+    kept = 40 + list(KFold(5, shuffle=True, random_state=42).split(np.arange(30)))[1][0]
+    training = trainer.training_indices.tolist()
+    assert semi.pool.members.tolist() == [*training, *kept]
+    drawn = torch.cat([torch.cat(trainer.streams(EpochRng(0, epoch))[2].batches) for epoch in range(60)])
+    counts = drawn.bincount(minlength=70)
+    assert set(counts.nonzero().flatten().tolist()) == {*training, *kept.tolist()}
+    assert abs(float((drawn < 40).float().mean()) - 0.5) < 0.04
+    for members in (training, kept):  # uniform within each
+        share = counts[members] / counts[members].sum()
+        assert share.min() * len(members) > 0.4
+        assert share.max() * len(members) < 1.8
+    twice = [
+        len(set(batch.tolist())) < 8 for epoch in range(20) for batch in trainer.streams(EpochRng(0, epoch))[2].batches
+    ]
+    assert any(twice)  # with replacement
     held_out = set(trainer.held_out.tolist())
-    assert all(held_out.isdisjoint(batch.tolist()) for batch in (*curated.pools[0].batches, *hard.batches))
+    assert held_out.isdisjoint([*torch.cat(curated.batches).tolist(), *drawn.tolist()])
+
+
+def test_noisy_clips_are_shuffled_again_only_after_a_pass_over_all(fold):
+    trainer = TaggerTrainer(fold)
+    drawn = []
+    for epoch in range(1, 17):  # 32 clips an epoch, of 30
+        trainer.epoch = epoch
+        drawn += torch.cat(trainer.streams(EpochRng(0, epoch))[1].batches).tolist()
+    passes = [drawn[start : start + 30] for start in range(0, len(drawn) - 30, 30)]
+    assert all(sorted(numbers) == list(range(30)) for numbers in passes)
+    assert passes[0] != passes[1]
+
+
+def test_an_epoch_trains_on_every_curated_clip(fold):
+    """Also on those of the incomplete last batch; a single clip is left out, since it has no batch statistics."""
+    trainer = TaggerTrainer(replace(fold, config=replace(fold.config, batch=12)))
+    curated, noisy = trainer.streams(EpochRng(0, 1))
+    assert [len(batch) for batch in curated.batches] == [12, 12, 8]
+    assert [len(batch) for batch in noisy.batches] == [12, 12, 12]
+    assert sorted(torch.cat(curated.batches).tolist()) == sorted(trainer.training_indices.tolist())
+    assert trainer.train(1)["loss"] > 0
+    assert TaggerTrainer(replace(fold, config=replace(fold.config, batch=31), noisy=None)).steps == 1
+
+
+def test_the_noisy_heads_loss_follows_its_option(fold):
+    """released: binary cross-entropy of σ(σ(logit)), as in the released code; bce: of σ(logit)."""
+    logits, target = torch.tensor([[[-4.0, 0.3], [2.0, -0.7]], [[1, 0], [0.4, 1]]], dtype=torch.float64)
+    expected = {}
+    sigmoid = lambda x: 1 / (1 + np.exp(-x))
+    for name, p in (("bce", sigmoid(logits.numpy())), ("released", sigmoid(sigmoid(logits.numpy())))):
+        expected[name] = -(target.numpy() * np.log(p) + (1 - target.numpy()) * np.log(1 - p)).mean()
+    for name in ("released", "bce"):
+        trainer = semi_trainer(replace(fold, config=replace(fold.config, noisy_loss=name)))
+        for stage in (TaggerTrainer(replace(fold, config=replace(fold.config, noisy_loss=name))), trainer):
+            curated, noisy = stage.streams(EpochRng(0, 1))[:2]
+            assert float(noisy.loss(logits, target)) == pytest.approx(expected[name], rel=1e-12)
+            assert float(curated.loss(logits, target)) == pytest.approx(expected["bce"], rel=1e-12)
+    # A missed positive at logit -4 hardly pulls in the released loss.
+    for name, pull in (("released", 0.009), ("bce", 0.98)):
+        logit = torch.tensor([[-4.0]], requires_grad=True)
+        NOISY_LOSSES[name](logit, torch.ones(1, 1)).backward()
+        assert -float(logit.grad) == pytest.approx(pull, abs=0.003)
+    assert TaggerTraining().noisy_loss == "released"
+
+
+def test_the_stem_keeps_pytorchs_initialisation():
+    """The first convolution is uniform with root mean square 1/√(3·49); the others are normal by their fan-out."""
+    torch.manual_seed(0)
+    network = TaggerNetwork(TaggerConfig(), 80)
+    stem = network.stem[0].weight
+    assert float(stem.detach().square().mean().sqrt()) == pytest.approx(147**-0.5, rel=0.03)
+    assert float(stem.detach().abs().max()) <= 1 / 7
+    inner = network.stages[1][1].conv1.weight
+    assert float(inner.detach().std()) == pytest.approx((2 / (128 * 9)) ** 0.5, rel=0.03)
+    assert float(inner.detach().abs().max()) > 3 * float(inner.detach().std())
 
 
 @pytest.mark.parametrize("joint", [False, True])
 def test_the_loss_of_stage_2_agrees_with_a_reference(fold, joint):
     """BCE + BCE + 20 · MSE; batch statistics are those of each stream, or of all streams in a joint pass."""
-    trainer = semi_trainer(replace(fold, config=replace(fold.config, joint_pass=joint)))
+    trainer = semi_trainer(replace(fold, config=replace(fold.config, joint_pass=joint, noisy_loss="bce")))
     network, rng = deepcopy(trainer.network).train(), EpochRng(3, 1)
     streams = trainer.streams(rng)
     parts = []
     for stream in streams:
-        batches = [trainer.augment(p.clips, p.target, p.batches[0], rng) for p in stream.pools]
-        parts.append((normalise(to_decibels(torch.cat([b[0] for b in batches]))), torch.cat([b[1] for b in batches])))
+        power, target = trainer.augment(stream.pool, stream.batches[0], rng)
+        parts.append((normalise(to_decibels(power)), target))
     if joint:
         features = network.features(torch.cat([level for level, _ in parts])).split(8)
     else:

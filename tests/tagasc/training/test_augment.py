@@ -38,8 +38,8 @@ def test_band_masks_have_the_stated_widths_and_rate():
     assert 0.45 < masks.any(dim=1).float().mean() < 0.55
     inner = [mask for mask in masks if mask.any() and not mask[0] and not mask[-1]]
     widths = {int(mask.sum()) for mask in inner}
-    assert min(widths) == 2 * 8 - 1
-    assert max(widths) == 2 * 31 - 1
+    assert min(widths) == 2 * 8
+    assert max(widths) == 2 * 31
     assert all(mask.nonzero().flatten().diff().eq(1).all() for mask in inner)
 
 
@@ -49,11 +49,17 @@ def test_random_integers_cover_their_range():
 
 
 def test_time_slices_keep_one_segment_of_the_stated_length_at_any_position():
-    kept = time_slice(200, EpochRng(0, 1), (0.25, 1.0), 0.5, 2000)
-    lengths = kept.sum(dim=1)
-    assert 0.45 < (lengths < 200).float().mean() < 0.55
-    cut = kept[lengths < 200]
-    assert cut.sum(dim=1).min() >= 50
-    assert all(mask.nonzero().flatten().diff().eq(1).all() for mask in cut)
-    assert cut.any(dim=0).all()
-    assert time_slice(5, EpochRng(0, 1), (0.25, 1.0), 0.0, 3).all()
+    lengths = torch.tensor([200, 40, 1]).repeat(700)
+    first, kept = time_slice(lengths, EpochRng(0, 1), (0.25, 1.0), 0.5)
+    assert 0.45 < (kept < lengths)[lengths == 200].float().mean() < 0.55
+    assert (kept >= 0.25 * lengths).all()
+    assert (first >= 0).all()
+    assert (first + kept <= lengths).all()
+    for length in (200, 40):
+        cut = (lengths == length) & (kept < length)
+        assert kept[cut].min() <= 0.28 * length
+        assert first[cut].min() == 0
+        assert (first + kept)[cut].max() == length
+    first, kept = time_slice(torch.tensor([5, 5, 5]), EpochRng(0, 1), (0.25, 1.0), 0.0)
+    assert kept.tolist() == [5, 5, 5]
+    assert first.tolist() == [0, 0, 0]
