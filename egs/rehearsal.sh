@@ -4,7 +4,8 @@
 # Runs mini with as many clips as the published corpora have, the paper's networks, and two epochs. It shows whether a
 # machine can carry the experiment, and what that takes. A few hundred distinct clips are repeated up to the published
 # sizes, so it does not show the time to read 74 GB from disk. Tagging clips last 2 s, those of FSDKaggle2019 13 s.
-# FOLDER is a copy of egs/mini. Without a GPU: --trunk narrow --tagger narrow.
+# Its scene networks train on 5-s crops, as with --training released; whole clips, the default of dcase2019, take about
+# twice the time in stage 5. FOLDER is a copy of egs/mini. Without a GPU: --trunk narrow --tagger narrow.
 set -euo pipefail
 folder=${1:?usage: egs/rehearsal.sh FOLDER [OPTIONS of run.sh]}
 egs=$(CDPATH="" cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

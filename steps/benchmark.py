@@ -39,7 +39,7 @@ from tagasc.utils.log import console, log
 class Options:
     """Print clips a second of each part of the work; for all, also the estimated duration of each stage.
 
-    Give a recipe's settings: --scene conf/scene.yaml --trunk conf/trunk_table1.yaml --config conf/tagger.yaml.
+    Give a recipe's settings: --scene conf/paper.yaml --trunk conf/trunk_table1.yaml --config conf/tagger.yaml.
 
     Args:
         what: part of the work to measure: scene, tagger, pack, svm; or all.

@@ -5,7 +5,7 @@
 systems=all                  # systems or tables of egs/systems.yaml, or all
 seeds="1 2 3"                # random seeds, one network per system and seed
 trunk=table1                 # scene network, conf/trunk_<trunk>.yaml: table1 (the paper) or released (the authors' code)
-training=scene               # training settings of the scene networks: conf/<training>.yaml
+training=paper               # training of the scene networks: paper (whole clips) or released (5-s crops, [21]'s code)
 tagger=resnet34              # name of the tagger; trained from conf/tagger_<tagger>.yaml (fast) or conf/tagger.yaml
 noisy=true                   # train the tagger's noisy head as well
 

@@ -1,4 +1,7 @@
-"""Training settings of a scene network. The paper gives only mixup (section 4.2); defaults are [21]'s."""
+"""Training settings of a scene network. The paper gives the input, whole clips (Table 1, section 4.2), and mixup.
+
+The defaults are those of the released code of [21], without its centre loss.
+"""
 
 from dataclasses import dataclass
 from math import inf

@@ -1,6 +1,6 @@
 """Training of a scene network (sections 2.1 and 4.2), and reading a trained one from its weights file.
 
-Where the paper is silent, the settings are those of the released code of [21].
+Where the paper is silent, the settings of ``egs/dcase2019`` are those of the released code of [21].
 """
 
 import math

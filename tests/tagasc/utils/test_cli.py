@@ -52,7 +52,11 @@ def values(path):
 def test_scene_configurations_of_the_recipes_are_valid():
     for path in ROOT.glob("egs/*/conf/scene*.yaml"):
         from_values(SceneTraining, values(path), str(path))
-    assert from_values(SceneTraining, values("egs/dcase2019/conf/scene.yaml"), "") == SceneTraining()
+    paper, released = (
+        from_values(SceneTraining, values(f"egs/dcase2019/conf/{name}.yaml"), name) for name in ("paper", "released")
+    )
+    assert paper == SceneTraining(crop_seconds=None)
+    assert released == SceneTraining(crop_seconds=5.0, centre_loss=5e-5)
 
 
 @pytest.mark.parametrize("path", sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("egs/*/conf/tagger*.yaml")))
