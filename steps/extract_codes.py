@@ -15,7 +15,7 @@ from tagasc.scene.experiment import RunPaths, log_folder, runs
 from tagasc.scene.inference import codes_and_logits
 from tagasc.scene.systems import TAGS_ONLY, SystemVariant, read_systems, select
 from tagasc.scene.training import load_scene_network
-from tagasc.training.result import read_training_record
+from tagasc.training.result import read_training_record, require_history
 from tagasc.utils import cli, provenance
 from tagasc.utils.device import Compile, choose_device, should_compile
 from tagasc.utils.errors import UserError
@@ -113,7 +113,8 @@ def _extract(
         _check_shapes(metadata, clips)
         windows = None
         if code_segment == "released":
-            windows = released_windows(clips, split == "train", metadata["crop_seconds"], run.seed)
+            epoch = require_history(run.network, "stage 5 (scenes)")["best_epoch"]
+            windows = released_windows(clips, split == "train", metadata["crop_seconds"], run.seed, epoch)
         codes, logits = codes_and_logits(network.to(device), clips, windows)
         softmax_predictions = np.array(metadata["scenes"])[logits.argmax(axis=1)]
         _codes(clips, codes, softmax_predictions, windows).write(path, record)

@@ -10,7 +10,7 @@ import numpy as np
 from joblib import Parallel, delayed
 from sklearn.metrics import balanced_accuracy_score
 
-from tagasc.backend.codes import Codes
+from tagasc.backend.codes import Codes, deviation_of
 from tagasc.backend.svm import FittedSvm, SvmConfig, fit_svm, predict, select_svm
 from tagasc.scene.experiment import RunPaths, log_folder, runs
 from tagasc.scene.systems import TAGS_ONLY, read_systems, select
@@ -73,10 +73,11 @@ def _classify(options: Options, run: RunPaths) -> bool:
         return False
     codes = {split: Codes.read(path) for split, path in files.items()}
     if options.select_from is None:
-        classifiers = _selected(options.svm, codes, options.nj)
+        classifiers, fitted_on = _selected(options.svm, codes, options.nj), codes["train"]
     else:
-        classifiers = _refitted(settings, codes, options.nj)
-    _score(run, codes, classifiers, record, options.nj)
+        fitted_on = codes["train"].joined(codes["validation"])
+        classifiers = _refitted(settings, fitted_on, options.nj)
+    _score(run, codes, classifiers, deviation_of(fitted_on.codes), record, options.nj)
     return True
 
 
@@ -103,17 +104,27 @@ def _selected(svm: SvmConfig, codes: dict[str, Codes], nj: int) -> dict[str, Fit
     return dict(zip(CLASSIFIERS, classifiers, strict=True))
 
 
-def _refitted(settings: dict[str, dict], codes: dict[str, Codes], nj: int) -> dict[str, FittedSvm]:
-    """Fit the SVMs with given kernel and C on training and validation codes together."""
-    train = codes["train"].joined(codes["validation"])
+def _refitted(settings: dict[str, dict], train: Codes, nj: int) -> dict[str, FittedSvm]:
+    """Fit the SVMs with given kernel and C."""
     svms = Parallel(min(nj, 2), prefer="threads")(
         delayed(fit_svm)(train, chosen["kernel"], chosen["C"], CLASSIFIERS[name]) for name, chosen in settings.items()
     )
     return {name: FittedSvm(svm, chosen, []) for (name, chosen), svm in zip(settings.items(), svms, strict=True)}
 
 
-def _score(run: RunPaths, codes: dict[str, Codes], classifiers: dict[str, FittedSvm], record: dict, nj: int) -> None:
-    """Predict the test clips and the unused ones once, and write the run's folder atomically."""
+def _score(
+    run: RunPaths, codes: dict[str, Codes], classifiers: dict[str, FittedSvm], deviation: float, record: dict, nj: int
+) -> None:
+    """Predict the test clips and the unused ones once, and write the run's folder atomically.
+
+    Args:
+        run: the run.
+        codes: codes by split.
+        classifiers: the fitted SVMs.
+        deviation: standard deviation of the codes that they were fitted on.
+        record: provenance record.
+        nj: threads.
+    """
     import skops.io  # here, since it takes long to import
 
     tests = {"test": codes["test"]}
@@ -129,7 +140,7 @@ def _score(run: RunPaths, codes: dict[str, Codes], classifiers: dict[str, Fitted
         for name, scenes in predicted.items()
     }
     for name, fitted in classifiers.items():
-        scores[name] |= {"chosen": fitted.settings, "tried": fitted.tried}
+        scores[name] |= {"chosen": fitted.settings, "tried": fitted.tried, "code_deviation": deviation}
     with atomic_folder(run.svm, "*.skops", "predictions.csv", "scores.json", provenance.NAME) as temporary:
         for name, fitted in classifiers.items():
             skops.io.dump(fitted.classifier, temporary / f"{name}.skops")
@@ -139,7 +150,15 @@ def _score(run: RunPaths, codes: dict[str, Codes], classifiers: dict[str, Fitted
     for name, fitted in classifiers.items():
         accuracies = [f"{test} {100 * score['accuracy']:.2f} %" for test, score in scores[name]["scores"].items()]
         kernel, cost = fitted.settings["kernel"], fitted.settings["C"]
-        log.info("%s, %s: %s, C = %g: %s", run.title, name, kernel, cost, ", ".join(accuracies))
+        log.info(
+            "%s, %s: %s, C = %g, deviation of the codes %.3g: %s",
+            run.title,
+            name,
+            kernel,
+            cost,
+            deviation,
+            ", ".join(accuracies),
+        )
 
 
 def _accuracies(clips: Codes, predicted: np.ndarray) -> dict[str, float]:

@@ -118,7 +118,8 @@ def _train(
         if to_train:
             trainer, compute_codes = _trainer(options, corpus, variant, run.seed, compiled)
             log.info("%s: %d parameters", run.title, parameters(trainer.network))
-            fit(trainer, run.network, epochs, trainer.metadata(), lambda epoch: score(epoch, compute_codes))
+            after_epoch = lambda epoch: score(epoch, lambda: compute_codes(epoch))
+            fit(trainer, run.network, epochs, trainer.metadata(), after_epoch)
     return to_train
 
 
@@ -144,18 +145,18 @@ def _test_splits(corpus: SceneCorpus) -> list[str]:
 
 def _trainer(
     options: Options, corpus: SceneCorpus, variant: SystemVariant, seed: int, compiled: bool
-) -> tuple[SceneTrainer, Callable[[], dict[str, LabelledCodes]]]:
-    """Prepare a run; return its trainer, and a function that computes the codes for the paper's protocol."""
+) -> tuple[SceneTrainer, Callable[[int], dict[str, LabelledCodes]]]:
+    """Prepare a run; return its trainer, and a function that computes an epoch's codes for the paper's protocol."""
     training, system = options.training, variant.system
     tag_options = TagOptions(variant.control, training.tag_scale, seed) if system.uses_tags else None
     train = corpus.clips(TRAINED_ON[options.protocol].split("+"), tag_options)
     validation = corpus.clips(["validation"], tag_options) if TRAINED_ON[options.protocol] == "train" else None
     trainer = SceneTrainer(training, options.trunk, system, train, validation, seed, compiled)
 
-    def compute_codes() -> dict[str, LabelledCodes]:
+    def compute_codes(epoch: int) -> dict[str, LabelledCodes]:
         tests = {split: corpus.clips([split], tag_options) for split in _test_splits(corpus)}
         return {
-            split: _labelled_codes(trainer, clips, split == "train", options.code_segment)
+            split: _labelled_codes(trainer, clips, split == "train", options.code_segment, epoch)
             for split, clips in ({"train": train} | tests).items()
         }
 
@@ -163,12 +164,12 @@ def _trainer(
 
 
 def _labelled_codes(
-    trainer: SceneTrainer, clips: SceneClips, training: bool, code_segment: CodeSegment
+    trainer: SceneTrainer, clips: SceneClips, training: bool, code_segment: CodeSegment, epoch: int
 ) -> LabelledCodes:
     """Compute codes with the network's current weights, and add the true scenes."""
     windows = None
     if code_segment == "released":
-        windows = released_windows(clips, training, trainer.config.crop_seconds, trainer.seed)
+        windows = released_windows(clips, training, trainer.config.crop_seconds, trainer.seed, epoch)
     codes, _ = codes_and_logits(trainer.network, clips, windows)
     return LabelledCodes(codes, (clips.scenes if windows is None else clips.scenes[windows.clip_indices]).numpy())
 

@@ -49,3 +49,8 @@ class Codes:
     def joined(self, other: "Codes") -> "Codes":
         """Concatenate the clips of both."""
         return Codes(*(np.concatenate(pair) for pair in zip(vars(self).values(), vars(other).values(), strict=True)))
+
+
+def deviation_of(codes: np.ndarray) -> float:
+    """Compute the standard deviation of all values of some codes, (clips, code size); γ of the SVM depends on it."""
+    return float(codes.std(dtype=np.float64))

@@ -176,7 +176,10 @@ def distinctive_events(
 
 
 def chosen_table(results: Sequence[SystemResult]) -> Table:
-    """Tabulate what validation chose for each run: epoch, kernel and C."""
+    """Tabulate what validation chose for each run (epoch, kernel and C), and the deviation of the codes.
+
+    The SVM's γ is 1 / (n · deviation²); scores of an earlier version lack the deviation.
+    """
     rows = []
     for result in results:
         for run in result.runs:
@@ -184,8 +187,9 @@ def chosen_table(results: Sequence[SystemResult]) -> Table:
             svm = run.classifiers[SVM]
             accuracy = f"{100 * svm['scores']['test']['accuracy']:.2f}"
             chosen = svm["chosen"]["kernel"], f"{svm['chosen']['C']:g}"
-            rows.append((result.title, str(run.seed), epochs, *chosen, accuracy))
-    return ("system", "seed", "epoch", "kernel", "C", "test accuracy %"), rows
+            deviation = f"{svm['code_deviation']:.3g}" if "code_deviation" in svm else "-"
+            rows.append((result.title, str(run.seed), epochs, *chosen, deviation, accuracy))
+    return ("system", "seed", "epoch", "kernel", "C", "deviation of the codes", "test accuracy %"), rows
 
 
 def _difference_cells(difference: Difference | None) -> tuple[str, str]:

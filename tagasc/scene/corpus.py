@@ -36,6 +36,8 @@ class SceneClips:
     def __init__(self, stores: Sequence[AudioStore], names: list[str] | None = None) -> None:
         """Join the clips of ``stores``; with ``names`` None, the scene names are the clips' own, sorted.
 
+        The order is ours; in the released code of [21] it is that of first appearance in ``meta.csv``.
+
         Raises:
             UserError: the clips differ in length, or a clip has no scene or several.
         """
@@ -89,17 +91,20 @@ class CodeWindows:
     frames: int
 
 
-def released_windows(clips: SceneClips, training: bool, crop_seconds: float | None, seed: int) -> CodeWindows:
-    """Return the windows that the released code of [21] computes codes from.
+def released_windows(
+    clips: SceneClips, training: bool, crop_seconds: float | None, seed: int, epoch: int
+) -> CodeWindows:
+    """Return the windows that the released code of [21] computes codes from after an epoch.
 
-    Training clips give one random crop each, shuffled, without the incomplete last batch; other clips their first
-    99.9 %.
+    Training clips give one random crop each, shuffled, without the incomplete last batch; each epoch draws others.
+    Other clips give their first 99.9 %, counted after pre-emphasis, which drops the first frame.
     """
     count = len(clips)
     if not training:
-        return CodeWindows(torch.arange(count), torch.zeros(count, dtype=torch.int64), int(_TEST_SHARE * clips.frames))
+        frames = min(int(_TEST_SHARE * clips.frames) + 1, clips.frames)
+        return CodeWindows(torch.arange(count), torch.zeros(count, dtype=torch.int64), frames)
     frames = crop_frames(crop_seconds, clips)
-    rng = EpochRng(seed, 0)
+    rng = EpochRng(seed, epoch)
     order = rng.permutation(count)[: max(1, count // _BATCH) * _BATCH]
     return CodeWindows(order, rng.integers(torch.full(order.shape, clips.frames - frames + 1)), frames)
 

@@ -117,6 +117,19 @@ def test_a_saved_svm_has_the_written_scores(chain):
         assert np.mean(by_scene) == pytest.approx(written["class_averaged"])
 
 
+def test_scores_hold_the_deviation_of_the_codes(chain, audio, tags, tmp_path):
+    """γ of the SVM depends on it: 1 / (n · deviation²)."""
+    train = Codes.read(chain / "codes/codecat/seed1/train.npz").codes
+    written = scores(chain, "codecat")["svm"]["code_deviation"]
+    assert written == pytest.approx(train.std(), rel=1e-5)
+    path = chain / "svm/codecat/seed1/svm.skops"
+    loaded = skops.io.load(path, trusted=skops.io.get_untrusted_types(file=path))
+    assert loaded._gamma == pytest.approx(1 / (train.shape[1] * written**2), rel=1e-4)
+    for folder in ("codes", "scene"):
+        shutil.copytree(chain / folder / "codecat", tmp_path / folder / "codecat")
+    assert f"deviation of the codes {written:.3g}:" in " ".join(succeed(*svm(tmp_path, "--systems", "codecat")).split())
+
+
 def test_softmax_predictions_cover_all_scenes_of_the_network(chain, audio, tags, tmp_path):
     """Even if a scene has no training code, as on small corpora without the last batch."""
     network, metadata = load_scene_network(chain / "scene/baseline/seed1/model.safetensors")
@@ -274,7 +287,7 @@ def test_codes_of_shuffled_windows_keep_their_scenes(tmp_path):
     clips = made_up([AudioStore(packed_noise(tmp_path / "p"), torch.device("cpu"))])
     settings = SceneTraining(batch=6, crop_seconds=9.7)
     trainer = SceneTrainer(settings, TrunkConfig(8, (8,), code_size=4), System("code"), clips, None, 1)
-    labelled = _labelled_codes(trainer, clips, True, "released")
+    labelled = _labelled_codes(trainer, clips, True, "released", 1)
     owners = [(clips.tags.numpy() == code[4:]).all(1).nonzero()[0].item() for code in labelled.codes]
     assert sorted(owners) == list(range(12))
     assert owners != sorted(owners)

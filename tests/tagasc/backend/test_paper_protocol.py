@@ -57,6 +57,8 @@ def test_every_epoch_and_kernel_is_scored_on_both_test_sets(tmp_path, epochs):
         svm = SVC(kernel=row["kernel"], C=1.0, gamma="scale").fit(parts["train"].codes, parts["train"].scenes)
         correct = {part: (svm.predict(parts[part].codes) == parts[part].scenes) for part in ("test", "unused")}
         assert row["test"] == correct["test"].mean()
+        assert row["code_deviation"] == pytest.approx(parts["train"].codes.std(), rel=1e-5)
+        assert svm._gamma == pytest.approx(1 / (3 * row["code_deviation"] ** 2), rel=1e-4)
         assert row["test+unused"] == (correct["test"].sum() + correct["unused"].sum()) / 39
     assert not (tmp_path / "epochs").exists()
 

@@ -206,10 +206,14 @@ def test_scene_table_as_markdown_and_as_text():
 
 
 def test_chosen_table_has_one_row_per_run():
-    assert [row[:5] for row in chosen_table([TAGS])[1]] == [
-        ("att_h2_l1", "1", "1 of 1", "rbf", "1"),
-        ("att_h2_l1", "2", "1 of 1", "rbf", "1"),
+    assert [row[:6] for row in chosen_table([TAGS])[1]] == [
+        ("att_h2_l1", "1", "1 of 1", "rbf", "1", "-"),
+        ("att_h2_l1", "2", "1 of 1", "rbf", "1", "-"),
     ]
+    TAGS.runs[0].classifiers["svm"]["code_deviation"] = 0.68765
+    header, (row, _) = chosen_table([TAGS])
+    del TAGS.runs[0].classifiers["svm"]["code_deviation"]
+    assert dict(zip(header, row, strict=True))["deviation of the codes"] == "0.688"
 
 
 def test_the_event_added_to_a_scene_is_its_most_distinctive():

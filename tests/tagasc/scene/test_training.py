@@ -6,7 +6,7 @@ import torch
 
 from tagasc.audio.store import AudioStore
 from tagasc.scene.config import SceneTraining
-from tagasc.scene.corpus import CodeWindows, SceneClips
+from tagasc.scene.corpus import CodeWindows, SceneClips, released_windows
 from tagasc.scene.inference import codes_and_logits
 from tagasc.scene.network import SceneNetwork, fold_batch_norm
 from tagasc.scene.step import centre_loss
@@ -53,6 +53,17 @@ def test_a_plan_uses_each_clip_once_and_mixes_from_the_configured_epoch(clips):
     assert torch.equal(again.mixup_weight, after.mixup_weight)
 
 
+@pytest.mark.parametrize(("crop_seconds", "frames"), [(None, FRAMES - 1), (0.3, 300)])
+def test_the_network_trains_on_crops_or_without_them_on_whole_clips(clips, crop_seconds, frames):
+    """Pre-emphasis drops the first frame of a clip: the paper's input has 479,999."""
+    trainer, seen = new_trainer(clips, crop_seconds=crop_seconds), set()
+    trainer.network.trunk.stem.register_forward_pre_hook(lambda module, inputs: seen.add(inputs[0].shape[1]))
+    assert (trainer.plan(1).crop_starts.max() == 0) == (crop_seconds is None)
+    assert np.isfinite(trainer.train(1)["loss"])
+    assert seen == {frames}
+    assert trainer.metadata()["crop_seconds"] == crop_seconds
+
+
 def test_saved_weights_give_the_codes_of_whole_clips(clips, tmp_path):
     trainer = new_trainer(clips)
     fit(trainer, tmp_path / "run", 1, trainer.metadata())
@@ -73,6 +84,24 @@ def test_codes_of_windows_are_computed_from_these_frames(clips):
         samples = torch.tensor([5.0, 2.0]).reshape(2, 1, 1).expand(2, 400, 2)
         expected = network(samples, clips.tags[[4, 1]])[0].numpy()
     np.testing.assert_allclose(codes, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+
+
+def test_released_windows_are_cut_after_pre_emphasis_and_drawn_after_each_epoch(tmp_path):
+    """Test codes come from 479,520 of 480,000 frames, one more as stored; each epoch draws other training crops."""
+    waves = [np.zeros((4800, 2))] * 50
+    packed = write_packed(tmp_path / "packed", waves, np.int16, 2, 480, "ab")
+    clips = SceneClips([AudioStore(packed, torch.device("cpu"))])
+    test = released_windows(clips, False, 5.0, 1, 1)
+    assert (test.frames, set(test.starts.tolist())) == (4795 + 1, {0})
+    assert test.clip_indices.tolist() == list(range(50))
+    first, second, again = (released_windows(clips, True, 5.0, 1, epoch) for epoch in (1, 2, 1))
+    assert first.frames == 2401
+    assert len(first.clip_indices) == 48
+    assert first.clip_indices.tolist() != second.clip_indices.tolist()
+    assert set(first.clip_indices.tolist()) != set(second.clip_indices.tolist())  # other clips are left out
+    assert first.starts.tolist() != second.starts.tolist()
+    assert torch.equal(first.starts, again.starts)
+    assert torch.equal(first.clip_indices, again.clip_indices)
 
 
 def test_folding_batch_normalisation_changes_nothing(clips):
