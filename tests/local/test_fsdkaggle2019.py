@@ -102,6 +102,20 @@ def test_manifests_of_kaggles_release(tmp_path):
     assert clips["curated"][0].custom["labels"] == CLASSES[:2]
 
 
+def test_clips_are_in_the_order_of_their_names_whatever_the_tables_is(tmp_path):
+    """The folds of the tagger are drawn from positions, and the published ones from a table sorted by name."""
+    for corpus in ("sorted", "reversed"):
+        write_zenodo(tmp_path / corpus, clips=9)
+    table = tmp_path / "reversed" / ZENODO.tables["curated"]
+    header, *lines = table.read_text().splitlines()
+    table.write_text("\n".join([header, *reversed(lines)]) + "\n")
+    ids = [
+        [clip.id for clip in listed_clips(tmp_path / corpus, ZENODO, set(CLASSES), allow_partial=True)["curated"]]
+        for corpus in ("sorted", "reversed")
+    ]
+    assert ids[0] == ids[1] == sorted(ids[0])
+
+
 def test_a_corpus_without_noisy_clips_needs_allow_partial(tmp_path):
     write_zenodo(tmp_path / "corpus", clips=3)
     write_audio(tmp_path / "corpus", ZENODO, clips=3)
