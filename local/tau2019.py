@@ -3,8 +3,8 @@
 
 14,400 ten-second clips (48 kHz, stereo, 24 bit, 35.6 GB) of ten scenes in ten cities, https://zenodo.org/records/2589280;
 licence: non-commercial, for experiments. Fold 1 has 9185 training clips and 4185 test clips at other locations. The
-other 1030 clips, all from Milan, are unused. Some of the paper's figures use the test clips, others the test and unused
-clips together, so both are kept.
+other 1030 clips, all from Milan, are unused. By their digits, some of the paper's figures presumably refer to the test
+clips, others to test and unused clips together, so both are kept.
 
 Splits: ``train`` and ``validation`` (held out from the fold's training clips by recording location), ``test``,
 ``unused``.

@@ -17,7 +17,7 @@ PROTOCOLS = f"""\
 - **Selected on test** (the paper's protocol, for comparison only): after every epoch, codes are extracted and an SVM
   with C = 1 is trained. The best epoch and kernel are selected *on the test clips*, which overestimates accuracy.
 - **test** is the official test set. **test+unused** adds the clips that the official lists leave out, as the paper
-  did for part of its results.
+  presumably did for part of its results.
 - **95 % CI**: 95 % confidence interval, percentile bootstrap over recording locations unless stated otherwise. It
   shows how much a result depends on the test locations. No interval includes the variance over trainings. Of fewer
   than {MIN_UNITS} locations there is no interval, since it would be too narrow.
@@ -90,8 +90,9 @@ def paper_section(comparison: Comparison, paper: PaperResults, other_data: bool)
     lines = ["## The paper's tables", ""]
     lines += [
         "Each cell shows *the paper's accuracy* above **ours** (our protocol, SVM, test). The paper's were presumably",
-        "selected on test, as in its authors' released code. They refer to two test sets: all of Table 2 fits the",
-        "5215 clips of test and unused, all of Tables 4 and 5 the 4185 clips of test. Table 3 mixes the two.",
+        "selected on test, as in its authors' released code. By their digits they refer to two test sets. If the paper",
+        "truncates, all of Table 2 fits the 5215 clips of test and unused, all of Tables 4 and 5 the 4185 clips of",
+        "test, and Table 3 mixes the two. If it rounds, neither test set fits all of Table 2, 4 or 5.",
         "",
     ]
     if other_data:
