@@ -6,12 +6,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import soundfile
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tagasc.audio import pack as module
 from tagasc.audio.pack import Source, pack, quantise
 from tagasc.audio.packed import PackedAudio, packed_splits
+from tagasc.audio.waveform import preemphasis
 from tagasc.utils import provenance
 from tagasc.utils.errors import UserError
 
@@ -23,6 +25,20 @@ def test_24_bit_samples_are_rounded_not_truncated(samples):
     rounded = quantise((exact / 2**23).astype(np.float32)).astype(np.int64)
     clipped = np.clip(exact, None, 32767 * 256)
     assert (np.abs(rounded * 256 - clipped) <= 128).all()
+
+
+@pytest.mark.parametrize(("slope", "expected"), [(0, 61), (1, 55), (2, 37), (3, 28)])
+def test_rounding_error_after_pre_emphasis(slope, expected):
+    """Noise at -40 dB whose power falls with frequency to the power of ``slope``, from 20 Hz; 10 s at 48 kHz."""
+    random, frequencies = np.random.default_rng(0), np.fft.rfftfreq(480_000, 1 / 48_000)
+    spectrum = random.normal(size=(2, len(frequencies))) * np.maximum(frequencies, 20) ** (-slope / 2)
+    wave = np.fft.irfft((spectrum[0] + 1j * spectrum[1]) * (frequencies >= 20))
+    wave *= 0.01 / wave.std()
+    exact, error = (
+        preemphasis(torch.from_numpy(part)[None, :, None]).square().mean()
+        for part in (wave, quantise(wave.astype(np.float32)) / 32768 - wave)
+    )
+    assert 10 * float(torch.log10(exact / error)) == pytest.approx(expected, abs=0.6)
 
 
 def test_16_bit_samples_are_unchanged():
