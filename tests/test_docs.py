@@ -53,6 +53,21 @@ def copy(tmp_path_factory):
     return target
 
 
+def test_every_row_of_agreement_names_tests_that_exist():
+    """A name without a file belongs to the file before it."""
+    page = (ROOT / "docs/agreement.md").read_text(encoding="utf-8")
+    rows = [line for line in page.partition("## Ours")[0].splitlines() if line.startswith("| ")][1:]
+    assert len(rows) > 20
+    for row in rows:
+        tests = re.findall(r"`(?:([\w/]+\.py)::)?(test_\w+)`", row)
+        assert tests, row
+        path = ROOT
+        for file, name in tests:
+            if file:
+                path = ROOT / (file if file.startswith("tests/") else f"tests/tagasc/{file}")
+            assert f"\ndef {name}(" in path.read_text(encoding="utf-8"), (path, name)
+
+
 def test_commands_tested_elsewhere_are_in_a_page():
     assert TESTED_ELSEWHERE.keys() <= {command for _, command in EVERY}
 

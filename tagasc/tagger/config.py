@@ -1,4 +1,7 @@
-"""Settings of the tagger's training and inference. The defaults are the published ones (Akiyama & Sato [13])."""
+"""Settings of the tagger's training and inference.
+
+The defaults are the published ones (Akiyama & Sato [13]) but for ``pseudo_labels.models`` and ``inference.models``.
+"""
 
 from dataclasses import dataclass
 from math import inf
