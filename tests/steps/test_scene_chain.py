@@ -117,17 +117,23 @@ def test_a_saved_svm_has_the_written_scores(chain):
         assert np.mean(by_scene) == pytest.approx(written["class_averaged"])
 
 
-def test_scores_hold_the_deviation_of_the_codes(chain, audio, tags, tmp_path):
+def test_scores_hold_the_deviation_of_the_codes(tmp_path):
     """γ of the SVM depends on it: 1 / (n · deviation²)."""
-    train = Codes.read(chain / "codes/codecat/seed1/train.npz").codes
-    written = scores(chain, "codecat")["svm"]["code_deviation"]
+    random = np.random.default_rng(0)
+    for split, count in (("train", 60), ("validation", 30), ("test", 30)):
+        scenes = np.array(["bus", "park", "tram"])[np.arange(count) % 3]
+        values = (0.3 * random.normal(size=(count, 4)) + np.eye(3, 4)[np.arange(count) % 3]).astype(np.float32)
+        ids = np.array([f"{split}{n}" for n in range(count)])
+        path = tmp_path / f"codes/baseline/seed1/{split}.npz"
+        Codes(ids, values, scenes, scenes, ids).write(path, {"inputs": {"network": "a"}})
+    train = Codes.read(tmp_path / "codes/baseline/seed1/train.npz").codes
+    said = succeed(*svm(tmp_path, "--systems", "baseline"))
+    written = scores(tmp_path, "baseline")["svm"]["code_deviation"]
     assert written == pytest.approx(train.std(), rel=1e-5)
-    path = chain / "svm/codecat/seed1/svm.skops"
+    path = tmp_path / "svm/baseline/seed1/svm.skops"
     loaded = skops.io.load(path, trusted=skops.io.get_untrusted_types(file=path))
-    assert loaded._gamma == pytest.approx(1 / (train.shape[1] * written**2), rel=1e-4)
-    for folder in ("codes", "scene"):
-        shutil.copytree(chain / folder / "codecat", tmp_path / folder / "codecat")
-    assert f"deviation of the codes {written:.3g}:" in " ".join(succeed(*svm(tmp_path, "--systems", "codecat")).split())
+    assert loaded._gamma == pytest.approx(1 / (4 * written**2), rel=1e-4)
+    assert f"deviation of the codes {written:.3g}:" in " ".join(said.split())
 
 
 def test_softmax_predictions_cover_all_scenes_of_the_network(chain, audio, tags, tmp_path):
