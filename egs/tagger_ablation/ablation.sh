@@ -29,3 +29,7 @@ for g in ${groups:-1 2 3 4 5}; do # the next two groups of recordings are curate
 done | "$PYTHON" -P in_one_process.py
 compare_taggers.py --taggers exp/tagger --out exp/ABLATION.md \
     --groups "curated clips only: curated_test/stage1; and noisy head, released loss: released_test/stage1; and stage 2: released_test/stage2; and noisy head, bce: bce_test/stage1; and stage 2, bce: bce_test/stage2"
+for stage in 1 2; do # the two losses with each other
+    compare_taggers.py --taggers exp/tagger --out "exp/LOSSES$stage.md" \
+        --groups "bce: bce_test/stage$stage; released loss: released_test/stage$stage"
+done
