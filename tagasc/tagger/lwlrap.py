@@ -8,8 +8,8 @@ def lwlrap(truth: np.ndarray, scores: np.ndarray) -> float:
     """Compute label-weighted label-ranking average precision, the measure of DCASE 2019 task 2.
 
     Every label, not every clip, has the same weight. Clips without labels are left out. Of equal scores each has the
-    last rank, as in scikit-learn. The released code of [13] ranks them in the order of the classes and so never scores
-    lower on average; a mean over networks has no equal scores.
+    last rank, as in scikit-learn. The released code of [13] ranks them in the order of the classes, which usually gives
+    a higher value; a mean over networks has no equal scores.
 
     Args:
         truth: (clips, classes), nonzero where the class is present.

@@ -46,7 +46,7 @@ def test_clips_without_labels_do_not_count():
 
 
 def test_equal_scores_have_the_last_rank():
-    """The released code of [13] ranks them in the order of the classes: never lower, here 1 and 1/2."""
+    """The released code of [13] ranks them in the order of the classes, here with 1 and 1/2."""
     truth, scores = np.array([[1, 0], [0, 1]]), np.full((2, 2), 0.5)
     assert lwlrap(truth, scores) == 0.5
     by_order = [lwlrap(truth[[n]], scores[[n]] - 1e-9 * np.arange(2)) for n in (0, 1)]
