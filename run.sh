@@ -27,6 +27,7 @@ final_fit=none       # none | all: also retrain on all training clips, with the 
 code_segment=whole   # whole | released: part of a clip that its code is computed from
 sample_format=int16  # int16 | float32: sample format of packed audio
 audio_cache=auto     # auto | gpu | pinned | disk: where the training audio is kept
+precision=auto       # auto | float32 | bfloat16: networks; auto: bfloat16 on a GPU that has it; float32 is never TF32
 compile=auto         # auto | always | never: torch.compile and CUDA graphs
 deterministic=false  # bit-reproducible on a GPU; slower
 
@@ -34,10 +35,9 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$root/utils/parse_options.sh"  # cmd.sh, egs/<recipe>/recipe.sh, "$@"; from here on in the recipe's folder
 . "$root/utils/jobs.sh"           # environment, lock, logs, workers: stage, run, run_background, run_workers
 
-exp=exp/$trunk-$tagger tags=dump/tags/$tagger audio=dump/audio
-systems_file=$root/egs/systems.yaml # to add a system, add a row
+exp=exp/$trunk-$tagger tags=dump/tags/$tagger audio=dump/audio systems_file=$root/egs/systems.yaml
 all_systems=$systems${controls:+ $controls} redo=(--force "$force")
-compute=(--device "$device" --deterministic "$deterministic" "${redo[@]}")
+compute=(--device "$device" --precision "$precision" --deterministic "$deterministic" "${redo[@]}")
 
 if stage 0 download; then   # -> corpora/
     download                # in recipe.sh
@@ -76,7 +76,7 @@ if $estimate; then          # runs no stage
         --data data --audio "$audio" --corpus "$scene_corpus" --tagging-corpus "${tagging_corpus:-none}" \
         --device "$device" --audio-cache "$audio_cache" --compile "$compile" --nj "$nj" --scene-threads "$threads" \
         --work.gpus "$((ngpu > 1 ? ngpu : 1))" --work.at_once "$njobs" --work.own_tagger "$([[ -z $tags_from ]] && echo true || echo false)" \
-        --work.protocol "$protocol" --work.final_fit "$final_fit" $($noisy || echo --work.noisy 0)
+        --work.protocol "$protocol" --work.final_fit "$final_fit" --precision "$precision" $($noisy || echo --work.noisy 0)
     exit
 fi
 

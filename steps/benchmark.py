@@ -28,8 +28,9 @@ from tagasc.scene.trunk import TrunkConfig
 from tagasc.tagger.config import InferenceConfig, PseudoLabelConfig, SemiTraining, TaggerTraining
 from tagasc.tagger.features import MelConfig
 from tagasc.tagger.network import TaggerConfig
+from tagasc.training.ladder import Ladder
 from tagasc.utils import cli, processes, provenance
-from tagasc.utils.device import Compile, choose_device, should_compile
+from tagasc.utils.device import Compile, Precision, choose_device, precision_on
 from tagasc.utils.errors import UserError
 from tagasc.utils.files import write_json
 from tagasc.utils.log import console, log
@@ -68,6 +69,7 @@ class Options:
         audio_cache: storage of the scene clips' audio: auto, gpu, pinned, or disk.
         compile: use torch.compile; auto: on a GPU.
         device: auto, cpu, cuda, or cuda:N.
+        precision: precision of networks: float32 (never TF32), bfloat16, or auto (bfloat16 on a GPU that has it).
         json: file for the figures, with machine and versions.
     """
 
@@ -97,6 +99,7 @@ class Options:
     audio_cache: AudioCache = "auto"
     compile: Compile = "auto"
     device: str = "auto"
+    precision: Precision = "auto"
     json: Path | None = None
 
 
@@ -109,21 +112,21 @@ class Setup:
     scenes: SceneBenchmark
     training: TaggerTraining
     device: torch.device
-    compiled: bool
+    ladder: Ladder
 
 
 def _scene(setup: Setup, folder: Path) -> Iterator[Speed]:
     """Measure the scene network with its number of threads, since several of them may share the cores."""
     threads = torch.get_num_threads()
     torch.set_num_threads(setup.options.scene_threads or threads)
-    yield from measure_scene(folder, setup.scenes, setup.compiled, setup.device, setup.options.seconds)
+    yield from measure_scene(folder, setup.scenes, setup.ladder, setup.device, setup.options.seconds)
     torch.set_num_threads(threads)
 
 
 def _tagger(setup: Setup, folder: Path) -> Iterator[Speed]:
     options = setup.options
     return measure_tagger(
-        folder, options.model, options.mel, setup.training, setup.compiled, setup.device, options.seconds
+        folder, options.model, options.mel, setup.training, setup.ladder.rung != "plain", setup.device, options.seconds
     )
 
 
@@ -154,13 +157,14 @@ def main(options: Options) -> None:
         raise UserError("--nj and --scene-threads must be at least 1")
     networks = _systems(options.systems.split(), options.systems_file) * len(options.seeds.split())
     work = estimate.count(options.work, options.corpus, options.tagging_corpus, options.data, options.audio)
-    device = choose_device(options.device)
+    device = choose_device(options.device, precision=options.precision)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-    log.info("%s, torch %s", name, torch.__version__)
+    log.info("%s, torch %s, %s", name, torch.__version__, precision_on(device))
     setup = _setup(options, work, device)
     parts = MEASUREMENTS if options.what == "all" else (options.what,)
     speeds = [(part, speed) for part in parts for speed in _measured(part, setup)]
-    console.print("\n" + aligned((("part", "what", "clips/s", "× its first", "calls"), _rows(speeds))) + "\n")
+    columns = ("part", "what", "clips/s", "× its first", "calls", "first call, s", "GPU, GB")
+    console.print("\n" + aligned((columns, _rows(speeds))) + "\n")
     result = {"speeds": [{"part": part, **asdict(speed)} for part, speed in speeds]}
     if options.what == "all":
         throughput = Throughput.of(speed for _, speed in speeds)
@@ -170,7 +174,8 @@ def main(options: Options) -> None:
         _print_estimate(result["estimate"], estimate.epoch_scores(work, networks, throughput, options.scene))
     if options.json is not None:
         given = {key: getattr(options, key) for key in ("what", "seconds", "batch", "nj")}
-        record = provenance.record("benchmark", {**given, "device": name, "work": work}, {})
+        given |= {"device": name, "precision": precision_on(device), "work": work}
+        record = provenance.record("benchmark", given, {})
         write_json(options.json, {**result, "provenance": record})
 
 
@@ -179,7 +184,7 @@ def _setup(options: Options, work: Workload, device: torch.device) -> Setup:
     training = replace(options.training, batch=batch or options.training.batch)
     scene = replace(options.scene, batch=batch or options.scene.batch)
     scenes = SceneBenchmark(options.trunk, scene, work.seconds, work.sampling_rate, audio_cache=options.audio_cache)
-    return Setup(options, work, scenes, training, device, should_compile(options.compile, device))
+    return Setup(options, work, scenes, training, device, Ladder(options.compile, device))
 
 
 def _measured(part: str, setup: Setup) -> Iterator[Speed]:
@@ -199,6 +204,7 @@ def _rows(speeds: list[tuple[str, Speed]]) -> list[tuple[str, ...]]:
     first = {part: speed.clips_per_second for part, speed in reversed(speeds)}
     return [
         (part, s.what, f"{s.clips_per_second:.3g}", f"{s.clips_per_second / first[part]:.2f}", str(s.calls))
+        + (f"{s.first:.1f}", f"{s.memory / 1e9:.1f}" if s.memory else "-")
         for part, s in speeds
     ]
 
@@ -209,7 +215,7 @@ def _print_estimate(stages: dict[str, float | None], scores: float) -> None:
     console.print(aligned((("stage", "estimate"), rows)))
     if scores:
         console.print(f"during stage 5, the CPU also scores every epoch as in the paper: {_time(scores)}")
-    console.print("Estimated from the speeds above, without start of programs, checkpoints and waiting.\n")
+    console.print("Estimated from the speeds above, without start of programs, compilation, checkpoints and waiting.\n")
 
 
 def _time(seconds: float | None) -> str:

@@ -13,11 +13,13 @@ from tagasc.backend.codes import Codes
 from tagasc.scene.corpus import CodeSegment, CodeWindows, SceneClips, SceneCorpus, TagOptions, released_windows
 from tagasc.scene.experiment import RunPaths, log_folder, runs
 from tagasc.scene.inference import codes_and_logits
+from tagasc.scene.network import SceneNetwork
 from tagasc.scene.systems import TAGS_ONLY, SystemVariant, read_systems, select
 from tagasc.scene.training import load_scene_network
+from tagasc.training.ladder import Ladder, Rung
 from tagasc.training.result import read_training_record, require_history
 from tagasc.utils import cli, provenance
-from tagasc.utils.device import Compile, choose_device, should_compile
+from tagasc.utils.device import Compile, Precision, choose_device, precision_on
 from tagasc.utils.errors import UserError
 from tagasc.utils.files import digest, read_record
 from tagasc.utils.log import log
@@ -43,6 +45,7 @@ class Options:
         select_from: experiment whose best tag system @CONTROL refers to, if not this one.
         audio_cache: where the audio is kept: auto, gpu, pinned (memory), or disk (memory-mapped).
         device: auto, cpu, cuda, or cuda:N.
+        precision: precision of networks: float32 (never TF32), bfloat16, or auto (bfloat16 on a GPU that has it).
         compile: use torch.compile: auto (on a GPU), always, or never.
         deterministic: make results on a GPU reproducible bit for bit; slower.
         force: compute existing codes again.
@@ -59,6 +62,7 @@ class Options:
     select_from: Path | None = None
     audio_cache: AudioCache = "auto"
     device: str = "auto"
+    precision: Precision = "auto"
     compile: Compile = "auto"
     deterministic: bool = False
     force: bool = False
@@ -69,9 +73,9 @@ def main(options: Options) -> None:
     tables, experiment = read_systems(options.systems_file), options.select_from or options.out
     variants = select(tables, options.systems.split(), options.systems_file, experiment)
     pending = runs(options.out, list(variants), options.seeds)
-    device = choose_device(options.device, options.deterministic)
+    device = choose_device(options.device, options.deterministic, options.precision)
     corpus = SceneCorpus(options.audio, options.corpus, options.tags, device, options.audio_cache)
-    compiled = should_compile(options.compile, device)
+    ladder = Ladder(options.compile, device, corpus.leave_gpu)
     log.info("runs: %d, splits: %s, device: %s", len(pending), " ".join(corpus.splits), device)
     logs = log_folder(options.out, "codes")
     if options.force:
@@ -81,7 +85,7 @@ def main(options: Options) -> None:
 
     def extract(index: int) -> bool:
         run = pending[index]
-        return _extract(run, variants[run.system], corpus, options.code_segment, device, compiled)
+        return _extract(run, variants[run.system], corpus, options.code_segment, device, ladder)
 
     sweep([run.name for run in pending], extract, logs)
 
@@ -92,18 +96,18 @@ def _extract(
     corpus: SceneCorpus,
     code_segment: CodeSegment,
     device: torch.device,
-    compiled: bool,
+    ladder: Ladder,
 ) -> bool:
     """Write the codes of every split whose codes are missing or outdated; return False if there was none."""
     uses_tags = variant.system.uses_tags
     network, metadata = load_scene_network(run.weights)
-    network.compiled = compiled
     _check_tags(run.network, corpus, uses_tags)
     tag_options = TagOptions(variant.control, metadata["tag_scale"], run.seed) if uses_tags else None
     _remove_dropped(run.codes, corpus.splits)
     written = 0
     for split in corpus.splits:
         config = {"code_segment": code_segment, "softmax_predictions": metadata["scenes"]}
+        config["precision"] = precision_on(device)
         files = {"network": run.weights} | corpus.files([split], uses_tags)
         record = provenance.record("extract_codes", config, files)
         path = run.codes_of(split)
@@ -115,12 +119,19 @@ def _extract(
         if code_segment == "released":
             epoch = require_history(run.network, "stage 5 (scenes)")["best_epoch"]
             windows = released_windows(clips, split == "train", metadata["crop_seconds"], run.seed, epoch)
-        codes, logits = codes_and_logits(network.to(device), clips, windows)
+        codes, logits = ladder.run(_compute, network.to(device), clips, windows)
         softmax_predictions = np.array(metadata["scenes"])[logits.argmax(axis=1)]
         _codes(clips, codes, softmax_predictions, windows).write(path, record)
         written += 1
     log.info("%s: %s", run.title, f"codes of {written} splits" if written else "up to date")
     return written > 0
+
+
+def _compute(
+    rung: Rung, network: SceneNetwork, clips: SceneClips, windows: CodeWindows | None
+) -> tuple[np.ndarray, np.ndarray]:
+    network.compiled = rung != "plain"
+    return codes_and_logits(network, clips, windows)
 
 
 def _check_tags(folder: Path, corpus: SceneCorpus, uses_tags: bool) -> None:

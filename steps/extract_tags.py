@@ -12,7 +12,7 @@ from tagasc.tagger.lwlrap import lwlrap
 from tagasc.tagger.sources import Activation, TagSource, open_source
 from tagasc.tagger.tags import TagVectors
 from tagasc.utils import cli, provenance
-from tagasc.utils.device import choose_device
+from tagasc.utils.device import Precision, choose_device
 from tagasc.utils.errors import UserError
 from tagasc.utils.files import read_record, write_json, write_npz
 from tagasc.utils.log import log
@@ -30,6 +30,7 @@ def main(
     activation: Activation = "auto",
     batch: int = 16,
     device: str = "auto",
+    precision: Precision = "auto",
     deterministic: bool = False,
     force: bool = False,
 ) -> None:
@@ -46,10 +47,11 @@ def main(
         activation: output of a transformers model: sigmoid, softmax, or auto (from the model's configuration).
         batch: clips per forward pass.
         device: auto, cpu, cuda, or cuda:N.
+        precision: precision of networks: float32 (never TF32), bfloat16, or auto (bfloat16 on a GPU that has it).
         deterministic: reproducible bit for bit on a GPU; slower.
         force: redo finished tag vectors.
     """
-    target = choose_device(device, deterministic)
+    target = choose_device(device, deterministic, precision)
     folders = packed_splits(audio, corpus)
     if not folders:
         raise UserError(f"{audio} has no packed {corpus}; run stage 2 (pack)")

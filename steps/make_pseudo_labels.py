@@ -11,6 +11,7 @@ from tagasc.tagger.experiment import TaggerExperiment, TaggerOptions, pseudo_lab
 from tagasc.tagger.inference import load_ensemble
 from tagasc.tagger.semi import sharpen
 from tagasc.utils import cli, provenance
+from tagasc.utils.device import precision_on
 from tagasc.utils.files import read_record, write_npz
 from tagasc.utils.log import log
 
@@ -36,7 +37,8 @@ def label(experiment: TaggerExperiment, fold: int) -> bool:
     paths = [path for source in sources for path in experiment.snapshot_files(source, 1)]
     inputs = {str(path.relative_to(experiment.folder)): require(path, "train_tagger.py") for path in paths}
     inputs["noisy"] = require_index(experiment.packed["noisy"])
-    record = provenance.record("make_pseudo_labels", {"pseudo_labels": options.pseudo_labels}, inputs)
+    config = {"pseudo_labels": options.pseudo_labels, "precision": precision_on(experiment.device)}
+    record = provenance.record("make_pseudo_labels", config, inputs)
     path, title = pseudo_labels_file(experiment.folder, fold), f"fold{fold}/pseudo_labels.npz"
     if provenance.is_current(title, read_record(path), record, options.force):
         return False

@@ -3,13 +3,16 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
 from tagasc.audio.store import AudioCache
-from tagasc.backend.paper_protocol import COST, EpochScorer, LabelledCodes
+from tagasc.backend.paper_protocol import COST, AddEpoch, EpochScorer, LabelledCodes
+from tagasc.benchmark.rungs import self_test
+from tagasc.benchmark.scene import SceneBenchmark
 from tagasc.scene.config import SceneTraining
 from tagasc.scene.corpus import CodeSegment, SceneClips, SceneCorpus, TagOptions, released_windows
 from tagasc.scene.experiment import RunPaths, log_folder, runs
@@ -17,11 +20,12 @@ from tagasc.scene.inference import codes_and_logits
 from tagasc.scene.systems import SystemVariant, read_systems, select
 from tagasc.scene.training import SceneTrainer
 from tagasc.scene.trunk import TrunkConfig
+from tagasc.training.ladder import Ladder, Rung
 from tagasc.training.loop import fit
 from tagasc.training.result import TRAINING_FILES, check_result_folder, require_history
 from tagasc.training.weights import parameters
 from tagasc.utils import cli, provenance
-from tagasc.utils.device import Compile, choose_device, should_compile
+from tagasc.utils.device import Compile, Precision, choose_device, precision_on
 from tagasc.utils.errors import UserError
 from tagasc.utils.log import log
 from tagasc.utils.sweep import clear_once, sweep
@@ -54,6 +58,7 @@ class Options:
         nj: processes that score epochs during the training.
         audio_cache: where the audio is kept: auto, gpu, pinned (memory), or disk (memory-mapped).
         device: auto, cpu, cuda, or cuda:N.
+        precision: precision of networks: float32 (never TF32), bfloat16, or auto (bfloat16 on a GPU that has it).
         compile: use torch.compile, and on a GPU CUDA graphs: auto (on a GPU), always, or never.
         deterministic: make results on a GPU reproducible bit for bit; slower.
         force: discard existing results and train again.
@@ -74,6 +79,7 @@ class Options:
     nj: int = 1
     audio_cache: AudioCache = "auto"
     device: str = "auto"
+    precision: Precision = "auto"
     compile: Compile = "auto"
     deterministic: bool = False
     force: bool = False
@@ -86,9 +92,9 @@ def main(options: Options) -> None:
     tables, experiment = read_systems(options.systems_file), options.select_from or options.out
     variants = select(tables, options.systems.split(), options.systems_file, experiment)
     pending = runs(options.out, list(variants), options.seeds)
-    device = choose_device(options.device, options.deterministic)
+    device = choose_device(options.device, options.deterministic, options.precision)
     corpus = SceneCorpus(options.audio, options.corpus, options.tags, device, options.audio_cache)
-    compiled = should_compile(options.compile, device)
+    ladder = Ladder(options.compile, device, corpus.leave_gpu)
     scored = ("test",) if options.protocol in SCORES_EPOCHS else ()
     corpus.files(("train", "validation", *scored), any(variant.system.uses_tags for variant in variants.values()))
     log.info("runs: %d, device: %s, threads: %d", len(pending), device, torch.get_num_threads())
@@ -99,28 +105,55 @@ def main(options: Options) -> None:
 
         def train(index: int) -> bool:
             run = pending[index]
-            return _train(options, corpus, run, variants[run.system], compiled, scorer)
+            return _train(options, corpus, run, variants[run.system], ladder, scorer)
 
         sweep([run.name for run in pending], train, logs)
 
 
 def _train(
-    options: Options, corpus: SceneCorpus, run: RunPaths, variant: SystemVariant, compiled: bool, scorer: EpochScorer
+    options: Options, corpus: SceneCorpus, run: RunPaths, variant: SystemVariant, ladder: Ladder, scorer: EpochScorer
 ) -> bool:
     """Train one run and score its epochs; return False if it was trained already."""
     epochs, uses_tags = _epochs(options, run), variant.system.uses_tags
     config = {"system": variant.system, "control": variant.control, "seed": run.seed, "epochs": epochs}
     config |= {"trunk": options.trunk, "training": options.training, "trained_on": TRAINED_ON[options.protocol]}
+    config["precision"] = precision_on(ladder.device)
     files = corpus.files(("train", "validation"), uses_tags)
     to_train = check_result_folder(run.network, provenance.record("train_scene", config, files), force=False)
-    record = _scoring_record(options, corpus, uses_tags) if options.protocol in SCORES_EPOCHS else {}
+    record = (
+        _scoring_record(options, corpus, uses_tags, config["precision"]) if options.protocol in SCORES_EPOCHS else {}
+    )
     with scorer.score(run.network, epochs, record) as score:
         if to_train:
-            trainer, compute_codes = _trainer(options, corpus, variant, run.seed, compiled)
-            log.info("%s: %d parameters", run.title, parameters(trainer.network))
-            after_epoch = lambda epoch: score(epoch, lambda: compute_codes(epoch))
-            fit(trainer, run.network, epochs, trainer.metadata(), after_epoch)
+            _test_rungs(options, corpus, ladder)
+            ladder.run(_fit, options, corpus, run, variant, epochs, score)
     return to_train
+
+
+def _fit(
+    rung: Rung,
+    options: Options,
+    corpus: SceneCorpus,
+    run: RunPaths,
+    variant: SystemVariant,
+    epochs: int,
+    score: AddEpoch,
+) -> None:
+    """Train a run from its last checkpoint, if there is one."""
+    trainer, compute_codes = _trainer(options, corpus, variant, run.seed, rung)
+    log.info("%s: %d parameters, %s steps", run.title, parameters(trainer.network), rung)
+    after_epoch = lambda epoch: score(epoch, lambda: compute_codes(epoch))
+    fit(trainer, run.network, epochs, trainer.metadata(), after_epoch)
+
+
+@cache
+def _test_rungs(options: Options, corpus: SceneCorpus, ladder: Ladder) -> None:
+    """Test on a GPU, once in a process, that its fast steps compute what plain ones do."""
+    if ladder.device.type == "cuda" and ladder.rung != "plain":
+        clips = corpus.clips(["train"], None)
+        rate = clips.packed.sampling_rate
+        what = SceneBenchmark(options.trunk, options.training, clips.frames / rate, rate, clips.packed.channels)
+        ladder.run(self_test, ladder, what)
 
 
 def _epochs(options: Options, run: RunPaths) -> int:
@@ -132,9 +165,10 @@ def _epochs(options: Options, run: RunPaths) -> int:
     return require_history(folder, "stage 5 (scenes)")["best_epoch"]
 
 
-def _scoring_record(options: Options, corpus: SceneCorpus, uses_tags: bool) -> dict[str, Any]:
+def _scoring_record(options: Options, corpus: SceneCorpus, uses_tags: bool, precision: str) -> dict[str, Any]:
     """Record every input of the scores by the paper's protocol, except the network."""
     config = {"trained_on": TRAINED_ON[options.protocol], "code_segment": options.code_segment, "C": COST}
+    config["precision"] = precision
     splits = [*TRAINED_ON[options.protocol].split("+"), *_test_splits(corpus)]
     return provenance.record("score_epochs", config, corpus.files(splits, uses_tags))
 
@@ -144,14 +178,14 @@ def _test_splits(corpus: SceneCorpus) -> list[str]:
 
 
 def _trainer(
-    options: Options, corpus: SceneCorpus, variant: SystemVariant, seed: int, compiled: bool
+    options: Options, corpus: SceneCorpus, variant: SystemVariant, seed: int, rung: Rung
 ) -> tuple[SceneTrainer, Callable[[int], dict[str, LabelledCodes]]]:
     """Prepare a run; return its trainer, and a function that computes an epoch's codes for the paper's protocol."""
     training, system = options.training, variant.system
     tag_options = TagOptions(variant.control, training.tag_scale, seed) if system.uses_tags else None
     train = corpus.clips(TRAINED_ON[options.protocol].split("+"), tag_options)
     validation = corpus.clips(["validation"], tag_options) if TRAINED_ON[options.protocol] == "train" else None
-    trainer = SceneTrainer(training, options.trunk, system, train, validation, seed, compiled)
+    trainer = SceneTrainer(training, options.trunk, system, train, validation, seed, rung)
 
     def compute_codes(epoch: int) -> dict[str, LabelledCodes]:
         tests = {split: corpus.clips([split], tag_options) for split in _test_splits(corpus)}

@@ -1,6 +1,10 @@
 """GPU-only code: CUDA graphs, fused Adam, bfloat16, storage of audio; with tiny networks on noise.
 
 All other tests hide the GPU. ``test_on_a_gpu`` runs the rest of this file in a process that sees it, if there is one.
+The first thing to run on a new card, with the first failure's traceback:
+
+    TAGASC_TEST_DEVICE=cuda python -m pytest tests/test_gpu.py -x
+
 TAGASC_TEST_DEVICE=cpu runs the file on the CPU, as far as possible.
 """
 
@@ -17,8 +21,11 @@ import torch
 from tagasc.audio.packed import PackedAudio
 from tagasc.audio.prefetch import DeviceBuffer
 from tagasc.audio.store import AudioStore
+from tagasc.benchmark.rungs import compare, require_float32
+from tagasc.benchmark.scene import SceneBenchmark
 from tagasc.scene.config import SceneTraining
 from tagasc.scene.inference import codes_and_logits
+from tagasc.scene.network import SceneNetwork
 from tagasc.scene.training import SceneTrainer
 from tagasc.tagger.clips import TaggedClips
 from tagasc.tagger.config import TaggerTraining
@@ -26,8 +33,10 @@ from tagasc.tagger.inference import Ensemble
 from tagasc.tagger.training import FoldSetup, TaggerTrainer
 from tagasc.training.augment import EpochRng
 from tagasc.training.cuda_graph import CudaGraph, _side_stream
+from tagasc.training.ladder import Ladder
 from tagasc.training.loop import fit
-from tagasc.utils.device import choose_device
+from tagasc.utils.device import allow_tf32, choose_device
+from tagasc.utils.errors import UserError
 from tests.helpers import (
     CLASSES,
     ENVIRONMENT,
@@ -48,9 +57,12 @@ from tests.helpers import (
 WANTED = os.environ.get("TAGASC_TEST_DEVICE")
 GPU = WANTED == "cuda"
 if GPU and not torch.cuda.is_available():
-    pytest.skip("torch sees no GPU", allow_module_level=True)
+    pytest.skip("not run: no GPU", allow_module_level=True)
 CPU = torch.device("cpu")
 STORAGE = ("gpu", "pinned", "disk") if GPU else ("auto",)
+FAST = "captured" if GPU else "compiled"
+RUNGS = ("plain", "compiled", "captured") if GPU else ("plain", "compiled")
+TINY_SCENES = SceneBenchmark(TRUNKS["table1"], SceneTraining(batch=8, crop_seconds=0.5), 0.6, 16000)
 TRAINING = SceneTraining(
     epochs=2, batch=4, crop_seconds=9.7, mixup_alpha=1.0, mixup_from_epoch=2, learning_rate=1e-3, schedule="cosine"
 )
@@ -63,7 +75,7 @@ def test_on_a_gpu():
         capture_output=True, text=True, cwd=ROOT, check=False,
     )  # fmt: skip
     if done.returncode == pytest.ExitCode.NO_TESTS_COLLECTED:
-        pytest.skip("torch sees no GPU")
+        pytest.skip("not run: no GPU")
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -82,8 +94,8 @@ def clips(device, tmp_path_factory):
     return {**by_storage, "cpu": made_up([AudioStore(folder, CPU) for folder in folders])}
 
 
-def trainer_of(clips, compiled=False):
-    return SceneTrainer(TRAINING, TRUNKS["table1"], SYSTEM, clips, None, seed=1, compiled=compiled)
+def trainer_of(clips, rung="plain"):
+    return SceneTrainer(TRAINING, TRUNKS["table1"], SYSTEM, clips, None, seed=1, rung=rung)
 
 
 def last_layers(trainer):
@@ -91,13 +103,13 @@ def last_layers(trainer):
     return torch.cat([layer.weight.detach().flatten() for layer in layers]).cpu()
 
 
-def trained(clips, compiled=False, captured=False):
+def trained(clips, rung="plain", compiled=True):
     """Return the losses of two epochs, and the change of the last layers' weights."""
-    trainer = trainer_of(clips, compiled)
-    trainer.step._captures = captured and GPU
+    trainer = trainer_of(clips, rung)
+    trainer.network.compiled = compiled and rung != "plain"
     start = last_layers(trainer)
     losses = [trainer.train(epoch)["loss"] for epoch in (1, 2)]
-    assert (trainer.step._graph._graph is not None) == trainer.step._captures
+    assert (trainer.step._graph._graph is not None) == (rung == "captured")
     trainer.itself = trainer  # only the garbage collector frees it, with its graph
     return losses, last_layers(trainer) - start
 
@@ -105,6 +117,11 @@ def trained(clips, compiled=False, captured=False):
 def distance(values, reference):
     reference = torch.as_tensor(reference)
     return float((torch.as_tensor(values) - reference).norm() / reference.norm())
+
+
+def too_much():
+    """Ask for more memory than any GPU has."""
+    return torch.empty(2**45, device="cuda")
 
 
 @pytest.mark.parametrize("storage", STORAGE)
@@ -120,25 +137,122 @@ def test_batches_equal_the_cpus_for_every_storage(clips, storage):
 
 @pytest.mark.parametrize("storage", STORAGE)
 @pytest.mark.parametrize(
-    ("compiled", "captured", "loss_tolerance", "weight_tolerance"),
-    [(False, False, 1e-6, 1e-4), (False, True, 1e-4, 1e-2), (True, True, 1e-2, 0.2)],
-    ids=["eager", "captured", "compiled and captured"],
+    ("rung", "compiled", "loss_tolerance", "weight_tolerance"),
+    [("plain", False, 1e-6, 1e-4), ("captured", False, 1e-4, 1e-2), (FAST, True, 1e-2, 0.2)],
+    ids=["plain", "captured only", "captured"],
 )
-def test_captured_and_compiled_steps_learn_as_eager_ones(
-    clips, storage, compiled, captured, loss_tolerance, weight_tolerance
+def test_captured_and_compiled_steps_learn_as_plain_ones(
+    clips, storage, rung, compiled, loss_tolerance, weight_tolerance
 ):
     """Two epochs of one plan, the second with mixup; compiled code rounds to bfloat16 at other points."""
+    if rung not in RUNGS:
+        pytest.skip("needs CUDA graphs")
     expected, change = trained(clips[STORAGE[0]])
-    losses, our_change = trained(clips[storage], compiled, captured)
+    losses, our_change = trained(clips[storage], rung, compiled)
     assert losses == pytest.approx(expected, rel=loss_tolerance)
     assert distance(our_change, change) <= weight_tolerance
 
 
 def test_trainings_in_one_process_are_independent(clips):
     """The second captures its graph before, the third after the garbage collector frees the first one's."""
-    losses = [trained(clips[STORAGE[0]], compiled=True, captured=True)[0] for _ in range(2)]
+    losses = [trained(clips[STORAGE[0]], FAST)[0] for _ in range(2)]
     gc.collect()
-    assert losses[0] == losses[1] == trained(clips[STORAGE[0]], compiled=True, captured=True)[0]
+    assert losses[0] == losses[1] == trained(clips[STORAGE[0]], FAST)[0]
+
+
+def test_every_rung_agrees_with_plain_float32_steps_in_both_precisions(device):
+    """As stage 5 and steps/check_gpu.py test it; no rung falls."""
+    ladder = Ladder("auto" if GPU else "always", device)
+    verdicts = list(compare(ladder, TINY_SCENES, ["float32", "bfloat16"]))
+    assert [(verdict.precision, verdict.rung, verdict.differs) for verdict in verdicts] == [
+        (precision, rung, "") for precision in ("float32", "bfloat16") for rung in RUNGS
+    ]
+
+
+def test_float32_is_not_tf32(device):
+    require_float32(device)
+    if GPU and torch.cuda.is_tf32_supported():
+        allow_tf32(True)
+        try:
+            with pytest.raises(UserError, match="as in TF32"):
+                require_float32(device)
+        finally:
+            allow_tf32(False)
+
+
+class FailingGraph(CudaGraph):
+    """Fails in its first capture: by waiting for the CPU, or by asking for more memory than there is."""
+
+    failure = None
+
+    def __call__(self, work):
+        def fails():
+            work()
+            FailingGraph.failure()
+
+        super().__call__(fails if self.captures and self._graph is None and FailingGraph.failure else work)
+
+
+@pytest.mark.skipif(not GPU, reason="needs CUDA graphs")
+@pytest.mark.parametrize("failure", [lambda: torch.ones(1, device="cuda").item(), too_much], ids=["waits", "memory"])
+def test_a_failed_capture_ends_with_the_weights_of_compiled_steps(clips, tmp_path, monkeypatch, failure):
+    """The process can compute, and capture again, after it."""
+    gpu_clips = clips["gpu"]
+    expected = trained(gpu_clips, "compiled")
+    monkeypatch.setattr("tagasc.scene.step.CudaGraph", FailingGraph)
+    monkeypatch.setattr(FailingGraph, "failure", failure)
+    ladder, rungs = Ladder("auto", gpu_clips.device), []
+
+    def work(rung):
+        rungs.append(rung)
+        return trained(gpu_clips, rung)
+
+    result = ladder.run(work)
+    assert rungs == ["captured", "compiled"]
+    assert result[0] == expected[0]
+    assert torch.equal(result[1], expected[1])
+    monkeypatch.setattr(FailingGraph, "failure", None)
+    assert trained(gpu_clips, "captured")[0] == pytest.approx(expected[0], rel=1e-4)
+
+
+@pytest.mark.skipif(not GPU, reason="needs a GPU's memory")
+def test_codes_that_do_not_fit_are_computed_in_smaller_batches(clips, monkeypatch):
+    network, forward, sizes = trainer_of(clips["gpu"]).network, SceneNetwork.forward, []
+    expected = codes_and_logits(network, clips["gpu"])
+
+    def limited(network, samples, *arguments):
+        sizes.append(len(samples))
+        if len(samples) > 6:
+            too_much()
+        return forward(network, samples, *arguments)
+
+    monkeypatch.setattr(SceneNetwork, "forward", limited)
+    monkeypatch.setattr("tagasc.scene.inference._that_fit", {})
+    for values, wanted in zip(codes_and_logits(network, clips["gpu"]), expected, strict=True):
+        assert distance(values, wanted) <= 3e-2
+    assert sizes == [24, 12, *[6] * 4]
+
+
+@pytest.mark.skipif(not GPU, reason="needs a GPU's memory")
+def test_the_memory_of_trainings_in_one_process_levels_off(clips):
+    ladder, reserved = Ladder("auto", clips["gpu"].device), []
+    for _ in range(3):
+        ladder.run(lambda rung: trainer_of(clips["gpu"], rung).train(1))
+        reserved.append(torch.cuda.memory_reserved())
+    assert ladder.rung == "captured"
+    assert reserved[2] <= reserved[1]
+
+
+@pytest.mark.skipif(not GPU, reason="needs a GPU")
+def test_a_corpus_leaves_the_gpu_and_trains_as_before(device, tmp_path):
+    store = AudioStore(packed_noise(tmp_path / "p"), device)
+    assert store.storage == "gpu"
+    gpu_clips = made_up([store])
+    before = trained(gpu_clips, "captured")
+    assert store.leave_gpu() in ("in pinned memory", "read from disk")
+    after = trained(gpu_clips, "captured")
+    assert before[0] == after[0]
+    assert torch.equal(before[1], after[1])
 
 
 @pytest.mark.skipif(not GPU, reason="needs CUDA streams")
@@ -162,7 +276,7 @@ def test_training_is_nearly_the_same_without_deterministic_algorithms(clips):
     expected, change = trained(clips[STORAGE[0]])
     choose_device(WANTED)
     try:
-        losses, our_change = trained(clips[STORAGE[0]], compiled=True, captured=True)
+        losses, our_change = trained(clips[STORAGE[0]], FAST)
     finally:
         choose_device(WANTED, deterministic=True)
     assert losses == pytest.approx(expected, rel=1e-2)
@@ -178,9 +292,9 @@ def cut_and_resumed(before, after, folder):
     assert {int(state["step"]) for state in after.optimizer.state.values()} == {2 * after.steps_per_epoch}
 
 
-@pytest.mark.parametrize("compiled", [False, True])
-def test_a_resumed_training_ends_at_the_same_weights(clips, tmp_path, compiled):
-    uninterrupted, *parts = (trainer_of(clips[STORAGE[0]], compiled) for _ in range(3))
+@pytest.mark.parametrize("rung", RUNGS)
+def test_a_resumed_training_ends_at_the_same_weights(clips, tmp_path, rung):
+    uninterrupted, *parts = (trainer_of(clips[STORAGE[0]], rung) for _ in range(3))
     fit(uninterrupted, tmp_path / "whole", 2, uninterrupted.metadata())
     cut_and_resumed(*parts, tmp_path / "cut")
     assert (tmp_path / "cut/model.safetensors").read_bytes() == (tmp_path / "whole/model.safetensors").read_bytes()
@@ -189,7 +303,7 @@ def test_a_resumed_training_ends_at_the_same_weights(clips, tmp_path, compiled):
 @pytest.mark.parametrize(("first", "second"), [("cpu", STORAGE[0]), (STORAGE[0], "cpu")])
 def test_a_checkpoint_resumes_on_another_device(clips, tmp_path, first, second):
     _, change = trained(clips["cpu"])
-    before, after = (trainer_of(clips[name], compiled=name != "cpu") for name in (first, second))
+    before, after = (trainer_of(clips[name], "plain" if name == "cpu" else FAST) for name in (first, second))
     start = last_layers(after)
     cut_and_resumed(before, after, tmp_path)
     assert distance(last_layers(after) - start, change) <= 0.2

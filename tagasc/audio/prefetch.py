@@ -8,6 +8,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from tagasc.utils.device import page_locked
+
 
 class DeviceBuffer:
     """A reusable buffer on the device.
@@ -27,10 +29,14 @@ class DeviceBuffer:
         self._gpu = device.type == "cuda"
         with torch.inference_mode(False):  # the filling thread is never in inference mode
             self.values = torch.empty(shape, dtype=dtype, device=device)
-            self._staging = torch.empty(shape, dtype=dtype, pin_memory=self._gpu) if staged else None
+            self._staging = None
+            if staged:
+                self._staging = torch.empty(shape, dtype=dtype)
+                self._staging = page_locked(self._staging) if self._gpu else self._staging
         if self._gpu:
             self._stream, self._filled, self._used = _fill_stream(device), torch.cuda.Event(), torch.cuda.Event()
             self._stream.wait_stream(torch.cuda.current_stream(device))  # the buffer's memory may still be in use there
+            self.values.record_stream(self._stream)  # nor is it used again before a copy that an error left behind ends
 
     def fill(self, work: Callable[[Tensor], None]) -> "DeviceBuffer":
         """Let ``work`` write into the buffer; on a GPU, return before the copy is finished."""

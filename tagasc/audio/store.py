@@ -15,7 +15,7 @@ from torch import Tensor
 from tagasc.audio.packed import PackedAudio
 from tagasc.audio.prefetch import DeviceBuffer, prefetch
 from tagasc.audio.waveform import waveform
-from tagasc.utils.device import to_device
+from tagasc.utils.device import one_line, to_device
 from tagasc.utils.errors import UserError
 from tagasc.utils.log import log
 
@@ -37,7 +37,7 @@ class AudioStore:
     """
 
     def __init__(self, packed: PackedAudio, device: torch.device, audio_cache: AudioCache = "auto") -> None:
-        """Load the samples into their storage; ``auto`` takes the first of GPU, pinned memory and disk with room.
+        """Load the samples into their storage; ``auto`` takes the first of GPU, pinned memory and disk that works.
 
         Samples are compared with their checksums: all of them before they are loaded, and those on disk clip by clip
         when a window is first cut.
@@ -45,22 +45,47 @@ class AudioStore:
         Raises:
             UserError: the samples do not fit into the given storage, or are damaged, or there is no GPU.
         """
-        self.packed, self.device = packed, device
-        self.storage, why = _choose_storage(packed.samples.nbytes, device, audio_cache)
-        if device.type == "cuda":
-            log.info(
-                "%s: %.1f GB %s (%s)", packed.folder.name, packed.samples.nbytes / 1e9, _STORAGE_TEXT[self.storage], why
-            )
+        self.packed, self.device, self._audio_cache = packed, device, audio_cache
+        self._load(())
+
+    def leave_gpu(self) -> str | None:
+        """Move the samples off the GPU if they are there by ``auto``; return where they are then, in words, or None."""
+        if self.storage != "gpu" or self._audio_cache != "auto":
+            return None
+        self._load(("gpu",))
+        return _STORAGE_TEXT[self.storage]
+
+    def _load(self, refused: tuple[str, ...]) -> None:
+        """Load the samples into the first storage, but those that failed before."""
+        size, name = self.packed.samples.nbytes, self.packed.folder.name
+        self.storage, why = _choose_storage(size, self.device, self._audio_cache, refused)
+        if self.device.type == "cuda":
+            log.info("%s: %.1f GB %s (%s)", name, size / 1e9, _STORAGE_TEXT[self.storage], why)
         if self.storage != "disk":
-            packed.compare_all()
+            self.packed.compare_all()
+        try:
+            self.flat, self.starts, self.lengths = self._loaded()
+        except (RuntimeError, MemoryError) as error:
+            text = f"{name}: {size / 1e9:.1f} GB {_STORAGE_TEXT[self.storage]} failed: {one_line(error)}"
+            if self._audio_cache != "auto":
+                raise UserError(f"{text}; use --audio-cache auto") from None
+            if self.storage == "disk":
+                raise
+        else:
+            return
+        log.warning("%s; continuing without", text)
+        self._load((*refused, self.storage))
+
+    def _loaded(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return samples, and first frame and length of each clip, in their storage."""
         if self.storage == "pinned":
-            self.flat = _pinned(np.array(packed.samples))
+            flat = _pinned(np.array(self.packed.samples))
         else:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the samples are read-only, and nothing writes to them
-                self.flat = torch.from_numpy(packed.samples)
-        target = device if self.storage == "gpu" else torch.device("cpu")
-        self.flat, self.starts, self.lengths = (x.to(target) for x in (self.flat, packed.starts, packed.lengths))
+                flat = torch.from_numpy(self.packed.samples)
+        target = self.device if self.storage == "gpu" else torch.device("cpu")
+        return tuple(values.to(target) for values in (flat, self.packed.starts, self.packed.lengths))
 
     def windows(self, clips: Tensor, starts: Tensor, frames: int) -> Tensor:
         """Cut windows of one length, which may reach past their clips' ends.
@@ -95,13 +120,16 @@ class JoinedStore:
     Attributes:
         stores: the stores, in order.
         device: their device.
-        on_gpu: whether all samples are on the GPU, so that windows are cut without synchronising with the CPU.
     """
 
     def __init__(self, stores: Sequence[AudioStore]) -> None:
         self.stores, self.device = tuple(stores), stores[0].device
-        self.on_gpu = all(store.storage == "gpu" for store in stores)
         self._ends = torch.tensor([len(store.packed) for store in stores]).cumsum(0)
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether all samples are on the GPU, so that windows are cut without synchronising with the CPU."""
+        return all(store.storage == "gpu" for store in self.stores)
 
     def samples(self, clips: Tensor, starts: Tensor, frames: int) -> Tensor:
         """Cut windows of one length, each within its clip.
@@ -165,8 +193,10 @@ class JoinedStore:
 _STORAGE_TEXT = {"gpu": "on the GPU", "pinned": "in pinned memory", "disk": "read from disk"}
 
 
-def _choose_storage(size: int, device: torch.device, audio_cache: AudioCache) -> tuple[str, str]:
-    """Return the storage for ``size`` bytes of samples, and the reason in words."""
+def _choose_storage(
+    size: int, device: torch.device, audio_cache: AudioCache, refused: Sequence[str] = ()
+) -> tuple[str, str]:
+    """Return the storage for ``size`` bytes of samples, none of ``refused``, and the reason in words."""
     if device.type != "cuda":
         if audio_cache in ("gpu", "pinned"):
             raise UserError(
@@ -184,7 +214,7 @@ def _choose_storage(size: int, device: torch.device, audio_cache: AudioCache) ->
                 " are free there; use --audio-cache auto"
             )
         return audio_cache, "as given"
-    storage = next(name for name in ("gpu", "pinned", "disk") if size <= room[name])
+    storage = next(name for name in ("gpu", "pinned", "disk") if size <= room[name] and name not in refused)
     return storage, f"free: {free / 1e9:.1f} GB on the GPU, {memory / 1e9:.1f} GB of memory"
 
 
@@ -205,7 +235,7 @@ def _pinned(samples: np.ndarray) -> Tensor:
     cuda = torch.cuda.cudart()
     status = int(cuda.cudaHostRegister(flat.data_ptr(), samples.nbytes, 0))
     if status != 0:
-        raise UserError(f"{samples.nbytes / 1e9:.1f} GB cannot be pinned (CUDA error {status}); use --audio-cache disk")
+        raise RuntimeError(f"the system refuses to pin it (CUDA error {status}; see ulimit -l)")
     # Unpin on release: a later store may get the same address.
     weakref.finalize(samples, cuda.cudaHostUnregister, flat.data_ptr()).atexit = False
     return flat

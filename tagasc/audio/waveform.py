@@ -5,7 +5,6 @@ from torch import Tensor, nn
 from torchaudio.transforms import Resample
 
 from tagasc.audio.packed import FULL_SCALE
-from tagasc.utils.device import full_precision
 
 
 def waveform(samples: Tensor) -> Tensor:
@@ -42,5 +41,4 @@ class ToMono(nn.Module):
 
     def forward(self, wave: Tensor) -> Tensor:
         """Map (batch, frames, channels) to (batch, samples)."""
-        with full_precision():
-            return self.resample(wave.mean(dim=2))
+        return self.resample(wave.mean(dim=2))

@@ -3,7 +3,8 @@
 import json
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 
 from tagasc.audio.packed import FORMAT
+from tagasc.utils.device import allow_tf32, release_memory
 
 
 @dataclass(frozen=True)
@@ -21,17 +23,19 @@ class Speed:
         what: description of the work.
         clips_per_second: median over the calls.
         calls: number of timed calls.
+        first: duration of the first call, seconds: it allocates, chooses algorithms, compiles and captures.
+        memory: GPU memory reserved at most, bytes.
     """
 
     what: str
     clips_per_second: float
     calls: int
+    first: float = 0.0
+    memory: int = 0
 
 
 def measure(what: str, work: Callable[[], object], clips: int, device: torch.device, seconds: float) -> Speed:
-    """Time calls of ``work``, at least two.
-
-    A first call is not timed, since it allocates, chooses algorithms and compiles.
+    """Time calls of ``work``, at least two, after a first one; a GPU is given a second to raise its clock.
 
     Args:
         what: description of the work.
@@ -40,17 +44,38 @@ def measure(what: str, work: Callable[[], object], clips: int, device: torch.dev
         device: device that ``work`` runs on.
         seconds: total duration of the calls, seconds.
     """
-    durations: list[float] = []
-    for call in range(-1, 10_000):
+    gpu = device.type == "cuda"
+    if gpu:
+        release_memory()
+        torch.cuda.reset_peak_memory_stats(device)
+
+    def timed() -> float:
+        if gpu:
+            torch.cuda.synchronize(device)
         began = time.perf_counter()
         work()
-        if device.type == "cuda":
+        if gpu:
             torch.cuda.synchronize(device)
-        if call >= 0:
-            durations.append(time.perf_counter() - began)
-        if len(durations) >= 2 and sum(durations) >= seconds:
-            break
-    return Speed(what, clips / float(np.median(durations)), len(durations))
+        return time.perf_counter() - began
+
+    first, warm = timed(), 0.0
+    while gpu and warm < min(1.0, seconds):
+        warm += timed()
+    durations: list[float] = []
+    while len(durations) < 2 or (sum(durations) < seconds and len(durations) < 10_000):
+        durations.append(timed())
+    memory = torch.cuda.max_memory_reserved(device) if gpu else 0
+    return Speed(what, clips / float(np.median(durations)), len(durations), first, memory)
+
+
+@contextmanager
+def tf32() -> Iterator[None]:
+    """Allow TF32 within the block, for what is measured as a reference."""
+    allow_tf32(True)
+    try:
+        yield
+    finally:
+        allow_tf32(False)
 
 
 def noise_folder(folder: Path, clips: int, seconds: float, rate: int, channels: int, labels: list[str]) -> Path:

@@ -14,14 +14,16 @@ from torch import Tensor
 from tagasc.audio.packed import PackedAudio
 from tagasc.audio.store import AudioCache, AudioStore
 from tagasc.audio.waveform import preemphasis, waveform
-from tagasc.benchmark.measure import Speed, measure, noise_folder
+from tagasc.benchmark.measure import Speed, measure, noise_folder, tf32
 from tagasc.scene.config import SceneTraining
-from tagasc.scene.corpus import SceneClips
+from tagasc.scene.corpus import CodeWindows, SceneClips
 from tagasc.scene.inference import codes_and_logits
 from tagasc.scene.reference import ReferenceNetwork
+from tagasc.scene.step import EpochPlan
 from tagasc.scene.systems import System
 from tagasc.scene.training import SceneTrainer
 from tagasc.scene.trunk import TrunkConfig
+from tagasc.training.ladder import RUNGS, Ladder, Rung, RungError
 
 SYSTEM = System("before_code", 3, 4, 3, shared=True)  # shared_h4_l3, the paper's best
 PLAIN = "training step, plain PyTorch, ready waves"
@@ -41,7 +43,9 @@ class SceneBenchmark:
         training: batch, length of crops, optimiser.
         seconds: length of a clip, seconds.
         sampling_rate: sampling rate of the clips, Hz.
-        steps: steps per call, each with other clips.
+        channels: channels of the clips.
+        steps: steps with different clips.
+        repeats: how often a call repeats these steps on a GPU, where a few of them are too short to time.
         audio_cache: storage of the audio.
     """
 
@@ -49,41 +53,60 @@ class SceneBenchmark:
     training: SceneTraining = SceneTraining()
     seconds: float = 10.0
     sampling_rate: int = 48000
+    channels: int = 2
     steps: int = 4
+    repeats: int = 25
     audio_cache: AudioCache = "auto"
 
 
+def noise_clips(folder: Path, count: int, what: SceneBenchmark, device: torch.device) -> SceneClips:
+    """Write ``count`` clips of noise into a new folder and open them, with scenes and tags, on a device."""
+    packed = PackedAudio(noise_folder(folder, count, what.seconds, what.sampling_rate, what.channels, _SCENES))
+    tags = np.random.default_rng(0).random((count, _TAGS), np.float32)
+    return SceneClips([AudioStore(packed, device, what.audio_cache)]).tagged(tags)
+
+
 def measure_scene(
-    folder: Path, what: SceneBenchmark, compiled: bool, device: torch.device, seconds: float
+    folder: Path, what: SceneBenchmark, ladder: Ladder, device: torch.device, seconds: float
 ) -> Iterator[Speed]:
-    """Measure training and inference of ``shared_h4_l3``.
+    """Measure training and inference of ``shared_h4_l3``, training on each rung up to the ladder's.
 
     Args:
         folder: empty folder for the noise.
         what: clips and network.
-        compiled: whether to use torch.compile.
+        ladder: how the steps run; it falls where a rung fails.
         device: device to measure.
         seconds: duration of each measurement, seconds.
     """
-    count = what.steps * what.training.batch
-    packed = PackedAudio(noise_folder(folder / "scenes", count, what.seconds, what.sampling_rate, 2, _SCENES))
-    clips = SceneClips([AudioStore(packed, device, what.audio_cache)]).tagged(
-        np.random.default_rng(0).random((count, _TAGS), np.float32)
-    )
-    task = SceneTrainer(what.training, what.trunk, SYSTEM, clips, None, 1, compiled)
+    clips = noise_clips(folder / "scenes", what.steps * what.training.batch, what, device)
+    times = what.repeats if device.type == "cuda" else 1
+    count = times * len(clips)
     crops = "whole clips" if what.training.crop_seconds is None else f"{what.training.crop_seconds:g}-s crops"
-    yield measure(f"{PLAIN}, {crops}", _reference_steps(task, what.steps), count, device, seconds)
-    for name, of in ((READY, _ready(task)), (WHOLE, clips)):
-        step = SceneTrainer(what.training, what.trunk, SYSTEM, of, None, 1, compiled)
-        plan = step.plan(what.training.mixup_from_epoch)
-        yield measure(
-            f"{name}, {crops}", lambda step=step, plan=plan: step.step.epoch(plan, ""), count, device, seconds
-        )
-    yield measure(CODES, lambda: codes_and_logits(task.network, clips), count, device, seconds)
+    new = lambda rung, of=clips: SceneTrainer(what.training, what.trunk, SYSTEM, of, None, 1, rung)
+    yield measure(f"{PLAIN}, {crops}", _reference_steps(new("plain"), times * what.steps), count, device, seconds)
+
+    def speed(rung: Rung, name: str, of: SceneClips) -> Speed:
+        task = new(rung, of)
+        plan = EpochPlan(*(column.repeat(times, 1) for column in task.plan(what.training.mixup_from_epoch).columns()))
+        return measure(f"{name}, {rung}, {crops}", lambda: task.step.epoch(plan, ""), count, device, seconds)
+
+    for rung in reversed(RUNGS):  # the fastest last
+        if RUNGS.index(rung) < RUNGS.index(ladder.rung):
+            break
+        try:
+            whole = speed(rung, WHOLE, clips)
+        except RungError as error:
+            ladder.fall_below(rung, str(error))
+            break
+        yield whole
+    yield speed(ladder.rung, READY, _ready(new("plain")))
+    network, indices = new(ladder.rung).network, torch.arange(count) % len(clips)
+    windows = CodeWindows(indices, torch.zeros_like(indices), clips.frames)
+    yield measure(CODES, lambda: codes_and_logits(network, clips, windows), count, device, seconds)
 
 
 def _reference_steps(task: SceneTrainer, steps: int) -> Callable[[], None]:
-    """Return training steps in plain PyTorch in float32; on a GPU, products and convolutions may use TF32."""
+    """Return training steps in plain PyTorch in float32; on a GPU, products and convolutions use TF32."""
     network = ReferenceNetwork(task.network).to(task.clips.device).train()
     optimizer = torch.optim.Adam(network.parameters(), 1e-4, weight_decay=1e-3, amsgrad=True)
     batch = task.config.batch
@@ -91,10 +114,11 @@ def _reference_steps(task: SceneTrainer, steps: int) -> Callable[[], None]:
     tags, target = task.clips.tags[:batch], torch.arange(batch, device=wave.device) % len(_SCENES)
 
     def work() -> None:
-        for _ in range(steps):
-            optimizer.zero_grad(set_to_none=True)
-            F.cross_entropy(network(wave, tags)[1], target).backward()
-            optimizer.step()
+        with tf32():
+            for _ in range(steps):
+                optimizer.zero_grad(set_to_none=True)
+                F.cross_entropy(network(wave, tags)[1], target).backward()
+                optimizer.step()
 
     return work
 

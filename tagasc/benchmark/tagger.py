@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torchvision.models import resnet34
 
 from tagasc.audio.packed import PackedAudio
-from tagasc.benchmark.measure import Speed, measure, noise_folder
+from tagasc.benchmark.measure import Speed, measure, noise_folder, tf32
 from tagasc.tagger.clips import TaggedClips
 from tagasc.tagger.config import TaggerTraining
 from tagasc.tagger.features import MelConfig, MelPower, normalise, reflect, to_decibels
@@ -76,15 +76,16 @@ class _TorchvisionTagger(nn.Module):
 
 
 def _torchvision_step(batch: int, device: torch.device) -> Callable[[], None]:
-    """Return a training step on two streams in PyTorch's default float32; on a GPU, convolutions may use TF32."""
+    """Return a training step on two streams in float32; on a GPU, products and convolutions use TF32."""
     network = _TorchvisionTagger().to(device)
     optimizer = torch.optim.Adam(network.parameters())
     inputs, target = torch.randn(2, batch, 128, 512, device=device), torch.zeros(batch, 80, device=device)
 
     def step() -> None:
-        optimizer.zero_grad(set_to_none=True)
-        sum(F.binary_cross_entropy_with_logits(network(inputs[n], n), target) for n in range(2)).backward()
-        optimizer.step()
+        with tf32():
+            optimizer.zero_grad(set_to_none=True)
+            sum(F.binary_cross_entropy_with_logits(network(inputs[n], n), target) for n in range(2)).backward()
+            optimizer.step()
 
     return step
 

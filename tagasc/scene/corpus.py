@@ -146,7 +146,8 @@ class SceneCorpus:
             audio_cache: where the audio is kept.
         """
         self._audio, self._name, self._tags, self._device = audio, name, tags, device
-        self._store = cache(lambda split: AudioStore(PackedAudio(self.index(split).parent), device, audio_cache))
+        self._opened: list[AudioStore] = []
+        self._store = cache(lambda split: self._open(split, audio_cache))
         self._vectors = cache(lambda split: TagVectors.read(self.tag_file(split)))
 
     @cached_property
@@ -204,6 +205,15 @@ class SceneCorpus:
         if tag_options is None:
             return clips
         return clips.tagged(np.concatenate([self._values(split, tag_options) for split in splits]))
+
+    def leave_gpu(self) -> str | None:
+        """Move audio off the GPU, as ``AudioStore.leave_gpu``; the clips that hold it need not be joined again."""
+        places = [place for store in self._opened if (place := store.leave_gpu())]
+        return places[0] if places else None
+
+    def _open(self, split: str, audio_cache: AudioCache) -> AudioStore:
+        self._opened.append(AudioStore(PackedAudio(self.index(split).parent), self._device, audio_cache))
+        return self._opened[-1]
 
     def _values(self, split: str, tag_options: TagOptions) -> np.ndarray:
         def own_tags(split: str) -> tuple[np.ndarray, list[str]]:

@@ -7,8 +7,13 @@ from torch import Tensor
 from tagasc.scene.corpus import CodeWindows, SceneClips
 from tagasc.scene.network import SceneNetwork, fold_batch_norm
 from tagasc.scene.trunk import STRIDE
+from tagasc.training.ladder import on_rung
+from tagasc.utils.device import out_of_memory, release_memory
+from tagasc.utils.log import log
 
 CACHED_VALUES = 1_500_000  # of one layer's output; tuned on 1 MB of L2 cache per core and 32 MB of L3
+GPU_BATCH = 128
+_that_fit: dict[torch.device, int] = {}  # clips per batch, after a device's memory was full
 
 
 @torch.inference_mode()
@@ -25,26 +30,40 @@ def codes_and_logits(
     Returns:
         codes (windows, code size) and logits (windows, scenes), float32, in the order of the windows.
     """
-    evaluated = fold_batch_norm(network)
     windows = windows or CodeWindows(torch.arange(len(clips)), torch.zeros(len(clips), dtype=torch.int64), clips.frames)
-    rows = _whole_batches(len(windows.clip_indices), _batch(network, windows.frames, clips.device))
+    while True:
+        batch = min(_batch(network, windows.frames, clips.device), len(windows.clip_indices))
+        try:
+            return _codes_and_logits(fold_batch_norm(network), clips, windows, batch)
+        except Exception as error:
+            if not out_of_memory(error) or batch == 1:
+                raise
+        release_memory()
+        _that_fit[clips.device] = batch // 2
+        log.warning("the GPU's memory is full, continuing with codes in batches of %d clips", batch // 2)
+
+
+def _codes_and_logits(
+    network: SceneNetwork, clips: SceneClips, windows: CodeWindows, batch: int
+) -> tuple[np.ndarray, np.ndarray]:
+    rows = _whole_batches(len(windows.clip_indices), batch)
     clip_indices, outputs = windows.clip_indices[rows], []
     batches = clips.store.batches(clip_indices, windows.starts[rows], windows.frames)
     for indices, samples in zip(clip_indices.to(clips.device), batches, strict=True):
-        outputs.append(evaluated(samples, clips.tags_of(indices)))
+        with on_rung("compiled" if network.compiled else "plain"):
+            outputs.append(network(samples, clips.tags_of(indices)))
     count = len(windows.clip_indices)
     return tuple(torch.cat(batch)[:count].cpu().numpy() for batch in zip(*outputs, strict=True))
 
 
 def _whole_batches(count: int, batch: int) -> Tensor:
     """Return 0..count-1 as (batches, batch); the last clip fills the last batch, as compiled code has one shape."""
-    batch = min(batch, count)
     return torch.arange(-(-count // batch) * batch).clamp(max=count - 1).reshape(-1, batch)
 
 
 def _batch(network: SceneNetwork, frames: int, device: torch.device) -> int:
     """Choose the clips per batch: many on a GPU; on a CPU few, so that a layer's output stays in the cache."""
     if device.type == "cuda":
-        return 128
+        return _that_fit.get(device, GPU_BATCH)
     values = frames // STRIDE * network.trunk.stem.out_features
     return max(1, min(32, CACHED_VALUES // values))

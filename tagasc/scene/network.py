@@ -55,7 +55,8 @@ class SceneNetwork(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Compute the code and the logits of each clip.
 
-        On a GPU the trunk runs in bfloat16; fusion, pooling, code and output run in float32.
+        The trunk runs in the precision of ``tagasc.utils.device.precision_on``, by default bfloat16 on a GPU. Fusion,
+        pooling, code and output run in float32.
 
         Args:
             samples: (batch, frames, channels) as stored, int16 or floating point; 480,000 frames for 10 s.
@@ -118,8 +119,10 @@ def compiled_regions() -> tuple[Callable[..., Tensor], ...]:
     A region is a function that takes its module as an argument. ``nn.Module.compile`` would keep a network alive until
     the garbage collector runs, and copies would lose it. torch caches the kernels on disk for the next process.
     """
-    # Every block, clip length and batch size is compiled separately; beyond the limit torch runs eagerly.
+    # Every block, clip length, batch size and precision is compiled separately. Beyond the limit torch would run
+    # eagerly and hardly say so; as an error, it makes the steps fall to the plain rung with a line in the log.
     torch._dynamo.config.recompile_limit = 128
+    torch._dynamo.config.fail_on_recompile_limit_hit = True
     return tuple(torch.compile(region, dynamic=False, options=_RECOMPUTE) for region in REGIONS)
 
 

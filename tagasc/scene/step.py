@@ -2,7 +2,8 @@
 
 Everything random or scheduled in an epoch is drawn beforehand and kept on the device, one row per step. On a GPU the
 trunk is compiled. The whole step, from gathering the crops to Adam, is captured once as a CUDA graph and replayed:
-with 24 clips per step, launching the kernels one by one takes longer than running them.
+with 24 clips per step, launching the kernels one by one takes longer than running them. ``tagasc.training.ladder``
+says what happens where that fails.
 """
 
 from dataclasses import dataclass, fields
@@ -16,6 +17,7 @@ from tagasc.scene.corpus import SceneClips
 from tagasc.scene.network import SceneNetwork
 from tagasc.training.augment import mix
 from tagasc.training.cuda_graph import CudaGraph
+from tagasc.training.ladder import Rung, on_rung
 from tagasc.utils.log import progress
 
 WIDE = 128  # filters; measured at 64 and 128
@@ -55,22 +57,25 @@ class SceneStep:
         centres: (scenes, code size), fixed centres of the centre loss.
     """
 
-    def __init__(self, network: SceneNetwork, clips: SceneClips, config: SceneTraining, frames: int) -> None:
+    def __init__(
+        self, network: SceneNetwork, clips: SceneClips, config: SceneTraining, frames: int, rung: Rung = "plain"
+    ) -> None:
         """Prepare training of a network on clips of the same device.
 
         Args:
-            network: network to train; if it is compiled and on a GPU, the step is captured.
+            network: network to train.
             clips: training clips.
             config: training settings.
             frames: length of a crop, frames.
+            rung: whether to compile the network's trunk, and whether to capture the step as well.
         """
+        network.compiled, self._captures = rung != "plain", rung == "captured"
         self.network, self.clips, self.config, self.frames = network, clips, config, frames
         self.centres = torch.randn(len(clips.names), network.output.in_features).to(clips.device)
         self._gpu = clips.device.type == "cuda"
         # On a CPU, the backward pass of wide convolutions takes up to twice as long channels-last as contiguous.
         wide = not self._gpu and network.trunk.stem.out_features >= WIDE
         network.trunk.set_memory_format(torch.contiguous_format if wide else torch.channels_last)
-        self._captures = self._gpu and network.compiled
         # A captured optimiser reads its learning rate and step count from the device.
         self._rate = torch.zeros((), device=clips.device) if self._gpu else config.learning_rate
         self.optimizer = torch.optim.Adam(
@@ -101,10 +106,12 @@ class SceneStep:
         return float(self._loss) / len(plan)
 
     def _run(self) -> None:
-        if self._captures:
-            self._graph(self._step)
-        else:
-            self._step()
+        graph = self._graph if self._captures else None
+        with on_rung("captured" if graph and graph.captures else "compiled" if self.network.compiled else "plain"):
+            if graph:
+                graph(self._step)
+            else:
+                self._step()
 
     def loss(
         self, samples: Tensor, tags: Tensor | None, target: Tensor, mixing: tuple[Tensor, Tensor] | None

@@ -17,6 +17,7 @@ from tagasc.scene.step import EpochPlan, SceneStep
 from tagasc.scene.systems import System
 from tagasc.scene.trunk import TrunkConfig
 from tagasc.training.augment import EpochRng
+from tagasc.training.ladder import Rung
 from tagasc.training.weights import read_weights
 from tagasc.utils.cli import from_values, to_json
 from tagasc.utils.errors import UserError
@@ -36,7 +37,7 @@ class SceneTrainer:
         train: SceneClips,
         validation: SceneClips | None,
         seed: int,
-        compiled: bool = False,
+        rung: Rung = "plain",
     ) -> None:
         """Initialise the network from ``seed``.
 
@@ -47,7 +48,7 @@ class SceneTrainer:
             train: training clips.
             validation: clips that choose the epoch to keep; None keeps the last epoch.
             seed: random seed of initialisation, order, crops and mixup.
-            compiled: compile the trunk, and on a GPU capture the step; see ``tagasc.scene.step``.
+            rung: how the steps run; only a GPU can capture them.
 
         Raises:
             UserError: fewer clips than a batch, clips that are too short, an unknown scene, or an impossible system.
@@ -75,8 +76,7 @@ class SceneTrainer:
         torch.manual_seed(seed)
         tags = 0 if train.tags is None else train.tags.shape[1]
         self.network = _network(trunk, system, len(train.names), tags, train.packed.channels).to(train.device)
-        self.network.compiled = compiled
-        self.step = SceneStep(self.network, train, config, self.frames)
+        self.step = SceneStep(self.network, train, config, self.frames, rung)
         self.optimizer = self.step.optimizer
 
     def train(self, epoch: int) -> dict[str, float]:

@@ -24,7 +24,7 @@ from tagasc.tagger.features import MelConfig
 from tagasc.tagger.network import TaggerConfig
 from tagasc.training.result import TRAINING_FILES
 from tagasc.utils import provenance
-from tagasc.utils.device import choose_device
+from tagasc.utils.device import Precision, choose_device, precision_on
 from tagasc.utils.errors import PartialFailure, UserError
 from tagasc.utils.log import log
 from tagasc.utils.sweep import clear_once, sweep
@@ -90,6 +90,7 @@ class TaggerOptions:
         seed: random seed of initialisation, order and augmentation.
         compile: compile the trunk with torch.compile; sums then differ in the last bits.
         device: auto, cpu, cuda, or cuda:N.
+        precision: precision of networks: float32 (never TF32), bfloat16, or auto (bfloat16 on a GPU that has it).
         deterministic: reproducible bit for bit on a GPU; slower.
         force: redo finished results.
     """
@@ -109,6 +110,7 @@ class TaggerOptions:
     seed: int = 1
     compile: bool = False
     device: str = "auto"
+    precision: Precision = "auto"
     deterministic: bool = False
     force: bool = False
 
@@ -136,7 +138,7 @@ class TaggerExperiment:
         self.options, self.folder = options, options.out
         self.folds = parse_folds(options.folds, options.training.folds)
         self.stages = options.stages if options.noisy else 1
-        self.device = choose_device(options.device, options.deterministic)
+        self.device = choose_device(options.device, options.deterministic, options.precision)
         self.packed = {split: options.audio / f"{options.corpus}_{split}" for split in ("curated", "noisy", "test")}
         for split in self._training_splits():
             if not self.packed[split].is_dir():
@@ -217,7 +219,7 @@ class TaggerExperiment:
         return {split: require_index(self.packed[split]) for split in splits}
 
     def _settings(self, names: tuple[str, ...]) -> dict[str, Any]:
-        return {name: getattr(self.options, name) for name in names}
+        return {name: getattr(self.options, name) for name in names} | {"precision": precision_on(self.device)}
 
 
 def parse_folds(text: str, count: int) -> list[int]:

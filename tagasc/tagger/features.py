@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchaudio.functional import melscale_fbanks
 
-from tagasc.utils.device import full_precision
 from tagasc.utils.errors import SettingError
 
 
@@ -65,8 +64,7 @@ class MelPower(nn.Module):
                 wave.float(), self.config.n_fft, self.config.hop, window=self.window, center=False, return_complex=True
             )
             power = spectrum.real.square() + spectrum.imag.square()
-            with full_precision():
-                return self.bank @ power
+            return self.bank @ power
 
 
 def to_decibels(power: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from tagasc.audio.packed import PackedAudio
 from tagasc.tagger.experiment import TAGGER
 from tagasc.tagger.inference import load_tagger
 from tagasc.tagger.tags import TagVectors
+from tagasc.utils.device import precision_on
 from tagasc.utils.files import digest
 
 HUGGING_FACE = "hf:"
@@ -58,8 +59,8 @@ class TrainedTagger:
         self.classes = self.ensemble.classes
 
     def input_hashes(self) -> dict[str, str]:
-        """Return the hash of the file that lists the weights with their hashes."""
-        return {"tagger": digest(self.folder / TAGGER)}
+        """Return the hash of the file that lists the weights with their hashes, and the networks' precision."""
+        return {"tagger": digest(self.folder / TAGGER), "precision": precision_on(self.device)}
 
     def tags(self, packed: PackedAudio) -> np.ndarray:
         """Return tag probabilities; see ``TagSource``."""

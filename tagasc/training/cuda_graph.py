@@ -26,10 +26,16 @@ class CudaGraph:
             _run_eagerly(work)
             return
         if self._graph is None:
-            self._graph = torch.cuda.CUDAGraph()
-            with _capturing(self._graph):
+            graph = torch.cuda.CUDAGraph()
+            with _capturing(graph):
                 work()
+            self._graph = graph  # only if the capture has succeeded
         self._graph.replay()
+
+    @property
+    def captures(self) -> bool:
+        """Whether the next call is captured or replayed, not eager."""
+        return self._eager_calls == 0
 
 
 @contextmanager

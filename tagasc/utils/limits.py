@@ -7,6 +7,7 @@ import errno
 
 _SPACE = "free some space and run the same command again"
 _MEMORY = "the memory is full; free some, raise its limit, or choose smaller settings or a lower --nj"
+_GPU_MEMORY = "the GPU's memory is full; choose a smaller batch, or free the GPU"
 _LOCKS = "the file system does not support locks (flock); mount it with them, or move the recipe to another one"
 _SYSTEM = {
     errno.ENOSPC: f"the disk is full; {_SPACE}",
@@ -33,6 +34,9 @@ _PHRASES = {
     "can't allocate memory": _MEMORY,  # torch on the CPU
     "can't start new thread": _SYSTEM[errno.EAGAIN],
     "too many open files": _SYSTEM[errno.EMFILE],
+    "cuda error: out of memory": _GPU_MEMORY,
+    "cublas_status_alloc_failed": _GPU_MEMORY,
+    "no kernel image": "this torch has no code for this GPU; install one that has (TAGASC_PYTHON), or use --ngpu 0",
 }
 
 
@@ -47,8 +51,12 @@ def describe_limit(error: BaseException) -> str | None:
     if isinstance(error, MemoryError):
         return _MEMORY
     if type(error).__name__ == "OutOfMemoryError":  # torch's; not every program imports torch
-        return "the GPU's memory is full; choose a smaller batch, or free the GPU"
+        return _GPU_MEMORY
     if isinstance(error, OSError | RuntimeError | ImportError):
         text = str(error).lower()
-        return next((message for phrase, message in _PHRASES.items() if phrase in text), None)
+        if message := next((message for phrase, message in _PHRASES.items() if phrase in text), None):
+            return message
+        if "cuda error" in text:  # after which a process can no longer use the GPU
+            first = str(error).strip().splitlines()[0]
+            return f"the GPU failed ({first}); run the same command again, with --compile never if it fails again"
     return None

@@ -7,8 +7,9 @@ import torch
 from tagasc.audio import store as module
 from tagasc.audio.prefetch import DeviceBuffer, _fill_stream, prefetch
 from tagasc.audio.store import AudioStore, JoinedStore, _pinned
-from tagasc.utils.device import to_device
+from tagasc.utils.device import page_locked, to_device
 from tagasc.utils.errors import UserError
+from tagasc.utils.log import log
 from tests.helpers import write_packed
 
 CPU = torch.device("cpu")
@@ -55,10 +56,14 @@ def test_all_buffers_are_filled_on_one_stream(monkeypatch):
     monkeypatch.setattr(torch.cuda, "Stream", lambda device: created.append(device) or stream)
     monkeypatch.setattr(torch.cuda, "Event", SimpleNamespace)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: stream)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self)
+    used = []
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda self, stream: used.append(stream))
     _fill_stream.cache_clear()
     for staged in (True, False):
         assert all(DeviceBuffer((2, 3), torch.int16, torch.device("cuda"), staged)._stream is stream for _ in range(40))
     assert created == [torch.device("cuda")]
+    assert used == [stream] * 80  # the allocator waits for a copy that an error left behind
     _fill_stream.cache_clear()
 
 
@@ -76,6 +81,80 @@ def test_copies_to_a_gpu_are_pinned_and_asynchronous(monkeypatch):
     )
     to_device(torch.zeros(3), torch.device("cuda"))
     assert calls == ["pinned", (torch.device("cuda"), True)]
+
+
+def test_memory_that_cannot_be_pinned_is_copied_nevertheless(monkeypatch, caplog):
+    """Containers and ``ulimit -l`` refuse it. Said once; a batch comes from pageable memory then."""
+
+    def refuse(values):
+        raise RuntimeError("CUDA error: operation not\nsupported")
+
+    monkeypatch.setattr(log, "propagate", True)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", refuse)
+    values = torch.arange(6)
+    assert page_locked(values) is values
+    assert page_locked(values) is values
+    assert caplog.messages == [
+        "memory cannot be pinned, so copies to the GPU wait: CUDA error: operation not supported"
+    ]
+
+
+@pytest.fixture
+def one_gpu(monkeypatch):
+    """A GPU on which audio arrives on the CPU, with much free memory."""
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10**9, 10**9))
+    monkeypatch.setattr(module, "_pinned", lambda samples: torch.from_numpy(samples))
+    to = torch.Tensor.to
+    monkeypatch.setattr(torch.Tensor, "to", lambda self, *device, **how: to(self, "cpu"))
+    monkeypatch.setattr(log, "propagate", True)
+    return torch.device("cuda")
+
+
+def refuse(message):
+    def fail(*_, **__):
+        raise RuntimeError(message)
+
+    return fail
+
+
+@pytest.mark.parametrize(("refused", "storage"), [((), "gpu"), (("gpu",), "pinned"), (("gpu", "pinned"), "disk")])
+def test_audio_goes_where_the_system_allows(monkeypatch, caplog, tmp_path, one_gpu, refused, storage):
+    """GPU memory may be gone when it is needed, and pinning refused, though there is room for both."""
+    packed = write_packed(tmp_path / "p", [np.arange(9).reshape(9, 1)])
+    to = torch.Tensor.to
+    full = torch.OutOfMemoryError("CUDA out of memory")
+
+    def limited(values, device, **how):
+        if torch.device(device).type == "cuda" and "gpu" in refused:
+            raise full
+        return to(values, "cpu")
+
+    monkeypatch.setattr(torch.Tensor, "to", limited)
+    if "pinned" in refused:
+        monkeypatch.setattr(module, "_pinned", refuse("the system refuses to pin it"))
+    store = AudioStore(packed, one_gpu)
+    assert store.storage == storage
+    assert store.flat[:, 0].tolist() == list(range(9))
+    assert len([line for line in caplog.messages if "continuing without" in line]) == len(refused)
+    if storage == "gpu":
+        assert store.leave_gpu() == "in pinned memory"
+        assert store.flat[:, 0].tolist() == list(range(9))
+    assert store.leave_gpu() is None
+
+
+def test_refused_storage_that_was_given_is_an_error(monkeypatch, tmp_path, one_gpu):
+    packed = write_packed(tmp_path / "p", [np.arange(9).reshape(9, 1)])
+    monkeypatch.setattr(module, "_pinned", refuse("the system refuses to pin it (CUDA error 2; see ulimit -l)"))
+    with pytest.raises(UserError, match=r"in pinned memory failed: .*ulimit -l\); use --audio-cache auto"):
+        AudioStore(packed, one_gpu, "pinned")
+    assert AudioStore(packed, one_gpu, "gpu").leave_gpu() is None  # as given
+
+
+def test_a_system_that_refuses_to_pin_memory_says_so(monkeypatch):
+    cuda = SimpleNamespace(cudaHostRegister=lambda address, size, flags: 2)
+    monkeypatch.setattr(torch.cuda, "cudart", lambda: cuda)
+    with pytest.raises(RuntimeError, match=r"refuses to pin it \(CUDA error 2"):
+        _pinned(np.zeros((8, 2), np.int16))
 
 
 def test_batches_are_the_samples_of_their_clips(tmp_path):

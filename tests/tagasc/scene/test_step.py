@@ -202,7 +202,7 @@ def test_optimiser_averages_of_a_checkpoint_take_the_memory_format_of_the_weight
 
     def new_trainer():
         settings = SceneTraining(epochs=2, batch=BATCH, crop_seconds=9.7, learning_rate=1e-3)
-        return SceneTrainer(settings, TRUNKS["wide"], SYSTEM, clips, None, 1, False)
+        return SceneTrainer(settings, TRUNKS["wide"], SYSTEM, clips, None, 1)
 
     def layouts(trainer):
         weight = trainer.network.trunk.blocks[0].conv1.weight
@@ -230,9 +230,9 @@ def test_systems_share_compiled_regions(clips):
     settings = SceneTraining(epochs=1, batch=BATCH, crop_seconds=9.7, mixup_alpha=0.0, learning_rate=1e-3)
     for system in (System(), System(heads=4)):
         results = []
-        for compiled in (False, True):
+        for rung in ("plain", "compiled"):
             system_clips = clips if system.uses_tags else clips.tagged(None)
-            trainer = SceneTrainer(settings, trunk, system, system_clips, None, 1, compiled)
+            trainer = SceneTrainer(settings, trunk, system, system_clips, None, 1, rung)
             results.append((trainer.train(1)["loss"], codes_and_logits(trainer.network, system_clips)[0]))
         (eager_loss, eager_codes), (loss, codes) = results
         assert loss == pytest.approx(eager_loss, rel=1e-4)

@@ -66,32 +66,6 @@ def test_mel_power_agrees_with_a_reference_in_float64(mel):
         np.testing.assert_allclose(level, in_decibels(expected), atol=0.01)
 
 
-@pytest.fixture
-def backends():
-    """The back-ends of matrix products and of convolutions, with TF32 allowed."""
-    both = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = [backend.allow_tf32 for backend in both]
-    for backend in both:
-        backend.allow_tf32 = True
-    yield both
-    for backend, allowed in zip(both, before, strict=True):
-        backend.allow_tf32 = allowed
-
-
-@pytest.mark.parametrize("make", [lambda: MelPower(CONFIG), lambda: ToMono(100, 99)], ids=["mel", "resampling"])
-def test_spectrograms_and_resampling_do_not_use_tf32(monkeypatch, backends, make):
-    """A GPU would round to TF32 where it is allowed, as it is for the networks."""
-    seen, module = [], make()
-    record = lambda: seen.append([backend.allow_tf32 for backend in backends])
-    for owner, name in ((torch.Tensor, "__matmul__"), (torch.nn.functional, "conv1d")):
-        function = getattr(owner, name)
-        spy = lambda *args, function=function, **kwargs: record() or function(*args, **kwargs)
-        monkeypatch.setattr(owner, name, spy)
-    module(torch.randn(2, 5000) if isinstance(module, MelPower) else torch.randn(2, 500, 2))
-    assert seen == [[False, False]]
-    assert [backend.allow_tf32 for backend in backends] == [True, True]
-
-
 def test_channels_are_averaged_before_resampling():
     time = torch.arange(4000) / 4000
     left, right = torch.sin(2 * torch.pi * 50 * time), torch.sin(2 * torch.pi * 70 * time)
