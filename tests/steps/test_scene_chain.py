@@ -19,7 +19,8 @@ from tagasc.scene.inference import codes_and_logits
 from tagasc.scene.systems import System, read_systems, select
 from tagasc.scene.training import SceneTrainer, load_scene_network
 from tagasc.scene.trunk import TrunkConfig
-from tagasc.utils.files import read_record
+from tagasc.utils.device import computing_in
+from tagasc.utils.files import read_json, read_record
 from tests.helpers import ROOT, made_up, packed_noise, run, scene_options, succeed
 
 FILE = ROOT / "egs/systems.yaml"
@@ -307,6 +308,24 @@ def test_tags_on_another_scale_reach_the_network(audio, tags, tmp_path):
         own = file["values"]
     given = Codes.read(tmp_path / "codes/codecat/seed1/test.npz").codes[:, -own.shape[1] :]
     np.testing.assert_allclose(given, np.log(np.clip(own, 1e-6, 1)), rtol=1e-4, atol=1e-5)
+
+
+def test_the_precision_of_networks_and_codes_is_recorded(audio, tags, tmp_path):
+    """float32 codes of a network that was trained in bfloat16 are allowed; another training in its place is not."""
+    baseline, values = ("--systems", "baseline"), {}
+    with computing_in("auto"):  # restored after the programs have changed it
+        succeed(*train(audio, tags, tmp_path, *baseline, "--precision", "bfloat16", epochs=1))
+        record = read_json(tmp_path / "scene/baseline/seed1/provenance.json", "")
+        assert record["config"]["precision"] == "bfloat16"
+        again = run(*train(audio, tags, tmp_path, *baseline, epochs=1))  # on a CPU, auto is float32
+        assert "precision was 'bfloat16' and is 'float32'" in again.error
+        for precision in ("bfloat16", "float32"):
+            succeed(*codes(audio, tags, tmp_path, *baseline, "--precision", precision))
+            path = tmp_path / "codes/baseline/seed1/test.npz"
+            assert read_record(path)["config"]["precision"] == precision
+            values[precision] = Codes.read(path).codes
+    difference = np.linalg.norm(values["bfloat16"] - values["float32"]) / np.linalg.norm(values["float32"])
+    assert 0 < difference < 0.05
 
 
 def test_codes_of_another_run_are_refused(audio, tags, chain, tmp_path):
