@@ -38,7 +38,7 @@ class Outcome:
 
     Attributes:
         losses: (steps,), loss of each step.
-        change: change of all weights, in one vector.
+        changes: change of the weights of each part of the network: trunk, fusion, code, output.
         statistics: running mean and variance of each batch normalisation.
         codes: (clips, code size), codes after the steps.
         first: seconds until the rung is in use: compilation, eager steps, capture.
@@ -47,7 +47,7 @@ class Outcome:
     """
 
     losses: Tensor
-    change: Tensor
+    changes: list[Tensor]
     statistics: list[Tensor]
     codes: Tensor
     first: float
@@ -63,13 +63,13 @@ class Verdict:
     rung: Rung
     outcome: Outcome
     deviations: dict[str, float]
+    allowed: dict[str, float]
 
     @property
     def differs(self) -> str:
         """What deviates too much, in words; empty if nothing does."""
-        allowed = FLOAT32 if self.precision == "float32" else BFLOAT16
-        large = [(name, value) for name, value in self.deviations.items() if not value <= allowed[name]]
-        return ", ".join(f"{name} by {value:.1%} (allowed: {allowed[name]:.1%})" for name, value in large)
+        large = [(name, value) for name, value in self.deviations.items() if not value <= self.allowed[name]]
+        return ", ".join(f"{name} by {value:.1%} (allowed: {self.allowed[name]:.1%})" for name, value in large)
 
 
 def require_float32(device: torch.device) -> float:
@@ -92,15 +92,13 @@ def self_test(_: Rung, ladder: Ladder, what: SceneBenchmark) -> None:
     """Let a ladder fall below a rung that fails or computes something else than plain float32 steps.
 
     Raises:
-        UserError: plain steps in the chosen precision differ too much, float32 is TF32, or the ladder may not fall.
+        UserError: float32 is TF32, or the ladder may not fall.
     """
     require_float32(ladder.device)
     began = time.monotonic()
     for verdict in compare(ladder, what, [precision_on(ladder.device)]):
         if verdict.differs and verdict.rung == "plain":
-            raise UserError(
-                f"{verdict.precision} steps differ from float32: {verdict.differs}; use --precision float32"
-            )
+            log.warning("%s differs from float32 in %s; see --precision", verdict.precision, verdict.differs)
     log.info("self-test of %s s: steps are %s", round(time.monotonic() - began), ladder.rung)
 
 
@@ -117,6 +115,7 @@ def compare(ladder: Ladder, what: SceneBenchmark, precisions: Sequence[Precision
         with computing_in("float32"):
             reference = _run_steps("plain", what, clips)
         for precision in precisions:
+            allowed = FLOAT32 if precision == "float32" else BFLOAT16
             with computing_in(precision):
                 for rung in reversed(RUNGS):
                     if RUNGS.index(rung) < RUNGS.index(ladder.rung):
@@ -126,8 +125,10 @@ def compare(ladder: Ladder, what: SceneBenchmark, precisions: Sequence[Precision
                     except RungError as error:
                         ladder.fall_below(error.rung, str(error))
                         break
-                    verdict = Verdict(precision, rung, outcome, _deviations(outcome, reference))
+                    verdict = Verdict(precision, rung, outcome, _deviations(outcome, reference), allowed)
                     yield verdict
+                    if rung == "plain":  # other steps may round as much again
+                        allowed = {name: max(allowed[name], 2 * value) for name, value in verdict.deviations.items()}
                     if verdict.differs and rung != "plain":
                         ladder.fall_below(rung, f"they differ from plain float32 ones: {verdict.differs}")
                         break
@@ -147,7 +148,7 @@ def _run_steps(rung: Rung, what: SceneBenchmark, clips: SceneClips) -> Outcome:
     codes, _ = codes_and_logits(trainer.network, clips)
     return Outcome(
         torch.tensor(losses),
-        _weights(trainer) - before,
+        [after - old for after, old in zip(_weights(trainer), before, strict=True)],
         [value.clone() for name, value in trainer.network.named_buffers() if "running" in name],
         torch.from_numpy(codes),
         sum(seconds[: len(seconds) // 2]),
@@ -163,15 +164,17 @@ def _single_steps(trainer: SceneTrainer) -> Iterator[EpochPlan]:
         yield from (EpochPlan(*row) for row in zip(*(column.split(1) for column in columns), strict=True))
 
 
-def _weights(trainer: SceneTrainer) -> Tensor:
-    return torch.cat([value.detach().flatten() for value in trainer.network.parameters()])
+def _weights(trainer: SceneTrainer) -> list[Tensor]:
+    parts = [list(part.parameters()) for part in trainer.network.children()]
+    return [torch.cat([value.detach().flatten() for value in values]) for values in parts]
 
 
 def _deviations(outcome: Outcome, reference: Outcome) -> dict[str, float]:
+    changes = zip(outcome.changes, reference.changes, strict=True)
     statistics = zip(outcome.statistics, reference.statistics, strict=True)
     return {
         "loss": float((outcome.losses / reference.losses - 1).abs().max()),
-        "weights": _distance(outcome.change, reference.change),
+        "weights": max(_distance(*pair) for pair in changes),
         "statistics": max(_distance(*pair) for pair in statistics),
         "codes": _distance(outcome.codes, reference.codes),
     }

@@ -69,7 +69,7 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize(("wrong", "precision"), [*((wrong, "float32") for wrong in WRONG), ("values", "bfloat16")])
+@pytest.mark.parametrize(("wrong", "precision"), [*((wrong, "float32") for wrong in WRONG), ("gradients", "bfloat16")])
 def test_a_compiled_rung_that_differs_is_not_used(monkeypatch, caplog, precision, wrong):
     monkeypatch.setattr(network, "compiled_regions", lambda: tuple(WRONG[wrong].get(n, REGIONS[n]) for n in range(3)))
     ladder = ladder_at("captured")
@@ -130,10 +130,14 @@ def test_a_rung_that_fails_is_not_used(monkeypatch, caplog, failing):
     assert "nothing works" in caplog.text
 
 
-def test_plain_bfloat16_steps_that_differ_are_an_error(monkeypatch):
+def test_plain_bfloat16_steps_that_differ_are_a_warning(monkeypatch, caplog):
+    """And the other kinds may differ as much."""
     monkeypatch.setattr(rungs, "BFLOAT16", dict.fromkeys(rungs.BFLOAT16, 0.0))
-    with computing_in("bfloat16"), pytest.raises(UserError, match="give --precision float32"):
-        self_test("plain", ladder_at("plain"), WHAT)
+    ladder = ladder_at("compiled")
+    with computing_in("bfloat16"):
+        self_test("compiled", ladder, WHAT)
+    assert "bfloat16 differs from float32 in loss by" in caplog.text
+    assert ladder.rung == "compiled"
 
 
 def test_float32_that_is_tf32_is_an_error(monkeypatch):
