@@ -190,8 +190,7 @@ def digest(path: Path) -> str:
         UserError: the ``.npz`` is damaged.
     """
     if path.suffix != ".npz":
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return digest_bytes(path)
     sha256 = hashlib.sha256()
     with _open_npz(path, "the stage that makes it") as arrays:
         for name in sorted(set(arrays.files) - {"provenance"}):
@@ -199,6 +198,12 @@ def digest(path: Path) -> str:
             sha256.update(f"{name} {value.dtype} {value.shape}".encode())
             sha256.update(value.tobytes())
     return sha256.hexdigest()
+
+
+def digest_bytes(path: Path) -> str:
+    """Return the hexadecimal SHA-256 of a file's bytes, of whatever kind it is."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _array(file: NpzFile, name: str) -> np.ndarray:
