@@ -10,7 +10,7 @@ unset CDPATH BASH_ENV ENV GREP_OPTIONS POSIXLY_CORRECT TAGASC_{CONSOLE_FD,PROCES
 # systems, seeds, trunk, training, tagger, scene_*, tagging_*, and others.
 recipe=mini          # folder of egs/, or the path of a recipe's folder
 stage=0              # first stage to run
-stop_stage=8         # last stage to run
+stop_stage=8         # last stage to run; 9 exports the best system
 ngpu=auto            # number of GPUs; 0: CPU; auto: 1 if there is one
 nj=$(nproc)          # CPU processes
 force=false          # redo finished results
@@ -24,6 +24,7 @@ tagger_seed=1        # random seed of the tagger
 controls=auto        # ablations on altered tags: @shuffled @constant @within @oracle; auto: all four with --systems all
 protocol=both        # ours | paper | both: how epoch and SVM are selected; paper trains a second network
 final_fit=none       # none | all: also retrain on all training clips, with the choices made on validation
+export_system=auto   # system that stage 9 exports, NAME or NAME/seedK; auto: the best on validation
 code_segment=whole   # whole | released: part of a clip that its code is computed from
 sample_format=int16  # int16 | float32: sample format of packed audio
 audio_cache=auto     # auto | gpu | pinned | disk: where the training audio is kept
@@ -117,24 +118,25 @@ fi
 if stage 6 codes; then      # exp/<trunk>-<tagger>/scene/, dump/audio/, dump/tags/ -> exp/<trunk>-<tagger>/codes/
     extract=($gpu_cmd extract_codes.py "${shared[@]}" --systems "$all_systems")
     run_workers codes "${extract[@]}" --out "$exp"
-    if [[ $final_fit == all ]]; then
-        run_workers final "${extract[@]}" --select-from "$exp" --out "$exp/final"
-    fi
+    [[ $final_fit != all ]] || run_workers final "${extract[@]}" --select-from "$exp" --out "$exp/final"
 fi
 
 if stage 7 svm; then        # exp/<trunk>-<tagger>/codes/ -> exp/<trunk>-<tagger>/svm/
     score=($cpu_cmd score_svm.py --systems "$all_systems" --seeds "$seeds" --systems-file "$systems_file"
         --nj "$nj" "${redo[@]}")
     run svm "${score[@]}" --out "$exp"
-    if [[ $final_fit == all ]]; then
-        run final "${score[@]}" --select-from "$exp" --out "$exp/final"
-    fi
+    [[ $final_fit != all ]] || run final "${score[@]}" --select-from "$exp" --out "$exp/final"
 fi
 
 if stage 8 report; then     # everything -> exp/report/RESULTS.md, RESULTS.html and pictures
     run report $cpu_cmd report.py --recipe "$folder" --experiment "$exp" --tagger "exp/tagger/$tagger" --tags "$tags" \
-        --corpus "$scene_corpus" --tagging-corpus "${tagging_corpus:-none}" \
-        --systems-file "$systems_file" --note "$note"
+        --corpus "$scene_corpus" --tagging-corpus "${tagging_corpus:-none}" --systems-file "$systems_file" --note "$note"
+fi
+
+if stage 9 bundle; then     # exp/<trunk>-<tagger>/ -> exp/bundle/<system>/
+    run bundle $cpu_cmd export.py --recipe "$folder" --experiment "$exp" --audio "$audio" --tags "$tags" \
+        --tags-from "${tags_from:-exp/tagger/$tagger}" --corpus "$scene_corpus" --note "$note" "${redo[@]}" \
+        --tagging-corpus "${tagging_corpus:-none}" --export-system "$export_system" --systems-file "$systems_file"
 fi
 
 finish                      # lists what failed and how to resume

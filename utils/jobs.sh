@@ -1,7 +1,7 @@
 # shellcheck shell=bash disable=SC2030,SC2031,SC2034,SC2154  # variables of run.sh and of the recipe
 # How programs run, for sourcing by run.sh: environment, lock, logs, workers, signals, and how to resume.
 
-workers=() logs=() failures=() typed='' failed_at=9 # first stage with a failure; 9: none
+workers=() logs=() failures=() typed='' failed_at=10 # first stage with a failure; 10: none
 ((${#given[@]} == 0)) || typed=$(printf ' %q' "${given[@]}")
 
 say() { $dry_run || echo "$(date '+%Y-%m-%d %H:%M:%S') $*" >&2; }

@@ -88,7 +88,7 @@ while (($#)); do
 done
 for name in $paths; do printf -v "$name" %s "$(absolute "${!name}" "$PWD")"; done
 ((nj > 0)) || fail "option --nj must be at least 1"
-((stage <= stop_stage && stop_stage <= 8)) || fail "stages are 0 to 8, and --stage is at most --stop-stage"
+((stage < 9)) || stop_stage=$stage; ((stage <= stop_stage && stop_stage <= 9)) || fail "stages are 0 to 9, and --stage is at most --stop-stage"
 [[ $tagger != *:* && $tagger != *.npz ]] || fail "--tagger is the name of a tagger; use --tags-from $tagger"
 [[ $tags_from != *.npz || -e $tags_from ]] || $dry_run || fail "--tags-from $tags_from does not exist"
 [[ $controls != auto ]] || controls=$([[ " $systems " != *" all "* ]] || echo "@shuffled @constant @within @oracle")

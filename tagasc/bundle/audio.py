@@ -76,6 +76,8 @@ def open_sound(path: str | Path) -> Iterator[Sound]:
     Raises:
         UserError: the file is missing, empty or not audio; while reading, also if it ends too early.
     """
+    if not os.path.exists(path):
+        raise UserError(f"{path} does not exist; check the path")
     if os.path.isfile(path) and os.path.getsize(path) == 0:
         raise UserError(f"{path} is an empty file; record or fetch it again")
     with open_audio(path) as (file, frames):

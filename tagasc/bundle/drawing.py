@@ -11,7 +11,7 @@ from tagasc.bundle.output import clock
 from tagasc.bundle.picture import png, position
 from tagasc.bundle.runner import Answer
 
-LEFT, WIDTH = 170, 900  # of the drawings' time axis, px
+LEFT, WIDTH = 212, 900  # of the drawings' time axis, px
 _ROW, _SPECTROGRAM, _AXIS = 17, 190, 22
 _MOST_COLUMNS = 450  # of the events over time
 _COLOURS = (
@@ -132,7 +132,8 @@ def _time_axis(seconds: float, scale: float, y: float) -> list[str]:
     for number in range(int(seconds / step + 1e-9) + 1):
         x = LEFT + number * step * scale
         parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{y}" y2="{y + 4}" class="axis"/>')
-        parts.append(text(x, y + 16, clock(number * step), "middle"))
+        shown = f"{number * step:g} s" if seconds < 60 else clock(number * step)
+        parts.append(text(x, y + 16, shown, "middle"))
     return parts
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,10 +18,12 @@ _HEADER = ("recording", "scene", "prob.", "margin", "runners-up", "events heard"
 
 def table(answers: Sequence[Answer]) -> str:
     """Format answers as a table, with notes on conversions, and a timeline for recordings of several windows."""
-    rows = [_HEADER, *(_row(answer) for answer in answers)]
+    folders = {os.path.dirname(answer.name) for answer in answers}
+    common = os.path.commonpath(folders) if len(answers) > 1 and "" not in folders else ""
+    rows = [_HEADER, *(_row(answer, common) for answer in answers)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADER))]
     numeric = {2, 3}
-    lines = []
+    lines = [f"in {printable(common)}:"] if common else []
     for row, answer in zip(rows, [None, *answers], strict=True):
         cells = (
             cell.rjust(w) if n in numeric else cell.ljust(w)
@@ -32,11 +35,12 @@ def table(answers: Sequence[Answer]) -> str:
     return "\n".join(lines)
 
 
-def _row(answer: Answer) -> tuple[str, ...]:
+def _row(answer: Answer, folder: str) -> tuple[str, ...]:
+    name = os.path.relpath(answer.name, folder) if folder else answer.name
     rivals = ", ".join(f"{scene} {probability:.2f}" for scene, probability in answer.ranked()[1 : RIVALS + 1])
     events = ", ".join(f"{name} {probability:.2f}" for name, probability in answer.events(EVENTS, LEAST))
-    shown = printable(answer.name), answer.scene, f"{answer.probability:.2f}", f"{answer.margin:.2f}", rivals, events
-    return tuple(shown)
+    shown = printable(name), answer.scene, f"{answer.probability:.2f}", f"{answer.margin:.2f}", rivals, events
+    return shown
 
 
 def _details(answer: Answer) -> list[str]:

@@ -26,7 +26,7 @@ from tagasc.utils.files import write_text
 
 EXPLAINED = 6  # windows of a recording that are explained
 _EXACT, _LONGEST = 30, 600  # s; the player's sound is WAV up to the first, Ogg Vorbis up to the second
-_ROWS = 7  # events for, and as many against
+_ROWS, _LEAST = 7, 0.005  # events for, and as many against, and the least change of the margin that is shown
 _SCRIPT = """
 const sound = document.querySelector("audio"), time = document.getElementById("time");
 const cursor = document.getElementById("cursor"), { seconds, left, width } = time.dataset;
@@ -54,7 +54,8 @@ p { margin: .3rem 0 .6rem; max-width: 46rem; }
 .small, figcaption { color: #5b626c; font-size: .85rem; }
 .columns { display: grid; grid-template-columns: repeat(auto-fit, minmax(26rem, 1fr)); gap: .5rem 2.5rem; }
 svg { width: 100%; height: auto; display: block; font: 11.5px system-ui, sans-serif; fill: #20242a; }
-.columns svg { max-width: 33rem; }
+figure { margin: 0; }
+.columns svg { max-width: 34rem; }
 .axis { stroke: #8a8f98; } .cursor { stroke: #fff; stroke-width: 2; mix-blend-mode: difference; }
 .strong { font-weight: 700; } .inside { fill: #fff; font-weight: 600; }
 #time { cursor: crosshair; }
@@ -209,7 +210,7 @@ def _influence(bundle: Bundle, one: Explanation, scene: str, rival: str) -> str:
         return "<h2>Events</h2><p>This system uses no tags.</p>"
     changes, mean = one.influence.changes, bundle.training["tags"]
     order = np.argsort(-changes, kind="stable")
-    shown = [*(n for n in order[:_ROWS] if changes[n] > 0), *(n for n in order[-_ROWS:] if changes[n] < 0)]
+    shown = [*(n for n in order[:_ROWS] if changes[n] >= _LEAST), *(n for n in order[-_ROWS:] if changes[n] <= -_LEAST)]
     rows = [(bundle.events[n], float(one.tags[n]), float(mean[n]), float(changes[n])) for n in shown]
     then = bundle.scenes[one.influence.cut_scene]
     outcome = f"the answer would still be {scene}" if then == scene else f"the answer would be {then}"

@@ -38,7 +38,7 @@ def card(about: dict[str, Any]) -> str:
         "",
         *(f"- {text}" for text in sound["conversions"]),
         "",
-        "## What it must not be used for",
+        "## Limits",
         "",
         *(f"- {text}" for text in about["limits"]),
         "",
