@@ -21,6 +21,8 @@ INSTALL = f"{sys.executable} -m pip install -c {ROOT / 'constraints.txt'} -r {RO
 class Options:
     """Write ``<recipe>/exp/bundle/<system>``: models in ONNX, runner, card, description and an example.
 
+    Pages about its surest wrong answers on test go into ``<recipe>/exp/report/errors``; stage 8 links them.
+
     Args:
         recipe: folder of the recipe.
         experiment: folder of the experiment, with scored systems (stage 7).
@@ -59,10 +61,13 @@ def main(options: Options) -> None:
     if options.clips < 1:
         raise UserError(f"--clips {options.clips} must be at least 1")
     from tagasc.bundle.folder import MODEL
+    from tagasc.bundle.runner import load
     from tagasc.bundle.schema import NAME
     from tagasc.export.program import runner_files
     from tagasc.export.system import Sources, choose_run, load_system
+    from tagasc.export.worst import write_error_pages
     from tagasc.export.writing import WRITTEN, Origin, write_bundle
+    from tagasc.report.errors import FOLDER
 
     systems = read_systems(options.systems_file)
     run = choose_run(options.experiment, [name for table in systems.values() for name in table], options.export_system)
@@ -81,8 +86,10 @@ def main(options: Options) -> None:
     journal = options.recipe / "exp" / "log" / "commands"
     origin = Origin(options.tagging_corpus, options.note, options.licences, journal, record, size, options.clips)
     with atomic_folder(out, *WRITTEN) as folder:
-        about = write_bundle(folder, sources, system, origin)
+        about, checked = write_bundle(folder, sources, system, origin)
         provenance.write(folder, record, [folder / NAME, folder / MODEL])
+    pages = options.recipe / "exp" / "report" / FOLDER
+    write_error_pages(pages, load(out), checked.packed, checked.tags, checked.found, record["date"])
     parity, size = about["parity"], sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     difference = parity["largest_difference"]["pair decisions"]
     log.info(

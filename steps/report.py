@@ -6,6 +6,7 @@ from pathlib import Path
 from tagasc.report import freshness, sections
 from tagasc.report.analysis import analysis_sections
 from tagasc.report.comparison import Comparison
+from tagasc.report.errors import errors_section
 from tagasc.report.markdown import aligned, escape, html_page
 from tagasc.report.paper_tables import PaperResults
 from tagasc.report.results import SystemResult, read_results
@@ -62,6 +63,7 @@ def main(
     page += sections.systems_section(comparison)
     page += sections.controls_section(comparison)
     page += sections.scenes_section(comparison)
+    page += errors_section(comparison.out)
     page += analysis_sections(comparison)
     page += tagger_section(tagger, tags, comparison.out, comparison.watermark)
     journal = recipe / "exp" / "log" / "commands"

@@ -21,6 +21,10 @@ TESTED_ELSEWHERE = {
     "cp -r egs/template egs/cafes": "below",
     "mkdir egs/recorded && cp -r egs/mini/{recipe.sh,conf} egs/recorded": "the fixture",
     "benchmark.py tagger --seconds 5 --batch 8": "steps/test_benchmark.py",
+    ". ./path.sh": "test_options.py",
+    "predict.py egs/mini/exp/bundle/beforecode_l3 rec/ --explain why": "steps/test_bundle.py",
+    "predict.py egs/mini/exp/bundle/beforecode_l3 recordings/ more/*.mp3": "steps/test_bundle.py",
+    "predict.py egs/mini/exp/bundle/beforecode_l3 long.flac --hop 1 --csv windows.csv --explain why": "steps/test_bundle.py",
 }
 
 

@@ -272,7 +272,8 @@ def test_help_lists_stages_and_options_with_their_values(recipe):
         "0 download -> corpora/",
         "5 scenes dump/audio/, dump/tags/ -> exp/<trunk>-<tagger>/scene/<system>/seed<k>/",
         "8 report everything",
-        "--stop-stage last stage to run [8]",
+        "9 bundle exp/<trunk>-<tagger>/ -> exp/bundle/<system>/",
+        "--stop-stage last stage to run; 9 exports the best system [8]",
         "--dry-run print the commands, run nothing [false]",
         "--scene-train training clips of each scene [6]",  # the comment of the recipe that it sources, its own value
     ):

@@ -15,7 +15,7 @@ from tagasc.audio.decoding import open_audio
 from tagasc.bundle.resampling import Resampler
 from tagasc.utils.errors import UserError
 
-_BLOCK = 2**15  # frames
+_BLOCK = 2**18  # frames; large, since each matrix product wakes all threads of BLAS
 _FULL_SCALE = 32768
 _SLACK = 0.1  # share of a clip by which a recording may be longer or shorter and still be one clip, as in stage 1
 _SILENT = 1e-4  # peak; -80 dB
@@ -171,7 +171,8 @@ def _converted(sound: Sound, contract: Contract, resampler: Resampler) -> Iterat
     for block in sound.blocks:
         if not np.isfinite(block).all():
             raise UserError(f"{sound.name}: it holds samples that are not finite; fetch it again or leave it out")
-        yield _stored(resampler.feed(_channels(block, contract.channels)), contract)
+        mixed = block.shape[1] != contract.channels
+        yield _stored(resampler.feed(block.mean(axis=1, dtype=np.float32, keepdims=True) if mixed else block), contract)
         clipped += int((np.abs(block) > 1).sum())
     if sound.rate != contract.sampling_rate:
         yield _stored(resampler.flush(), contract)
@@ -179,15 +180,9 @@ def _converted(sound: Sound, contract: Contract, resampler: Resampler) -> Iterat
         sound.notes.append(f"{clipped} samples beyond full scale")
 
 
-def _channels(block: np.ndarray, channels: int) -> np.ndarray:
-    """Bring a block to the contract's channels: the mean of all, in each of them."""
-    if block.shape[1] == channels:
-        return block
-    return np.repeat(block.mean(axis=1, dtype=np.float32, keepdims=True), channels, axis=1)
-
-
 def _stored(wave: np.ndarray, contract: Contract) -> np.ndarray:
-    """Round samples as packed audio does (``tagasc.audio.pack.quantise``), so that networks see what they know."""
+    """Copy one channel into all, and round as packed audio does (``tagasc.audio.pack.quantise``)."""
+    wave = np.repeat(wave, contract.channels // wave.shape[1], axis=1)
     if contract.sample_format != "int16":
         return wave
     rounded = np.clip(np.rint(wave * np.float32(_FULL_SCALE)), -_FULL_SCALE, _FULL_SCALE - 1)

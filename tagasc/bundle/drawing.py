@@ -11,7 +11,7 @@ from tagasc.bundle.output import clock
 from tagasc.bundle.picture import png, position
 from tagasc.bundle.runner import Answer
 
-LEFT, WIDTH = 212, 900  # of the drawings' time axis, px
+LEFT, WIDTH = 232, 900  # of the drawings' time axis, px
 _ROW, _SPECTROGRAM, _AXIS = 17, 190, 22
 _MOST_COLUMNS = 450  # of the events over time
 _COLOURS = (
@@ -173,32 +173,45 @@ def influence_bars(rows: Sequence[tuple[str, float, float, float]]) -> str:
 
 
 def attention_strips(attention: Attention, seconds: float) -> str:
-    """Draw the attention of each head's filters, and the filters' response over time."""
-    heads, filters = attention.weights.shape
-    cell, height = min(14.0, 470 / filters), 12 if heads <= 16 else 7
-    most = max(2.0, float(attention.weights.max()))
+    """Draw the attention of each head's filters, and the filters' response over time.
+
+    Whichever is more, heads or filters in a head, runs from left to right.
+    """
+    weights, usual = attention.weights, attention.usual
+    names = ("head", "filter") if len(weights) <= weights.shape[1] else ("filter", "head")
+    turned = names[0] == "filter"
+    grids = [grid.T if turned else grid for grid in (weights, usual)]
+    rows, columns = grids[0].shape
+    width, height, most = 300.0, min(14.0, 160 / rows), max(2.0, float(weights.max()))
     parts = []
-    for head in range(heads):
-        if heads <= 16 or head % 8 == 0:
-            parts.append(text(LEFT - 7, head * height + 10, f"head {head + 1}", "end"))
-        for number in range(filters):
-            value, usual = float(attention.weights[head, number]), float(attention.usual[head, number])
-            share = min(1.0, value / most)
-            title = f"filter {head * filters + number + 1}: {value:.2f} of uniform, for the mean tags {usual:.2f}"
-            colour = f"hsl(24 70% {96 - 62 * share:.0f}%)"
-            parts.append(bar(LEFT + number * cell, head * height, cell - 0.5, height - 1, colour, title))
-    y, width = heads * height + 14, filters * cell
-    response = np.log2(np.clip(attention.response, 1e-6, None))
-    extent = max(0.05, float(np.abs(response).max()))
-    points = " ".join(
-        f"{LEFT + (n + 0.5) / len(response) * width:.1f},{y + 28 - 26 * value / extent:.1f}"
-        for n, value in enumerate(response)
-    )
-    parts.append(text(LEFT - 7, y + 22, "response", "end"))
-    parts.append(text(LEFT - 7, y + 37, "over time", "end"))
-    parts.append(f'<line x1="{LEFT}" x2="{LEFT + width:.0f}" y1="{y + 28}" y2="{y + 28}" class="axis"/>')
-    parts.append(f'<polyline points="{points}" fill="none" stroke="{_FOR}" stroke-width="2"/>')
-    parts.append(text(LEFT + width + 6, y + 32, f"±{2**extent - 1:.0%}"))
-    parts.append(text(LEFT, y + 70, "0 s"))
-    parts.append(text(LEFT + width, y + 70, f"{seconds:g} s", "end"))
-    return svg(LEFT + max(width, 200) + 60, y + 76, parts, "attention of each filter, by head")
+    for row in range(rows):
+        if row % -(-12 // int(height)) == 0:
+            parts.append(text(LEFT - 7, row * height + 10, f"{names[0]} {row + 1}", "end"))
+        for column in range(columns):
+            value, expected = (float(grid[row, column]) for grid in grids)
+            place = f"{names[0]} {row + 1}, {names[1]} {column + 1}"
+            title = f"{place}: {value:.2f} of uniform, for the mean tags {expected:.2f}"
+            colour = f"hsl(24 70% {96 - 62 * min(1.0, value / most):.0f}%)"
+            x, cell = LEFT + column * width / columns, width / columns - 0.5
+            parts.append(bar(x, row * height, cell, height - 1, colour, title))
+    y = rows * height + 12
+    parts.append(text(LEFT + width, y, f"{names[1]}s 1 to {columns}", "end"))
+    return svg(LEFT + width + 60, y + 78, [*parts, *_response(attention.response, seconds, width, y + 8)],
+               "attention of each filter, by head")  # fmt: skip
+
+
+def _response(response: np.ndarray, seconds: float, width: float, y: float) -> list[str]:
+    """Draw how much more, or less, the filters respond over time, on a logarithmic scale around none."""
+    log = np.log2(np.clip(response, 1e-6, None))
+    extent = max(0.05, float(np.abs(log).max()))
+    steps = [(n / len(log), (n + 1) / len(log), y + 28 - 22 * value / extent) for n, value in enumerate(log)]
+    points = " ".join(f"{LEFT + x * width:.1f},{level:.1f}" for start, end, level in steps for x in (start, end))
+    return [
+        text(LEFT - 7, y + 25, "response", "end"),
+        text(LEFT - 7, y + 40, "over time", "end"),
+        f'<line x1="{LEFT}" x2="{LEFT + width:.0f}" y1="{y + 28}" y2="{y + 28}" class="axis"/>',
+        f'<polyline points="{points}" fill="none" stroke="{_FOR}" stroke-width="2"/>',
+        text(LEFT + width + 6, y + 32, f"±{2**extent - 1:.0%}"),
+        text(LEFT, y + 66, "0 s"),
+        text(LEFT + width, y + 66, f"{seconds:g} s", "end"),
+    ]

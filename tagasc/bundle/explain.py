@@ -113,7 +113,7 @@ def _influence(bundle: Bundle, feature_map: np.ndarray, tags: np.ndarray, pair: 
     mean, count = bundle.training["tags"], tags.shape[1]
     altered = np.repeat(tags, count + 2, axis=0)
     altered[np.arange(count), np.arange(count)] = mean
-    altered[count] = mean  # the last row stays as it is
+    altered[count] = mean  # the last row is unchanged
     margins, scenes = [], []
     for rows in np.array_split(altered, -(-len(altered) // _ROWS)):
         maps = np.repeat(feature_map, len(rows), axis=0)

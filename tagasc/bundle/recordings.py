@@ -25,7 +25,7 @@ def expand(arguments: Sequence[str], lists: Sequence[str]) -> list[str]:
         lists: files with a path a line, relative to where they are typed; ``-`` is standard input.
 
     Raises:
-        UserError: nothing is meant by an argument, or there is none.
+        UserError: a folder or pattern holds no recordings, or no argument is given.
     """
     found: list[str] = []
     for argument in [*arguments, *(line for name in lists for line in _lines(name))]:

@@ -75,7 +75,7 @@ class Resampler:
     def _product(self, windows: np.ndarray) -> np.ndarray:
         starts, weights = _filters(self._up, self._down, self._width)
         if self._row * self._up <= _MOST_WEIGHTS:
-            return windows @ _dense(self._up, self._down, self._width)
+            return np.ascontiguousarray(windows) @ _dense(self._up, self._down, self._width)  # or BLAS is not used
         taps, step = np.arange(weights.shape[1]), max(1, _MOST_VALUES // weights.shape[1])
         output = np.empty((len(windows), self._up), np.float32)
         for first in range(0, self._up, step):

@@ -292,6 +292,7 @@ class Bundle:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self._threads
         options.log_severity_level = 3  # errors only
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads sleep
         try:
             return onnxruntime.InferenceSession(self.folder / name, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime raises types of its own

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import soundfile
 
+from tagasc.audio.packed import PackedAudio
 from tagasc.bundle.folder import HEAD, MODEL, TAGGER, TRAINING
 from tagasc.bundle.runner import Bundle
 from tagasc.bundle.schema import DESCRIPTION, FORMAT, NAME, SCHEMA
@@ -54,8 +55,25 @@ class Origin:
     clips: int
 
 
-def write_bundle(folder: Path, sources: Sources, system: TrainedSystem, origin: Origin) -> dict[str, Any]:
-    """Write a bundle into an empty folder; return its description.
+@dataclass(frozen=True)
+class CheckedClips:
+    """Test clips that went through a bundle.
+
+    Attributes:
+        packed: the clips.
+        tags: their tags, if the bundle's tagger is elsewhere.
+        found: outputs of the bundle for them, by name.
+    """
+
+    packed: PackedAudio
+    tags: np.ndarray | None
+    found: dict[str, np.ndarray]
+
+
+def write_bundle(
+    folder: Path, sources: Sources, system: TrainedSystem, origin: Origin
+) -> tuple[dict[str, Any], CheckedClips]:
+    """Write a bundle into an empty folder; return its description, and the test clips that it was checked on.
 
     Raises:
         UserError: ONNX and PyTorch with scikit-learn give different answers.
@@ -70,7 +88,11 @@ def write_bundle(folder: Path, sources: Sources, system: TrainedSystem, origin: 
     result = next(one for one in read_results(run.experiment, []) if one.name == run.system)
     about = _described(sources, system, origin, result) | {"probabilities": probabilities}
     bundle = Bundle(folder, about)
-    about["parity"] = _parity(sources, system, bundle, result, origin.clips)
+    packed = parity.evenly(sources.packed("test"), origin.clips)
+    tags = sources.tag_vectors("test").of(packed.ids) if system.events and system.ensemble is None else None
+    outputs = ("scene", "scores", "pairs", "code", "probabilities")
+    checked = CheckedClips(packed, tags, parity.run_bundle(bundle, packed, tags, outputs))
+    about["parity"] = _parity(sources, system, checked, result)
     about["example"] = _write_example(folder, bundle, system)
     write_program(folder)
     write_text(folder / CARD, card(about))
@@ -78,7 +100,7 @@ def write_bundle(folder: Path, sources: Sources, system: TrainedSystem, origin: 
     listed = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != NAME)
     about["files"] = {path.relative_to(folder).as_posix(): digest_bytes(path) for path in listed}
     write_json(folder / NAME, about)
-    return about
+    return about, checked
 
 
 def _write_models(folder: Path, system: TrainedSystem, slope: float) -> None:
@@ -114,18 +136,13 @@ def _described(sources: Sources, system: TrainedSystem, origin: Origin, result: 
     }
 
 
-def _parity(sources: Sources, system: TrainedSystem, bundle: Bundle, result: SystemResult, most: int) -> dict[str, Any]:
+def _parity(sources: Sources, system: TrainedSystem, checked: CheckedClips, result: SystemResult) -> dict[str, Any]:
     """Compare ONNX with PyTorch and scikit-learn on test clips, and with the recipe's predictions."""
-    packed = parity.evenly(sources.packed("test"), most)
-    tags = None
+    packed, tags, found = checked.packed, checked.tags, checked.found
     if system.ensemble is not None:
         tags = parity.reference_tags(packed, system.ensemble)
-    elif system.events:
-        tags = sources.tag_vectors("test").of(packed.ids)
     metadata = system.metadata
     codes = parity.reference(packed, system.network, metadata["scenes"], tags, metadata["tag_scale"])
-    given = None if system.ensemble is not None else tags
-    found = parity.run_bundle(bundle, packed, given, ("scene", "scores", "pairs", "code"))
     report = parity.compare(packed, system.svm, codes, tags, found)
     run = next(run for run in result.runs if run.seed == sources.run.seed)
     names = np.array([*result.clips.scene_names, ""])

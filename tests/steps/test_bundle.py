@@ -27,6 +27,7 @@ from tagasc.bundle.folder import read_bundle
 from tagasc.bundle.runner import against
 from tagasc.bundle.schema import SCHEMA, problem
 from tagasc.export.calibration import pair_decisions
+from tagasc.report.errors import errors_section
 from tagasc.scene.training import load_scene_network
 from tests.helpers import RATE, run
 
@@ -302,6 +303,22 @@ def test_what_a_tag_changes_is_what_the_recipes_network_and_svm_say(finished, bu
     distances = np.linalg.norm(opened.training["codes"] - code[0].numpy(), axis=1)
     assert why.nearest[0][2] == pytest.approx(distances.min(), rel=1e-3)
     assert why.events_over_time.shape[1] == len(opened.events)
+
+
+def test_the_report_links_pages_of_the_surest_wrong_answers(finished, bundle):
+    about = json.loads((finished.folder / "exp/report/errors/index.json").read_text())
+    with (finished.folder / f"exp/table1-tiny/svm/{SYSTEM}/seed1/predictions.csv").open() as file:
+        rows = {row["clip"]: row for row in csv.DictReader(file) if row["split"] == "test"}
+    assert len(about["pages"]) == 6
+    probabilities = [page["probability"] for page in about["pages"]]
+    assert probabilities == sorted(probabilities, reverse=True)
+    for page in about["pages"]:
+        assert rows[page["clip"]]["svm"] == page["answer"] != page["true"] == rows[page["clip"]]["scene"]
+        text = (finished.folder / "exp/report/errors" / page["page"]).read_text()
+        assert f"(wrong: it is {page['true']})" in text
+    lines = errors_section(finished.folder / "exp/report")
+    assert f"- [{about['pages'][0]['clip']}](errors/1.html)" in lines
+    assert errors_section(finished.folder / "exp") == []
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
