@@ -89,7 +89,8 @@ def main(options: Options) -> None:
         about, checked = write_bundle(folder, sources, system, origin)
         provenance.write(folder, record, [folder / NAME, folder / MODEL])
     pages = options.recipe / "exp" / "report" / FOLDER
-    write_error_pages(pages, load(out), checked.packed, checked.tags, checked.found, record["date"])
+    given = None if checked.own else checked.tags
+    write_error_pages(pages, load(out), checked.packed, given, checked.found, record["date"])
     parity, size = about["parity"], sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     difference = parity["largest_difference"]["pair decisions"]
     log.info(

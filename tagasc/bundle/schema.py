@@ -51,7 +51,8 @@ SCHEMA: dict[str, Any] = {
                     "equal_scenes": _WHOLE,
                     "largest_difference": {"type": "object"},
                     "recipe": _TEXT,
-                }
+                },
+                {"tagger_clips": _WHOLE},
             ),
             "accuracy": _record(
                 {"test": _NUMBER, "clips": _WHOLE, "interval_95": _ANY, "by_scene": {"type": "object"}}

@@ -1,7 +1,6 @@
 """Compare a bundle with PyTorch and scikit-learn on clips of the recipe."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,15 +20,26 @@ from tagasc.tagger.tags import TagScale, rescale
 from tagasc.utils.errors import UserError
 
 TOLERANCE = 1e-4  # of scores; of a code it is relative to the largest value
+_LEAST_TAGGED, _TAGGED_WEIGHTS = 10, 20_000_000_000  # clips; weights × pads × clips
 _CPU = torch.device("cpu")
 
 
-def evenly(folder: Path, most: int) -> PackedAudio:
-    """Open a packed folder with at most ``most`` of its clips, evenly spaced."""
-    packed = PackedAudio(folder)
-    chosen = np.unique(np.linspace(0, len(packed) - 1, min(most, len(packed))).round().astype(int))
-    packed.clips = [packed.clips[number] for number in chosen]
-    return packed
+def spaced(count: int, most: int) -> list[int]:
+    """Return at most ``most`` of the numbers below ``count``, evenly spaced."""
+    return np.unique(np.linspace(0, count - 1, min(most, count)).round().astype(int)).tolist()
+
+
+def some_clips(packed: PackedAudio, numbers: Sequence[int]) -> PackedAudio:
+    """Open a packed folder again with some of its clips."""
+    fewer = PackedAudio(packed.folder)
+    fewer.clips = [packed.clips[number] for number in numbers]
+    return fewer
+
+
+def tagged_clips(ensemble: Ensemble, clips: int) -> list[int]:
+    """Choose the clips that both taggers tag: all of them, or ten if the tagger is large."""
+    weights = sum(value.numel() for network in ensemble.networks for value in network.parameters())
+    return spaced(clips, max(_LEAST_TAGGED, _TAGGED_WEIGHTS // (weights * len(ensemble.pads))))
 
 
 def reference(
@@ -47,15 +57,17 @@ def reference_tags(packed: PackedAudio, ensemble: Ensemble) -> np.ndarray:
 
 
 def run_bundle(
-    bundle: Bundle, packed: PackedAudio, tags: np.ndarray | None, outputs: Sequence[str]
+    bundle: Bundle, packed: PackedAudio, tags: np.ndarray | None, own: Sequence[int], outputs: Sequence[str]
 ) -> dict[str, np.ndarray]:
-    """Run a bundle on packed clips; ``tags`` are given to it only if its tagger is elsewhere."""
+    """Run a bundle on packed clips; it computes the tags of the clips ``own``, and is given those of the others."""
     parts = []
     for number, clip in enumerate(packed.clips):
         packed.compare(number)
         samples = torch.from_numpy(np.array(packed.samples[clip.start : clip.start + clip.frames]))
         wave = waveform(samples).numpy()[None]
-        parts.append(bundle.run(wave, bundle.tags(wave, None if tags is None else tags[number]), outputs))
+        parts.append(
+            bundle.run(wave, bundle.tags(wave, None if tags is None or number in own else tags[number]), outputs)
+        )
     kept = [name for name, value in parts[0].items() if value is not None]
     return {name: np.concatenate([part[name] for part in parts]) for name in kept}
 

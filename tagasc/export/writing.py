@@ -61,12 +61,14 @@ class CheckedClips:
 
     Attributes:
         packed: the clips.
-        tags: their tags, if the bundle's tagger is elsewhere.
+        tags: their tags by stage 4, or None.
+        own: numbers of the clips of which the bundle computed the tags.
         found: outputs of the bundle for them, by name.
     """
 
     packed: PackedAudio
     tags: np.ndarray | None
+    own: list[int]
     found: dict[str, np.ndarray]
 
 
@@ -88,10 +90,7 @@ def write_bundle(
     result = next(one for one in read_results(run.experiment, []) if one.name == run.system)
     about = _described(sources, system, origin, result) | {"probabilities": probabilities}
     bundle = Bundle(folder, about)
-    packed = parity.evenly(sources.packed("test"), origin.clips)
-    tags = sources.tag_vectors("test").of(packed.ids) if system.events and system.ensemble is None else None
-    outputs = ("scene", "scores", "pairs", "code", "probabilities")
-    checked = CheckedClips(packed, tags, parity.run_bundle(bundle, packed, tags, outputs))
+    checked = _check(sources, system, bundle, origin.clips)
     about["parity"] = _parity(sources, system, checked, result)
     about["example"] = _write_example(folder, bundle, system)
     write_program(folder)
@@ -136,11 +135,21 @@ def _described(sources: Sources, system: TrainedSystem, origin: Origin, result: 
     }
 
 
+def _check(sources: Sources, system: TrainedSystem, bundle: Bundle, most: int) -> CheckedClips:
+    every = PackedAudio(sources.packed("test"))
+    packed = parity.some_clips(every, parity.spaced(len(every), most))
+    tags = sources.tag_vectors("test").of(packed.ids) if system.events else None
+    own = [] if system.ensemble is None else parity.tagged_clips(system.ensemble, len(packed))
+    outputs = ("scene", "scores", "pairs", "code", "probabilities")
+    return CheckedClips(packed, tags, own, parity.run_bundle(bundle, packed, tags, own, outputs))
+
+
 def _parity(sources: Sources, system: TrainedSystem, checked: CheckedClips, result: SystemResult) -> dict[str, Any]:
     """Compare ONNX with PyTorch and scikit-learn on test clips, and with the recipe's predictions."""
     packed, tags, found = checked.packed, checked.tags, checked.found
-    if system.ensemble is not None:
-        tags = parity.reference_tags(packed, system.ensemble)
+    if checked.own:
+        tags = tags.copy()
+        tags[checked.own] = parity.reference_tags(parity.some_clips(packed, checked.own), system.ensemble)
     metadata = system.metadata
     codes = parity.reference(packed, system.network, metadata["scenes"], tags, metadata["tag_scale"])
     report = parity.compare(packed, system.svm, codes, tags, found)
@@ -153,7 +162,8 @@ def _parity(sources: Sources, system: TrainedSystem, checked: CheckedClips, resu
     if equal < len(packed):
         text += " Codes or tags of the others were computed with another precision, or on another segment."
         log.warning("warning: %s: stage 7 predicted another scene for %d clips", sources.run.title, len(packed) - equal)
-    return {**report, "split": f"the test split of {sources.corpus}", "recipe": text}
+    tagged = {"tagger_clips": len(checked.own)} if checked.own else {}
+    return {**report, **tagged, "split": f"the test split of {sources.corpus}", "recipe": text}
 
 
 def _write_example(folder: Path, bundle: Bundle, system: TrainedSystem) -> dict[str, Any]:

@@ -88,6 +88,7 @@ def test_a_bundle_describes_itself(bundle):
     assert (len(about["scenes"]), len(about["events"])) == (10, 17)
     assert about["parity"]["equal_scenes"] == about["parity"]["clips"] == 30
     assert max(about["parity"]["largest_difference"].values()) < 1e-4
+    assert about["parity"]["tagger_clips"] == 30
     assert "same scene for 30 of them" in about["parity"]["recipe"]
     assert about["data"]["clips"] == {"test": 30, "train": 40, "unused": 30, "validation": 20}
     assert about["limits"][0].startswith("It was trained on synthetic sounds")
@@ -197,6 +198,21 @@ def test_lists_patterns_and_standard_input(bundle, clips, tmp_path, monkeypatch)
         assert message in run("steps/predict.py", bundle, *arguments).error
 
 
+def test_a_bundle_whose_tagger_is_elsewhere_asks_for_its_tags(finished, bundle, copy, clips, tmp_path):
+    about = read_bundle(copy)
+    del about["files"]["tagger.onnx"]
+    (copy / "tagger.onnx").unlink()
+    edit(copy, tagger={"kind": "external", "source": "hf:some/tagger", "sha256": "0"}, files=about["files"])
+    assert "the tagger of this bundle, hf:some/tagger, is not in it; give its tags" in predict(copy, clips[0], status=1)
+    tags = finished.folder / "dump/tags/tiny/tau2019_test.npz"
+    found, failures = answers(tmp_path, copy, *clips, bundle / "example.wav", "--tags", tags, status=3)
+    assert [Path(row["recording"]).name for row in failures] == ["example.wav"]
+    expected = answers(tmp_path, bundle, *clips)[0]
+    assert {name: row["scene"] for name, row in found.items()} == {name: row["scene"] for name, row in expected.items()}
+    predict(copy, clips[0], "--tags", tags, "--explain", tmp_path / "why")
+    assert "Events for and against" in (tmp_path / "why" / f"{clips[0].stem}.html").read_text()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -217,7 +233,7 @@ def test_a_changed_bundle_is_refused_by_the_name_of_the_file(copy, clips, change
 
 def edit(folder, **values):
     about = json.loads((folder / "bundle.json").read_text()) | values
-    del about["checksum"]
+    about.pop("checksum", None)
     (folder / "bundle.json").write_text(json.dumps(about))
 
 
