@@ -4,11 +4,13 @@ import hashlib
 import os
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
+from itertools import accumulate
 from math import inf
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 from tagasc.audio.decoding import open_audio
@@ -25,6 +27,9 @@ _PER_PART = 512  # clips
 OWN = "add them, or fix the table (folders are separated by /)"
 PARTIAL = "download the missing part, or use the rest with --allow-partial (allow_partial=true in recipe.sh)"
 
+# By split: lhotse's RecordingSet as "recordings", its SupervisionSet as "supervisions".
+Manifests = dict[str, dict[str, Any]]
+
 
 @dataclass(frozen=True)
 class ClipEntry:
@@ -35,12 +40,14 @@ class ClipEntry:
         path: audio file.
         labels: one scene, or tags.
         custom: further fields of the supervision, for instance location or usage.
+        more: audio files that follow the first one without a gap, if the clip is cut into several.
     """
 
     id: str
     path: Path
     labels: tuple[str, ...]
     custom: dict[str, str]
+    more: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -124,11 +131,12 @@ class _Disk:
 
     def find(self, path: Path) -> Path | None:
         """Return the path of a file on the disk, or None."""
-        if path.parent not in self._folders:
-            folder = path.parent if path.parent.is_dir() else self.find(path.parent)
+        parent = path.parent
+        if parent not in self._folders:
+            folder = parent if parent.is_dir() else self.find(parent)
             children = sorted(folder.iterdir(), key=lambda child: child.name == clean(child.name)) if folder else []
-            self._folders[path.parent] = {clean(child.name): child for child in children}  # an equal name comes last
-        return self._folders[path.parent].get(clean(path.name))
+            self._folders[parent] = {clean(child.name): child for child in children}  # an equal name comes last
+        return self._folders[parent].get(clean(path.name))
 
 
 def check_counts(counts: dict[str, int], published: dict[str, int], corpus: Path, allow_partial: bool) -> None:
@@ -174,6 +182,8 @@ def write(
     audio: AudioFormat,
     jobs: int,
     length: float | None = None,
+    uncut: Collection[str] = (),
+    tables: Mapping[str, str] = {},
 ) -> None:
     """Read every file's header once, and write validated Lhotse manifests of all splits, atomically.
 
@@ -185,6 +195,8 @@ def write(
         audio: format that every file must have.
         jobs: number of processes.
         length: nominal length, to which stage 2 cuts or pads the clips, in seconds; None keeps each clip's own.
+        uncut: splits that get no cut manifest, so that no stage uses them.
+        tables: text of further files, by name.
 
     Raises:
         UserError: a split is empty, or a file is unreadable or has another format.
@@ -195,22 +207,37 @@ def write(
     import_module("lhotse")  # slow, so only if needed; before the fork, so only once
     lengths: Counter[int] = Counter()
     examples: dict[int, Path] = {}
-    with atomic_folder(out, "*.jsonl.gz", provenance.NAME) as folder, mapping(jobs) as run:
+    with atomic_folder(out, "*.jsonl.gz", "scenes.csv", provenance.NAME) as folder, mapping(jobs) as run:
         for split, entries in splits.items():
             starts = range(0, len(entries), _PER_PART)
             parts = [(folder / str(start), entries[start : start + _PER_PART], audio, length) for start in starts]
             frames = sum(progress(run(_write_part, parts), f"headers {split}", total=len(parts)), [])
-            for kind in KINDS:
+            for kind in KINDS[:-1] if split in uncut else KINDS:
                 _join([part / f"{kind}.jsonl.gz" for part, *_ in parts], folder / f"{corpus}_{kind}_{split}.jsonl.gz")
             for part, *_ in parts:
-                part.rmdir()
+                rmtree(part)
             lengths.update(frames)
             examples = {count: entry.path for count, entry in zip(frames, entries, strict=True)} | examples
             hours = sum(frames) / audio.sampling_rate / 3600
             log.info("%s %s: %d clips, %.2f hours", corpus, split, len(entries), hours)
         if audio.one_length:
             _check_one_length(lengths, examples, audio.sampling_rate)
-        provenance.write(folder, record, sorted(folder.glob("*.jsonl.gz")))
+        for name, text in tables.items():
+            (folder / name).write_text(text, encoding="utf-8")
+        provenance.write(folder, record, sorted(folder.iterdir()))
+
+
+def load(folder: Path, corpus: str) -> Manifests:
+    """Return the manifests in a folder; they are read lazily, line by line, so a large corpus takes little memory."""
+    from lhotse import RecordingSet, SupervisionSet
+
+    kinds = {"recordings": RecordingSet, "supervisions": SupervisionSet}
+    loaded: Manifests = {}
+    for path in sorted(folder.glob(f"{corpus}_recordings_*.jsonl.gz")):
+        split = path.name.removesuffix(".jsonl.gz").rpartition("_")[2]
+        files = {kind: path.with_name(f"{corpus}_{kind}_{split}.jsonl.gz") for kind in kinds}
+        loaded[split] = {kind: kinds[kind].from_jsonl_lazy(file) for kind, file in files.items()}
+    return loaded
 
 
 def _check_one_length(lengths: Counter[int], examples: dict[int, Path], rate: int) -> None:
@@ -242,15 +269,16 @@ def _write_part(part: tuple[Path, list[ClipEntry], AudioFormat, float | None]) -
     from lhotse import CutSet, RecordingSet, SupervisionSet, validate_recordings_and_supervisions
 
     folder, entries, audio, length = part
-    recordings = [_recording(entry, audio) for entry in entries]
-    cuts = [_cut(entry, recording, length) for entry, recording in zip(entries, recordings, strict=True)]
-    supervisions = [cut.supervisions[0] for cut in cuts]
+    clips = [_cut(entry, audio, length) for entry in entries]
+    cuts = [cut for cut, _ in clips]
+    tracks = [track for _, tracks in clips for track in tracks]
+    recordings, supervisions = [cut.recording for cut in tracks], [cut.supervisions[0] for cut in tracks]
     sets = RecordingSet.from_items(recordings), SupervisionSet.from_items(supervisions), CutSet.from_items(cuts)
     validate_recordings_and_supervisions(*sets[:2])
     folder.mkdir()
     for kind, manifest in zip(KINDS, sets, strict=True):
         manifest.to_file(folder / f"{kind}.jsonl.gz")
-    return [recording.num_samples for recording in recordings]
+    return [sum(cut.recording.num_samples for cut in tracks) for _, tracks in clips]
 
 
 def _join(parts: Sequence[Path], target: Path) -> None:
@@ -261,29 +289,38 @@ def _join(parts: Sequence[Path], target: Path) -> None:
             part.unlink()
 
 
-def _cut(entry: ClipEntry, recording: Any, length: float | None) -> Any:
+def _cut(entry: ClipEntry, audio: AudioFormat, length: float | None) -> tuple[Any, list[Any]]:
+    """Return the cut of a clip, and the cuts of its files: the same, or the tracks of a cut that is mixed of them."""
     from lhotse import SupervisionSegment
+    from lhotse.cut import MixedCut, MixTrack
 
-    cut = recording.to_cut()
-    custom = {"labels": list(entry.labels), "content": content_sample(entry.path), **entry.custom}
-    custom |= {} if length is None else {"seconds": length}
-    cut.supervisions = [SupervisionSegment(entry.id, entry.id, 0.0, cut.duration, cut.channel, custom=custom)]
-    return cut
+    names = [path.stem for path in (entry.path, *entry.more)] if entry.more else [entry.id]
+    tracks = []
+    for name, path in zip(names, (entry.path, *entry.more), strict=True):
+        cut = _recording(name, path, audio).to_cut()
+        custom = {"labels": list(entry.labels), "content": content_sample(path), **entry.custom}
+        custom |= {} if length is None else {"seconds": length}
+        cut.supervisions = [SupervisionSegment(name, name, 0.0, cut.duration, cut.channel, custom=custom)]
+        tracks.append(cut)
+    if not entry.more:
+        return tracks[0], tracks
+    starts = [0.0, *accumulate(cut.duration for cut in tracks)]
+    return MixedCut(entry.id, [MixTrack(cut, offset=at) for cut, at in zip(tracks, starts, strict=False)]), tracks
 
 
-def _recording(entry: ClipEntry, audio: AudioFormat) -> Any:
+def _recording(name: str, path: Path, audio: AudioFormat) -> Any:
     from lhotse import AudioSource, Recording
 
     rate, (shortest, longest) = audio.sampling_rate, audio.seconds
-    with open_audio(entry.path) as (file, frames):
+    with open_audio(path) as (file, frames):
         found, channels = file.samplerate, file.channels
     if found != rate:
-        raise UserError(f"{entry.path} has {found} Hz, not {rate}; {audio.remedy}")
+        raise UserError(f"{path} has {found} Hz, not {rate}; {audio.remedy}")
     if channels != audio.channels:
-        raise UserError(f"{entry.path} has {channels} channel(s), not {audio.channels}; {audio.remedy}")
+        raise UserError(f"{path} has {channels} channel(s), not {audio.channels}; {audio.remedy}")
     if frames == 0:
-        raise UserError(f"{entry.path} has no samples; download it again or leave it out")
+        raise UserError(f"{path} has no samples; download it again or leave it out")
     if not shortest <= frames / rate <= longest:
-        raise UserError(f"{entry.path} lasts {frames / rate:.2f} s, not {shortest:g} to {longest:g}; {audio.remedy}")
-    source = AudioSource("file", list(range(channels)), str(entry.path))
-    return Recording(entry.id, [source], rate, frames, frames / rate)
+        raise UserError(f"{path} lasts {frames / rate:.2f} s, not {shortest:g} to {longest:g}; {audio.remedy}")
+    source = AudioSource("file", list(range(channels)), str(path))
+    return Recording(name, [source], rate, frames, frames / rate)

@@ -11,7 +11,7 @@ from lhotse import load_manifest
 from local import manifests
 from local.manifests import AudioFormat, ClipEntry, listed_file, write
 from local.splits import split_by_location
-from local.tau2019 import city_of
+from local.tau import city_of
 from tagasc.utils import provenance
 from tagasc.utils.errors import UserError
 from tagasc.utils.tables import Row

@@ -1,56 +1,23 @@
 """TAU Urban Acoustic Scenes 2019: synthetic tables with the published counts, and small corpora."""
 
-import csv
 from collections import Counter
-from itertools import cycle
 
-import numpy as np
 import pytest
-import soundfile
 from lhotse import load_manifest
 
 from local.manifests import check_counts
-from local.published import TAU2019
+from local.published import TAU2019, by_split
 from local.splits import split_by_location
-from local.tau2019 import PUBLISHED, city_of, official_fold
+from local.tau import city_of, counts_of, official_fold
+from local.tau2019 import SET, prepare_tau2019
 from tests.helpers import run, succeed
+from tests.local import trees
 
-CITIES = ("barcelona", "helsinki", "lisbon", "london", "lyon", "paris", "prague", "stockholm", "vienna")
-
-
-def write(path, header, rows):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
-        csv.writer(file, delimiter="\t", lineterminator="\n").writerows([header, *rows])
-
-
-def write_tables(corpus, clips=1440):
-    """Write the published tables, with at most ``clips`` of each scene and part; return the file names."""
-    location, parts = 0, {"train": [], "test": [], "unused": []}
-    for scene, (train, test, unused) in TAU2019.items():
-        for part, count in (("train", train), ("test", test), ("unused", unused)):
-            cities = cycle(["milan"] if part == "unused" else CITIES + (("milan",) if part == "test" else ()))
-            for number in range(min(count, clips)):
-                if number % 12 == 0:
-                    location, city = location + 1, next(cities)
-                name = f"audio/{scene}-{city}-{location}-{number}-a.wav"
-                parts[part].append((name, scene, f"{city}-{location}", "a"))
-    rows = sum(parts.values(), [])
-    write(corpus / "meta.csv", ("filename", "scene_label", "identifier", "source_label"), rows)
-    for table, part in (("fold1_train", "train"), ("fold1_evaluate", "test")):
-        write(corpus / f"evaluation_setup/{table}.csv", ("filename", "scene_label"), [row[:2] for row in parts[part]])
-    return [row[0] for row in rows]
+CITIES = set(trees.CITIES) - {"milan"}
 
 
 def write_corpus(corpus, clips):
-    """Write the tables and one short sound, to which every clip is a link; return the file names."""
-    names = write_tables(corpus, clips)
-    (corpus / "audio").mkdir()
-    sound = corpus.parent / "sound.wav"
-    soundfile.write(sound, np.zeros((480, 2)), 48000, subtype="PCM_24")
-    for name in names:
-        (corpus / name).hardlink_to(sound)
-    return names
+    return trees.write_corpus(corpus, trees.tau2019(clips), 48000, 2)
 
 
 def fold_of(corpus):
@@ -63,13 +30,12 @@ def fold_of(corpus):
 def published(tmp_path_factory):
     """The official fold of tables with the published counts."""
     corpus = tmp_path_factory.mktemp("tau2019")
-    write_tables(corpus)
+    trees.write_tables(corpus, trees.tau2019())
     return fold_of(corpus)
 
 
 def test_the_official_fold_has_the_published_counts(published, tmp_path):
-    counts = Counter(f"{split} {entry.labels[0]}" for split, entries in published.items() for entry in entries)
-    check_counts(counts, PUBLISHED, tmp_path, allow_partial=False)
+    check_counts(counts_of(published), by_split(TAU2019), tmp_path, allow_partial=False)
     assert {split: len(entries) for split, entries in published.items()} == {
         "train": 9185,
         "test": 4185,
@@ -87,7 +53,7 @@ def test_validation_holds_out_locations_of_every_scene_and_city(published):
     for scene, (count, *_) in TAU2019.items():
         assert 0.12 < per_scene[scene] / count < 0.18
     per_city = Counter(city_of(entry.custom["location"]) for entry in validation)
-    assert set(per_city) == set(CITIES)
+    assert set(per_city) == CITIES
     assert max(per_city.values()) < 2 * min(per_city.values())
 
 
@@ -101,8 +67,24 @@ def test_the_manifests_list_every_clip(tmp_path):
     assert sorted(f"audio/{cut.id}.wav" for some in cuts.values() for cut in some) == sorted(names)
     cut = cuts["test"][0]
     assert (cut.recording.num_channels, cut.recording.sampling_rate, cut.num_samples) == (2, 48000, 480)
-    assert cut.supervisions[0].custom["labels"] == [cut.id.split("-")[0]]
-    assert cut.supervisions[0].custom["location"] == "-".join(cut.id.split("-")[1:3])
+    scene, city, location, segment, device = cut.id.split("-")
+    assert cut.supervisions[0].custom | {"content": 0} == {
+        "labels": [scene], "location": f"{city}-{location}", "city": city, "segment": segment, "device": device,
+        "seconds": 0.01, "content": 0,
+    }  # fmt: skip
+
+
+def test_lhotses_function_returns_recordings_and_supervisions_by_split(tmp_path):
+    names = write_corpus(tmp_path / "corpus", clips=24)
+    options = {"seconds": 0.01, "allow_partial": True}
+    sets = prepare_tau2019(str(tmp_path / "corpus"), str(tmp_path / "out"), 1, **options)
+    assert set(sets) == {"train", "validation", "test", "unused"}
+    assert all(set(kinds) == {"recordings", "supervisions"} for kinds in sets.values())
+    assert sum(len(list(kinds["recordings"])) for kinds in sets.values()) == len(names)
+    for kinds in sets.values():
+        for recording, supervision in zip(kinds["recordings"], kinds["supervisions"], strict=True):
+            assert supervision.recording_id == recording.id
+    assert SET.name == "tau2019"
 
 
 def test_a_missing_clip_is_named_unless_allow_partial(tmp_path):

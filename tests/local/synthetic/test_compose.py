@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import soundfile
 
+from local.published import TAU2019, by_split
 from local.synthetic.compose import SceneSize, TaggingSize, _link, _plan, _tagging_clip
 from local.synthetic.composition import CITIES, SCENES, UNSEEN_CITY, Sources
 from local.synthetic.sounds import POOLS, SYNTHESISERS, RecordedBackgrounds, RecordedEvents, SynthesisedEvents
-from local.tau2019 import PUBLISHED
 from tests.helpers import RATE, run, succeed
 
 
@@ -165,7 +165,7 @@ def test_the_full_size_has_the_published_counts():
         counts.update(
             {f"{part} {scene}": count for part, count in zip(("train", "test", "unused"), size.of(scene), strict=True)}
         )
-    assert counts == PUBLISHED
+    assert counts == by_split(TAU2019)
 
 
 def test_a_location_belongs_to_one_scene_and_part():
