@@ -25,6 +25,7 @@ controls=auto        # ablations on altered tags: @shuffled @constant @within @o
 protocol=both        # ours | paper | both: how epoch and SVM are selected; paper trains a second network
 final_fit=none       # none | all: also retrain on all training clips, with the choices made on validation
 export_system=auto   # system that stage 9 exports, NAME or NAME/seedK; auto: the best on validation
+groups=auto          # fields with a table of accuracies by group each, such as "device city"; auto: all that group clips
 code_segment=whole   # whole | released: part of a clip that its code is computed from
 sample_format=int16  # int16 | float32: sample format of packed audio
 audio_cache=auto     # auto | gpu | pinned | disk: where the training audio is kept
@@ -128,9 +129,10 @@ if stage 7 svm; then        # exp/<trunk>-<tagger>/codes/ -> exp/<trunk>-<tagger
     [[ $final_fit != all ]] || run final "${score[@]}" --select-from "$exp" --out "$exp/final"
 fi
 
-if stage 8 report; then     # everything -> exp/report/RESULTS.md, RESULTS.html and pictures
+if stage 8 report; then     # everything -> exp/report/RESULTS.md, RESULTS.html, output.csv and pictures
     run report $cpu_cmd report.py --recipe "$folder" --experiment "$exp" --tagger "exp/tagger/$tagger" --tags "$tags" \
-        --corpus "$scene_corpus" --tagging-corpus "${tagging_corpus:-none}" --systems-file "$systems_file" --note "$note"
+        --corpus "$scene_corpus" --tagging-corpus "${tagging_corpus:-none}" --systems-file "$systems_file" \
+        --groups "$groups" --note "$note"
 fi
 
 if stage 9 bundle; then     # exp/<trunk>-<tagger>/ -> exp/bundle/<system>/

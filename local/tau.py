@@ -7,6 +7,7 @@ number before the device. Its supervision has the fields ``city``, ``device``, `
 ``segment``.
 """
 
+import os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -235,7 +236,7 @@ def listed_clips(table: Path, by_name: dict[str, ClipEntry], remedy: str = AGAIN
 
 def _entry(audio: Path, row: Row, seconds_in_name: bool) -> ClipEntry:
     folder, _, name = row["filename"].rpartition("/")
-    stem = name.removesuffix(".wav")
+    stem = os.path.splitext(name)[0]
     if row["scene_label"] not in SCENES:
         raise UserError(f"{row.where}: {row['filename']} has the unknown scene {row['scene_label']!r}; fix the table")
     if folder != "audio":

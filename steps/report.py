@@ -7,6 +7,7 @@ from tagasc.report import freshness, sections
 from tagasc.report.analysis import analysis_sections
 from tagasc.report.comparison import Comparison
 from tagasc.report.errors import errors_section
+from tagasc.report.groups import AUTO, group_sections
 from tagasc.report.markdown import aligned, escape, html_page
 from tagasc.report.paper_tables import PaperResults
 from tagasc.report.results import SystemResult, read_results
@@ -33,9 +34,10 @@ def main(
     tagging_corpus: str = "fsdkaggle2019",
     systems_file: Path = EGS / "systems.yaml",
     paper_file: Path = EGS / "paper_results.yaml",
+    groups: str = AUTO,
     note: str = "",
 ) -> None:
-    """Write ``<recipe>/exp/report``: RESULTS.md, its figures, and RESULTS.html with the same content in one file.
+    """Write ``<recipe>/exp/report``: RESULTS.md, figures, RESULTS.html with the same content in one file, output.csv.
 
     Args:
         recipe: folder of the recipe.
@@ -46,11 +48,13 @@ def main(
         tagging_corpus: name of the tagging corpus.
         systems_file: file of the systems, which defines their order.
         paper_file: file of the paper's results.
+        groups: fields of the supervisions to show the accuracy by, separated by spaces; auto: all that group clips.
         note: sentence at the top, for instance that the corpus is synthetic.
     """
     systems, paper = read_systems(systems_file), PaperResults.read(paper_file)
     results = read_results(experiment, [name for table in systems.values() for name in table])
-    comparison = _comparison(experiment, results, systems, tags / f"{corpus}_test.npz", recipe / "exp" / "report", note)
+    out, vectors = recipe / "exp" / "report", tags / f"{corpus}_test.npz"
+    comparison = _comparison(experiment, results, systems, vectors, out, note, corpus == paper.corpus)
     audio, corpora = recipe / "dump" / "audio", (corpus, tagging_corpus)
     artefacts = list(freshness.list_artefacts(audio, corpora, results, tagger, tags))
     outdated = freshness.outdated(artefacts) + freshness.edited(results, systems, systems_file)
@@ -64,6 +68,7 @@ def main(
     page += sections.controls_section(comparison)
     page += sections.scenes_section(comparison)
     page += errors_section(comparison.out)
+    page += group_sections(comparison, recipe / "data" / corpus, corpus, groups)
     page += analysis_sections(comparison)
     page += tagger_section(tagger, tags, comparison.out, comparison.watermark)
     journal = recipe / "exp" / "log" / "commands"
@@ -77,14 +82,20 @@ def main(
 
 
 def _comparison(
-    experiment: Path, results: list[SystemResult], systems: dict, tag_vectors: Path, out: Path, note: str
+    experiment: Path,
+    results: list[SystemResult],
+    systems: dict,
+    tag_vectors: Path,
+    out: Path,
+    note: str,
+    papers_corpus: bool,
 ) -> Comparison:
     best = best_on_validation(experiment, [result.name for result in results if result.is_ranked])
     if best is None:
         raise UserError(f"{experiment} has no scores of a network; run stages 5 to 7")
     watermark = "synthetic" if "synthetic" in note.lower() else ""
     by_name = {result.name: result for result in results}
-    return Comparison(experiment, results, systems, by_name[best], tag_vectors, out, watermark)
+    return Comparison(experiment, results, systems, by_name[best], tag_vectors, out, watermark, papers_corpus)
 
 
 def _print_summary(comparison: Comparison, note: str) -> None:

@@ -1,6 +1,7 @@
 """Fake experiments: the folders that stages 4 to 7 write, with random predictions, made in seconds."""
 
 import csv
+import gzip
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,6 +95,20 @@ class Fake:
             codes = Codes(self.ids[test], codes.astype(np.float32), names, names, self.locations[test])
             codes.write(self.experiment / "codes" / run / "test.npz", RECORD)
 
+    def write_fields(
+        self, test: list[dict], train: list[dict], validation: list[dict], corpus: str = "tau2019"
+    ) -> None:
+        """Write cut manifests of which the report reads the supervisions' fields; those of test clips in order."""
+        for split, rows in (("test", test), ("train", train), ("validation", validation)):
+            path = self.folder / f"data/{corpus}/{corpus}_cuts_{split}.jsonl.gz"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            ids = self.ids if split == "test" else [f"{split}-{n}" for n in range(len(rows))]
+            with gzip.open(path, "wt", encoding="utf-8") as file:
+                for clip, custom in zip(ids, rows, strict=False):
+                    recording = {"sources": [{"source": f"/corpus/audio/{clip}.wav"}]}
+                    cut = {"id": clip, "recording": recording, "supervisions": [{"id": clip, "custom": custom}]}
+                    file.write(json.dumps(cut) + "\n")
+
     def options(self, *more: object) -> list[object]:
         """Return the options of ``steps/report.py``."""
         folders = {"recipe": self.folder, "experiment": self.experiment, "tagger": self.tagger, "tags": self.tags}
@@ -116,7 +131,7 @@ class Fake:
         _json(folder / "provenance.json", RECORD)
         if weights:
             torch.manual_seed(0)
-            trunk, system = TrunkConfig(8, (8, self.filters), shortcut_convolution=True), self.records[name]
+            trunk, system = TrunkConfig(8, (8, self.filters), True, code_size=8), self.records[name]
             network = SceneNetwork(trunk, system, len(self.scenes), self.events, 2)
             metadata = {"trunk": trunk, "system": system, "scenes": self.scenes, "channels": 2, "tags": self.events}
             metadata["tag_scale"] = "probability"

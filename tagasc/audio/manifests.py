@@ -43,9 +43,32 @@ def state_of(manifest: Path) -> str:
     """
     with _undamaged(manifest):
         cuts = [json.loads(line) for line in gzip.decompress(manifest.read_bytes()).splitlines()]
-        for source in (source for cut in cuts for source in cut["recording"]["sources"]):
+        for source in (source for cut in cuts for part in _parts(cut) for source in part["recording"]["sources"]):
             source["source"] = os.path.basename(source["source"])
         return hashlib.sha256(json.dumps(cuts, sort_keys=True).encode()).hexdigest()
+
+
+def clip_fields(manifest: Path) -> dict[str, dict[str, Any]]:
+    """Return the fields of each clip's supervision by clip id, and its audio file as the field ``source``.
+
+    Raises:
+        UserError: the manifest is missing or damaged.
+    """
+    if not manifest.exists():
+        raise UserError(f"{manifest} does not exist; run stage 1 (manifests) to create it")
+    fields = {}
+    with _undamaged(manifest), gzip.open(manifest, "rt", encoding="utf-8") as lines:
+        for cut in map(json.loads, lines):
+            parts = _parts(cut)
+            supervision = parts[0]["supervisions"][0]
+            clip = supervision["id"] if parts == [cut] else cut["id"]
+            fields[clip] = {**supervision["custom"], "source": parts[0]["recording"]["sources"][0]["source"]}
+    return fields
+
+
+def _parts(cut: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the cuts of the files of which a clip consists: itself, or the tracks that are appended to each other."""
+    return [track["cut"] for track in cut["tracks"]] if "tracks" in cut else [cut]
 
 
 def read_sources(path: Path) -> list[Source]:
@@ -63,30 +86,35 @@ def read_sources(path: Path) -> list[Source]:
 
 
 def _source(path: Path, cut: Any) -> Source:
-    recording, supervision = cut.recording, cut.supervisions[0]
-    if len(recording.sources) != 1 or recording.sources[0].type != "file":
-        raise UserError(f"{path}: {recording.id} is not one audio file; give manifests of plain files")
+    parts = [track.cut for track in cut.tracks] if hasattr(cut, "tracks") else [cut]
+    recordings, supervision = [part.recording for part in parts], parts[0].supervisions[0]
+    for recording in recordings:
+        if len(recording.sources) != 1 or recording.sources[0].type != "file":
+            raise UserError(f"{path}: {recording.id} is not one audio file; give manifests of plain files")
     custom = supervision.custom or {}
-    seconds = custom.get("seconds")
-    frames = cut.num_samples if seconds is None else round(seconds * cut.sampling_rate)
+    seconds, samples = custom.get("seconds"), [part.num_samples for part in parts]
+    frames = sum(samples) if seconds is None else round(seconds * cut.sampling_rate)
     if frames < 1:
         raise UserError(
-            f"{path}: {recording.id} would hold no sample in {seconds} s; run stage 1 with more --scene-seconds"
+            f"{path}: {recordings[0].id} would hold no sample in {seconds} s; run stage 1 with more --scene-seconds"
         )
-    first, available = round(cut.start * cut.sampling_rate), cut.num_samples
-    if first < 0 or available < 1 or recording.num_channels < 1:
-        raise ValueError(f"{recording.id} starts at {first}, with {available} samples")
+    first = round(parts[0].start * cut.sampling_rate)
+    if first < 0 or min(samples) < 1 or recordings[0].num_channels < 1 or any(part.start for part in parts[1:]):
+        raise ValueError(f"{recordings[0].id} starts at {first}, with {samples} samples")
+    files = [os.fspath(recording.sources[0].source) for recording in recordings]
     return Source(
-        supervision.id,
-        os.fspath(recording.sources[0].source),
+        supervision.id if len(parts) == 1 else cut.id,
+        files[0],
         first,
-        available,
+        sum(samples),
         frames,
-        recording.num_channels,
+        recordings[0].num_channels,
         cut.sampling_rate,
         tuple(custom.get("labels", ())),
         custom.get("location", ""),
         custom.get("usage", ""),
+        custom.get("joined", ""),
+        tuple(zip(files[1:], samples[1:], strict=True)),
     )
 
 

@@ -31,7 +31,8 @@ _BLOCK = 2**15  # frames
 class Source:
     """A segment of an audio file that becomes one clip.
 
-    The file is read from frame ``first`` for ``available`` frames, then cut or zero-padded to ``frames`` frames.
+    The file is read from frame ``first``, and after it the files in ``more`` (path and frames) from their beginnings:
+    ``available`` frames in all, then cut or zero-padded to ``frames`` frames.
     """
 
     id: str
@@ -44,6 +45,13 @@ class Source:
     labels: tuple[str, ...]
     location: str = ""
     usage: str = ""
+    joined: str = ""
+    more: tuple[tuple[str, int], ...] = ()
+
+    def files(self) -> list[tuple[str, int, int]]:
+        """Return path, first frame and number of frames of each file, in order."""
+        own = self.available - sum(frames for _, frames in self.more)
+        return [(self.path, self.first, own), *((path, 0, frames) for path, frames in self.more)]
 
 
 def pack(
@@ -79,7 +87,7 @@ def pack(
             journal.flush()
     clips = [_clip(source, starts[n], done[n].crc32) for n, source in enumerate(sources)]
     index = {"format": FORMAT, "sampling_rate": sources[0].sampling_rate, "channels": sources[0].channels}
-    write_json(partial / "index.json", {**index, "clips": [asdict(clip) for clip in clips]})
+    write_json(partial / "index.json", {**index, "clips": [_row(clip) for clip in clips]})
     samples = [source.frames * source.channels for source in sources]
     split = levels.summary([done[n] for n in range(len(sources))], samples)
     write_json(partial / levels.NAME, split)
@@ -110,18 +118,21 @@ def decode(source: Source, buffer: np.ndarray) -> np.ndarray:
     Raises:
         UserError: see ``pack``.
     """
-    wanted = min(source.available, source.frames)
-    with open_audio(source.path) as (file, _):
-        file_format = (file.samplerate, file.channels)
-        if file_format != (source.sampling_rate, source.channels):
-            raise UserError(
-                f"{source.path} has {file_format[0]} Hz and {file_format[1]} channel(s), but its manifest"
-                f" says {source.sampling_rate} Hz and {source.channels}; run stage 1 (manifests) again"
-            )
-        skip(file, source.first)
-        decoded = len(file.read(out=buffer[:wanted]))
-    if decoded < wanted:
-        raise UserError(f"{source.path} ends after {decoded} frames; it is truncated, fetch the file again")
+    filled, wanted = 0, min(source.available, source.frames)
+    for path, first, frames in source.files():
+        part = buffer[filled : min(filled + frames, wanted)]
+        with open_audio(path) as (file, _):
+            file_format = (file.samplerate, file.channels)
+            if file_format != (source.sampling_rate, source.channels):
+                raise UserError(
+                    f"{path} has {file_format[0]} Hz and {file_format[1]} channel(s), but its manifest"
+                    f" says {source.sampling_rate} Hz and {source.channels}; run stage 1 (manifests) again"
+                )
+            skip(file, first)
+            decoded = len(file.read(out=part)) if len(part) else 0
+        if decoded < len(part):
+            raise UserError(f"{path} ends after {decoded} frames; it is truncated, fetch the file again")
+        filled += len(part)
     buffer[wanted : source.frames] = 0
     return buffer[: source.frames]
 
@@ -208,7 +219,13 @@ def _store(source: Source, wave: np.ndarray, sample_format: np.dtype, file: Bina
 
 
 def _clip(source: Source, start: int, crc32: int) -> Clip:
-    return Clip(source.id, start, source.frames, source.labels, source.location, source.usage, crc32)
+    return Clip(source.id, start, source.frames, source.labels, source.location, source.usage, crc32, source.joined)
+
+
+def _row(clip: Clip) -> dict:
+    """Return a clip as a row of the index; ``joined`` only where it says something, since the index is hashed."""
+    row = asdict(clip)
+    return row if clip.joined else {name: value for name, value in row.items() if name != "joined"}
 
 
 def _report(folder: Path, sources: Sequence[Source]) -> None:

@@ -35,7 +35,10 @@ PACKED_FILES = ("audio.npy", "index.json", "levels.json", "done.jsonl", "provena
 
 @dataclass(frozen=True)
 class Clip:
-    """One clip of a packed folder; ``start`` and ``frames`` count sample frames of ``audio.npy``."""
+    """One clip of a packed folder; ``start`` and ``frames`` count sample frames of ``audio.npy``.
+
+    Neighbours with the same ``joined``, if it is not empty, get the tags of the longer clip that they form.
+    """
 
     id: str
     start: int
@@ -44,6 +47,7 @@ class Clip:
     location: str
     usage: str
     crc32: int
+    joined: str = ""
 
 
 def packed_splits(audio: Path, corpus: str) -> dict[str, Path]:

@@ -112,6 +112,7 @@ class Comparison:
         tag_vectors: file with the tag vectors of the test clips.
         out: folder of the report.
         watermark: word in the corner of every figure, such as "synthetic"; may be empty.
+        papers_corpus: whether the corpus is the paper's, so that its protocol has results to be compared with.
     """
 
     experiment: Path
@@ -121,6 +122,17 @@ class Comparison:
     tag_vectors: Path
     out: Path
     watermark: str = ""
+    papers_corpus: bool = True
+
+    @property
+    def selected_on_test(self) -> bool:
+        """Whether the paper's protocol has a column: on the paper's corpus, or if it was run."""
+        return self.papers_corpus or any(len(result.selected_by_seed("test")) for result in self.results)
+
+    @property
+    def test_sets(self) -> list[str]:
+        """Sets of clips that the systems are scored on: test and, unless unused clips leak, test+unused."""
+        return list(self.best.runs[0].classifiers[SVM]["scores"])
 
     @cached_property
     def by_name(self) -> dict[str, SystemResult]:

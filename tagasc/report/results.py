@@ -137,10 +137,14 @@ class SystemResult:
         """Return the network's validation accuracy at its best epoch, (seeds,)."""
         return np.array([best_epoch_metrics(run.history)["validation_accuracy"] for run in self.runs if run.history])
 
+    def correct_by_seed(self, split: str) -> np.ndarray:
+        """Return whether each seed's SVM recognises each clip, bool (seeds, clips of the split)."""
+        correct = np.array([run.predictions[SVM] == self.clips.scene_indices for run in self.runs])
+        return correct[:, self.clips.in_split(split)]
+
     def accuracy_by_clip(self, split: str) -> np.ndarray:
         """Return the share of seeds whose SVM recognises each clip, float (clips of the split,)."""
-        correct = [run.predictions[SVM] == self.clips.scene_indices for run in self.runs]
-        return np.mean(correct, axis=0)[self.clips.in_split(split)]
+        return self.correct_by_seed(split).mean(axis=0)
 
     def confusion_shares(self, split: str) -> np.ndarray:
         """Return the share of each true scene's clips (row) by predicted scene (column), mean over seeds."""

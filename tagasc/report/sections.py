@@ -7,17 +7,27 @@ from tagasc.report import figures, tables
 from tagasc.report.comparison import Comparison, Difference, accuracy_intervals, compute_differences
 from tagasc.report.markdown import escape, format_interval, format_mean, format_points, markdown_table
 from tagasc.report.paper_tables import TITLES, PaperResults, by_table, filled_tables, heads_by_layers
-from tagasc.report.results import BASELINE, SVM, SystemResult
+from tagasc.report.results import BASELINE, SystemResult
 from tagasc.report.statistics import LEVEL, MIN_UNITS
 from tagasc.scene.systems import TAGS_ONLY
 
-PROTOCOLS = f"""\
+OURS = """\
 - **Ours** (the result that counts): the network's validation accuracy selects the epoch, the SVM's validation
   accuracy selects kernel and C. Test clips are scored once. Values are means ± standard deviations over seeds.
+"""
+SELECTED_ON_TEST = """\
 - **Selected on test** (the paper's protocol, for comparison only): after every epoch, codes are extracted and an SVM
   with C = 1 is trained. The best epoch and kernel are selected *on the test clips*, which overestimates accuracy.
+"""
+TEST_UNUSED = """\
 - **test** is the official test set. **test+unused** adds the clips that the official lists leave out, as the paper
   presumably did for part of its results.
+"""
+SELECTED_COLUMN = [
+    "- *selected on test*: the paper's protocol, *trained on* the clips in the next column; train excludes the",
+    "  validation clips.",
+]
+STATISTICS = f"""\
 - **95 % CI**: 95 % confidence interval, percentile bootstrap over recording locations unless stated otherwise. It
   shows how much a result depends on the test locations. No interval includes the variance over trainings. Of fewer
   than {MIN_UNITS} locations there is no interval, since it would be too narrow.
@@ -59,7 +69,9 @@ def summary(comparison: Comparison) -> list[str]:
     text += _test_set(comparison.best)
     if max(len(result.runs) for result in ranked) == 1:
         text.append("Each system has one seed, so the variance over seeds is unknown.")
-    return [" ".join(text), "", PROTOCOLS]
+    protocols = OURS + SELECTED_ON_TEST * comparison.selected_on_test
+    protocols += TEST_UNUSED * ("test+unused" in comparison.test_sets) + STATISTICS
+    return [" ".join(text), "", protocols]
 
 
 def _test_set(result: SystemResult) -> list[str]:
@@ -119,16 +131,15 @@ def systems_section(comparison: Comparison) -> list[str]:
         "- *standardised codes*: each value of the codes is scaled to mean 0 and variance 1.",
         "- *softmax*: the network's own prediction, without an SVM.",
         "- *final fit*: trained again on all training clips, with the choices made on validation.",
-        "- *selected on test*: the paper's protocol, *trained on* the clips in the next column; train excludes the",
-        "  validation clips.",
+        *(SELECTED_COLUMN if comparison.selected_on_test else []),
         "- *validation*: accuracy of the network, which selects the best system.",
         "",
     ]
-    for split in comparison.best.runs[0].classifiers[SVM]["scores"]:
+    for split in comparison.test_sets:
         test = split == "test"
         intervals = comparison.confidence_intervals if test else accuracy_intervals(comparison.results, split)
         clips = int(comparison.best.clips.in_split(split).sum())
-        table = tables.accuracy_table(comparison.results, split, intervals)
+        table = tables.accuracy_table(comparison.results, split, intervals, comparison.selected_on_test)
         lines += [f"### {split} ({clips} clips)", "", markdown_table(table)]
     figures.plot_accuracies(
         comparison.results,

@@ -14,8 +14,17 @@ from tagasc.scene.systems import TAGS_ONLY
 _MINUS_BASELINE = ("minus baseline", "95 % CI (locations)")
 
 
-def accuracy_table(results: Sequence[SystemResult], split: str, intervals: Mapping[str, Interval]) -> Table:
-    """Tabulate every accuracy of every system; omit columns that are empty for all systems."""
+def accuracy_table(
+    results: Sequence[SystemResult], split: str, intervals: Mapping[str, Interval], selected: bool = True
+) -> Table:
+    """Tabulate every accuracy of every system; omit columns that are empty for all systems.
+
+    Args:
+        results: the systems.
+        split: set of clips, test or test+unused.
+        intervals: confidence interval by system.
+        selected: whether there is a column of accuracies selected on test (the paper's protocol).
+    """
     columns = {
         "system": [result.title for result in results],
         "parameters": [f"{result.parameters:,}" if result.parameters else "" for result in results],
@@ -26,7 +35,7 @@ def accuracy_table(results: Sequence[SystemResult], split: str, intervals: Mappi
         "SVM, standardised codes %": [format_mean(result.accuracy_by_seed(split, STANDARDISED)) for result in results],
         "softmax %": [format_mean(result.accuracy_by_seed(split, SOFTMAX)) for result in results],
         "final fit %": [format_mean(result.final_by_seed(split)) for result in results],
-        "selected on test %": [_selected_on_test(result, split) for result in results],
+        "selected on test %": [_selected_on_test(result, split) if selected else "" for result in results],
         "trained on": [_trained_on(result) for result in results],
         "validation %": [format_mean(result.validation_by_seed()) for result in results],
     }
