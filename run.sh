@@ -25,7 +25,7 @@ controls=auto        # ablations on altered tags: @shuffled @constant @within @o
 protocol=both        # ours | paper | both: how epoch and SVM are selected; paper trains a second network
 final_fit=none       # none | all: also retrain on all training clips, with the choices made on validation
 export_system=auto   # system that stage 9 exports, NAME or NAME/seedK; auto: the best on validation
-groups=auto          # fields with a table of accuracies by group each, such as "device city"; auto: all that group clips
+groups=auto          # fields to report the accuracy by, such as "device city"; auto: all that group clips
 code_segment=whole   # whole | released: part of a clip that its code is computed from
 sample_format=int16  # int16 | float32: sample format of packed audio
 audio_cache=auto     # auto | gpu | pinned | disk: where the training audio is kept
@@ -50,6 +50,8 @@ if stage 1 manifests; then  # corpora/ -> data/<corpus>/*.jsonl.gz
     run_background "$scene_corpus" $cpu_cmd "$scene_corpus.py" "$scene_dir" "data/$scene_corpus" \
         ${scene_seconds:+--seconds "$scene_seconds"} \
         ${scene_rate:+--sampling-rate "$scene_rate"} \
+        ${train_split:+--train-split "$train_split"} ${join_segments:+--join-segments "$join_segments"} \
+        ${from_folders:+--from-folders "$from_folders"} ${pattern:+--pattern "$pattern"} \
         ${allow_partial:+--allow-partial "$allow_partial"} \
         --nj "$nj" "${redo[@]}"
     [[ -z $tagging_corpus ]] ||

@@ -210,18 +210,22 @@ def official_fold(meta: Path, train: Path, test: Path, seconds_in_name: bool = F
     return splits | {"unused": [entry for entry in entries if entry.id not in used]}
 
 
-def listed_clips(table: Path, by_name: dict[str, ClipEntry], remedy: str = AGAIN) -> list[ClipEntry]:
+def listed_clips(
+    table: Path, by_name: dict[str, ClipEntry], remedy: str = AGAIN, lenient: bool = False
+) -> list[ClipEntry]:
     """Read the clips that a table lists.
 
     Args:
         table: table with the columns filename and scene_label.
         by_name: the clips of meta.csv by the name in its column filename.
         remedy: what to do if the table is missing, for the error.
+        lenient: leave out clips that are not in ``by_name``.
 
     Raises:
         UserError: the table is missing or contradicts meta.csv.
     """
     rows = read_table(table, ("filename", "scene_label"), delimiter="\t", remedy=remedy)
+    rows = [row for row in rows if row["filename"] in by_name or not lenient]
     for row in rows:
         entry = by_name.get(row["filename"])
         if entry is None:

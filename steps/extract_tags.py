@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tagasc.audio.packed import PackedAudio, packed_splits, require_index
+from tagasc.audio.packed import JoinedAudio, PackedAudio, packed_splits, require_index
 from tagasc.tagger.lwlrap import lwlrap
 from tagasc.tagger.sources import Activation, TagSource, open_source
 from tagasc.tagger.tags import TagVectors
@@ -80,7 +80,8 @@ def _tag(source: TagSource, hashes: dict[str, str], folder: Path, path: Path, fo
     if provenance.is_current(path.name, read_record(path), record, force):
         return
     packed = PackedAudio(folder)
-    values = source.tags(packed)
+    joined = JoinedAudio(packed)  # the same, unless clips are to be tagged together
+    values = source.tags(joined)[joined.owners]
     write_npz(path, record, ids=np.array(packed.ids), classes=np.array(source.classes), values=values)
     log.info("%s: %d clips, %d tags", path.name, *values.shape)
 

@@ -15,7 +15,7 @@ from tagasc.report.tables import brief_table, top_systems
 from tagasc.report.tagger import tagger_section
 from tagasc.scene.experiment import best_on_validation
 from tagasc.scene.systems import read_systems
-from tagasc.utils import cli
+from tagasc.utils import cli, provenance
 from tagasc.utils.errors import UserError
 from tagasc.utils.files import write_text
 from tagasc.utils.log import console, log
@@ -53,14 +53,16 @@ def main(
     """
     systems, paper = read_systems(systems_file), PaperResults.read(paper_file)
     results = read_results(experiment, [name for table in systems.values() for name in table])
+    mark = _mark(recipe / "data" / corpus)
     out, vectors = recipe / "exp" / "report", tags / f"{corpus}_test.npz"
-    comparison = _comparison(experiment, results, systems, vectors, out, note, corpus == paper.corpus)
+    comparison = _comparison(experiment, results, systems, vectors, out, note, corpus == paper.corpus, mark)
     audio, corpora = recipe / "dump" / "audio", (corpus, tagging_corpus)
     artefacts = list(freshness.list_artefacts(audio, corpora, results, tagger, tags))
     outdated = freshness.outdated(artefacts) + freshness.edited(results, systems, systems_file)
     deviating, unscored = freshness.deviating(artefacts), freshness.unscored(experiment)
     title = escape(f"Results of {recipe.name}, {experiment.name}")
     page = [f"# {title}", "", *([f"**{escape(note)}**", ""] if note else [])]
+    page += [f"**{escape(mark)}**", ""] if mark else []
     page += [f"**{MIXED}**; see *How this was made*.", ""] if deviating else []
     page += sections.summary(comparison)
     page += sections.paper_section(comparison, paper, bool(note) or corpus != paper.corpus)
@@ -71,12 +73,14 @@ def main(
     page += group_sections(comparison, recipe / "data" / corpus, corpus, groups)
     page += analysis_sections(comparison)
     page += tagger_section(tagger, tags, comparison.out, comparison.watermark)
+    if mark:  # every table and figure is below a title
+        page = [f"{line} ({escape(_short(mark))})" if line.startswith("#") else line for line in page]
     journal = recipe / "exp" / "log" / "commands"
     page += sections.provenance_section(results, journal, outdated, deviating, unscored)
     text = "\n".join(page)
     write_text(comparison.out / "RESULTS.md", text)
     write_text(comparison.out / "RESULTS.html", html_page(text, title, comparison.out))
-    _print_summary(comparison, note)
+    _print_summary(comparison, [text for text in (note, mark) if text])
     if deviating:
         log.warning("%s; the report lists the differences", MIXED)
 
@@ -89,23 +93,35 @@ def _comparison(
     out: Path,
     note: str,
     papers_corpus: bool,
+    mark: str,
 ) -> Comparison:
     best = best_on_validation(experiment, [result.name for result in results if result.is_ranked])
     if best is None:
         raise UserError(f"{experiment} has no scores of a network; run stages 5 to 7")
-    watermark = "synthetic" if "synthetic" in note.lower() else ""
+    watermark = " · ".join(filter(None, ["synthetic" if "synthetic" in note.lower() else "", _short(mark)]))
     by_name = {result.name: result for result in results}
     return Comparison(experiment, results, systems, by_name[best], tag_vectors, out, watermark, papers_corpus)
 
 
-def _print_summary(comparison: Comparison, note: str) -> None:
+def _mark(manifests: Path) -> str:
+    """Return what stage 1 says about clips that are not what the task gives, such as joined ones; may be empty."""
+    record = provenance.read(manifests) or {}
+    return str((record.get("config") or {}).get("mark", ""))
+
+
+def _short(mark: str) -> str:
+    """Return the words of a mark that stand with each figure: those before its colon."""
+    return mark.partition(":")[0]
+
+
+def _print_summary(comparison: Comparison, notes: list[str]) -> None:
     """Print a short table on the terminal, and log where the report is."""
     shown = top_systems(comparison.results, MAX_ROWS)
     more = len(comparison.results) - len(shown)
     text = aligned(brief_table(shown, "test", comparison.confidence_intervals, comparison.to_baseline))
     if more:
         text += f"\n(the baseline and the {len(shown) - 1} best on validation; {more} more systems are in the report)"
-    console.print("\n".join(["", text, "", sections.headline(comparison), *([note] if note else []), ""]))
+    console.print("\n".join(["", text, "", sections.headline(comparison), *notes, ""]))
     log.info("report written to %s", comparison.out / "RESULTS.md")
 
 

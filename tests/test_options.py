@@ -74,7 +74,10 @@ def test_a_dry_run_prints_the_commands_and_runs_nothing(recipe, tmp_path):
         ("--stage auto", "--stage must be a whole number"),
         ("--force=maybe", "--force must be true or false, not 'maybe'"),
         ("mini", "mini is not an option"),
-        ("--recipe nowhere", "there is no recipe 'nowhere'; use one of: dcase2019 dcase2020 mini template"),
+        (
+            "--recipe nowhere",
+            "there is no recipe 'nowhere'; use one of: cochlscene dcase2019 dcase2020 dcase2022 mini template",
+        ),
         ("--activation softmx", "--activation must be one of auto | sigmoid | softmax, not 'softmx'"),
         ("--sample-format int8", "--sample-format must be one of int16 | float32"),
         ("--protocol theirs", "--protocol must be one of ours | paper | both"),

@@ -15,9 +15,9 @@ import operator
 import os
 import zlib
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
-from itertools import accumulate
+from itertools import accumulate, groupby
 from pathlib import Path
 
 import numpy as np
@@ -171,3 +171,29 @@ class PackedAudio:
                 f"{self.folder} holds {content}, but scene clips need one length; run stage 1 with --scene-seconds"
             )
         return lengths[0]
+
+
+class JoinedAudio(PackedAudio):
+    """A view of a packed folder in which neighbours with the same ``joined`` are one clip.
+
+    Attributes:
+        owners: int64 (clips of the folder,), position of the clip of this view that each belongs to.
+    """
+
+    def __init__(self, packed: PackedAudio) -> None:
+        """Join the clips; nothing is copied, since their samples are neighbours too."""
+        self.folder, self.index_file = packed.folder, packed.index_file
+        self.samples, self.sampling_rate = packed.samples, packed.sampling_rate
+        self._packed, self._runs, self.clips = packed, [], []
+        for _, run in groupby(range(len(packed)), lambda n: packed.clips[n].joined or n):
+            numbers = list(run)
+            first = packed.clips[numbers[0]]
+            frames = sum(packed.clips[n].frames for n in numbers)
+            self.clips.append(replace(first, id=first.joined or first.id, frames=frames))
+            self._runs.append(numbers)
+        self.owners = np.repeat(np.arange(len(self.clips)), [len(numbers) for numbers in self._runs])
+
+    def compare(self, clip: int) -> None:
+        """Compare the samples of a clip's parts with their checksums; see ``PackedAudio``."""
+        for number in self._runs[clip]:
+            self._packed.compare(number)
