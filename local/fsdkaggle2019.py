@@ -1,9 +1,13 @@
 #!/usr/bin/env python3
 """FSDKaggle2019 → Lhotse manifests.
 
-Sound events of 80 classes, 44.1 kHz, mono, 16 bit, https://zenodo.org/records/3612637: 4970 curated and 19,815 noisy
-training clips, 4481 test clips (1120 public, 3361 private). Every clip has a Creative Commons licence; some are
-non-commercial. Zenodo's and Kaggle's releases are both supported; Kaggle's test clips have no labels.
+Sound events of 80 classes, 44.1 kHz, mono, 16 bit: 4970 curated and 19,815 noisy training clips, 4481 test clips (1120
+public, 3361 private); about 103 hours. Zenodo's and Kaggle's releases are both supported; Kaggle's test clips have no
+labels.
+
+- Source: https://zenodo.org/records/3612637
+- Licence: every clip has a Creative Commons licence; some are non-commercial.
+- Citation: Fonseca, Plakal, Font, Ellis, Serra: "Audio tagging with noisy labels and minimal supervision", DCASE 2019.
 
 Splits: ``curated``, ``noisy``, ``test``. The field ``usage`` of a test clip is Public or Private.
 """
@@ -11,8 +15,19 @@ Splits: ``curated``, ``noisy``, ``test``. The field ``usage`` of a test clip is 
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from local.manifests import AudioFormat, ClipEntry, check_counts, check_unique, present, state_of, write
+from local.manifests import (
+    AudioFormat,
+    ClipEntry,
+    Manifests,
+    check_counts,
+    check_unique,
+    load,
+    present,
+    state_of,
+    write,
+)
 from tagasc.utils import cli, provenance
 from tagasc.utils.errors import UserError
 from tagasc.utils.log import log
@@ -60,6 +75,24 @@ KAGGLE = Release(
     {"curated": "train_curated.csv", "noisy": "train_noisy.csv", "test": "sample_submission.csv"},
     "sample_submission.csv",
 )
+
+
+def prepare_fsdkaggle2019(
+    corpus_dir: Path | str, output_dir: Path | str, num_jobs: int = 1, **options: Any
+) -> Manifests:
+    """Prepare manifests of FSDKaggle2019.
+
+    Args:
+        corpus_dir: folder of the unpacked corpus, in the layout of Zenodo or of Kaggle.
+        output_dir: folder for the manifests.
+        num_jobs: number of processes.
+        options: further options of ``main``, by name.
+
+    Returns:
+        Recordings and supervisions by split.
+    """
+    main(Path(corpus_dir), Path(output_dir), nj=num_jobs, **options)
+    return load(Path(output_dir), "fsdkaggle2019")
 
 
 def main(

@@ -7,7 +7,7 @@ import pytest
 import soundfile
 from lhotse import load_manifest
 
-from local.fsdkaggle2019 import KAGGLE, ZENODO, counts_of, listed_clips, published, release_of
+from local.fsdkaggle2019 import KAGGLE, ZENODO, counts_of, listed_clips, prepare_fsdkaggle2019, published, release_of
 from local.manifests import check_counts
 from tests.helpers import run, succeed
 
@@ -90,6 +90,20 @@ def test_manifests_of_zenodos_release(tmp_path):
     assert [clip.custom["usage"] for clip in clips["test"]] == ["Public", "Private", "Private", "Private"] * 15
     for split in clips:
         assert [(f"{c.id}.wav", ",".join(c.custom["labels"])) for c in clips[split]] == list(rows_of(split))[:60]
+
+
+def test_lhotses_function_returns_recordings_and_supervisions_by_split(tmp_path):
+    write_zenodo(tmp_path / "corpus", clips=5)
+    write_audio(tmp_path / "corpus", ZENODO, clips=5)
+    sets = prepare_fsdkaggle2019(tmp_path / "corpus", tmp_path / "out", 1, allow_partial=True)
+    assert {split: len(list(kinds["recordings"])) for split, kinds in sets.items()} == {
+        "curated": 5,
+        "noisy": 5,
+        "test": 5,
+    }
+    assert [each.recording_id for each in sets["test"]["supervisions"]] == [
+        each.id for each in sets["test"]["recordings"]
+    ]
 
 
 def test_manifests_of_kaggles_release(tmp_path):
