@@ -47,13 +47,15 @@ def rows_of(
     for name in _sound_files(folder):
         match = expression.fullmatch(name)
         if match is None:
-            raise UserError(
-                f"{folder / name} does not match --pattern {pattern!r}; move it away, or change the pattern"
-            )
+            raise UserError(f"{folder / name} does not match the pattern {pattern!r}; {remedy}")
         cells = {column: clean(value) for column, value in match.groupdict().items() if value is not None}
         rows.append(Row({"file": name, **cells, **_split(cells, folder / name)}, str(folder / name)))
     if not rows:
         raise UserError(f"{folder} holds no sound file ({' '.join(SUFFIXES)}); check the path")
+    for column in ("location", "split"):
+        lacking = [row for row in rows if column not in row]
+        if 0 < len(lacking) < len(rows):
+            raise UserError(f"{lacking[0].where} has no {column}, but other files have; change --pattern")
     return rows
 
 

@@ -3,14 +3,21 @@
 
 The table is a CSV with the columns ``file`` (relative to the table's folder) and ``scene``. The columns ``location``
 and ``split`` are optional. Clips cut from the same recording, or recorded at the same place, must share a location,
-because all clips of a location stay in one split. Without the column, every clip is a separate location.
+because all clips of a location stay in one split. Without the column, every clip is a separate location. Any further
+column, such as ``device``, becomes a field of the supervisions, by which the report groups the test clips.
+
+With ``from_folders`` there is no table: each folder is a scene, or a pattern finds scene, location, split and further
+columns in paths. The table that this gives is written as ``scenes.csv`` beside the manifests.
 
 Splits are ``train``, ``validation``, ``test`` and ``unused``. Without the column, test clips are held out by location.
 Without validation clips, these are held out from the training clips by location.
 """
 
+import csv
+import io
 from pathlib import Path
 
+from local.folders import A_FOLDER_A_SCENE, rows_of
 from local.manifests import (
     OWN,
     AudioFormat,
@@ -23,17 +30,23 @@ from local.manifests import (
     write,
 )
 from local.splits import split_by_location
+from local.summary import describe
 from tagasc.audio.decoding import open_audio
 from tagasc.utils import cli, provenance
 from tagasc.utils.errors import UserError
+from tagasc.utils.log import log
 from tagasc.utils.tables import Row, read_table, warn_of_alike
 
 SPLITS = ("train", "validation", "test", "unused")
+COLUMNS = ("file", "scene", "location", "split")
+_RESERVED = ("labels", "content", "seconds", "joined", "source", "usage")  # fields that mean something to the stages
 
 
 def main(
     table: Path,
     out: Path,
+    from_folders: bool = False,
+    pattern: str = A_FOLDER_A_SCENE,
     seconds: float | None = None,
     test_share: float = 0.3,
     validation_share: float = 0.15,
@@ -44,8 +57,12 @@ def main(
     """Write manifests of your own scene corpus.
 
     Args:
-        table: CSV with the columns file, scene and, if known, location and split; or a folder with scenes.csv.
+        table: CSV with the columns file, scene and, if known, location and split; or a folder with scenes.csv; or, with
+            from_folders, the folder of the clips.
         out: folder for the manifests.
+        from_folders: read scenes from the folders, without a table.
+        pattern: regular expression for a clip's whole path from the folder on, whose named groups are columns:
+            (?P<scene>…) and, if known, location, split and others. By default the first folder is the scene.
         seconds: duration of a clip, in seconds, within 10 %; any duration if not given.
         test_share: share of all clips, if the table has no splits.
         validation_share: share of the training clips, if the table has no validation clips.
@@ -55,24 +72,66 @@ def main(
     """
     if not (0 < test_share < 1 and 0 < validation_share < 1):
         raise UserError("--test-share and --validation-share must be between 0 and 1")
-    table = table_in(table, "scenes.csv")
-    rows = read_table(table, ("file", "scene"), ("location", "split"), remedy="check the path")
+    if from_folders:
+        table, rows = table / "scenes.csv", rows_of(table, pattern)
+    else:
+        table = table_in(table, "scenes.csv")
+        rows = read_table(
+            table,
+            ("file", "scene"),
+            ("location", "split"),
+            ignored=None,
+            remedy="check the path, or use --from-folders",
+        )
+    _check_columns(table, rows)
     entries = [_entry(table, row) for row in rows]
     check_unique(entries, table)
     warn_of_alike(table, "scenes", (entry.labels[0] for entry in entries))
     warn_of_alike(table, "locations", (row["location"] for row in rows if "location" in row))
     entries = present(entries, False, OWN)
     shares = {"test_share": test_share, "validation_share": validation_share, "seed": seed}
-    record = provenance.record("scene_csv", {"seconds": seconds, **shares}, state_of([table], entries))
+    settings = {"seconds": seconds, **shares, "fields": _fields(rows[0])}
+    settings |= {"pattern": pattern} if from_folders else {}
+    record = provenance.record("scene_csv", settings, state_of([] if from_folders else [table], entries))
     if provenance.is_current(str(out), provenance.read_whole(out), record, force):
         return
     splits = _splits(table, rows, entries, test_share, validation_share, seed)
-    write(out, "scene_csv", splits, record, _format(entries[0].path, seconds), nj, seconds)
+    describe(splits, nj)
+    tables = {"scenes.csv": _as_csv(rows)} if from_folders else {}
+    write(out, "scene_csv", splits, record, _format(entries[0].path, seconds), nj, seconds, tables=tables)
+
+
+def _check_columns(table: Path, rows: list[Row]) -> None:
+    """Say which columns become fields, and warn if every clip counts as a separate place."""
+    fields = _fields(rows[0])
+    for name in fields:
+        if name in _RESERVED:
+            raise UserError(f"{table}: the column {name} has a name that stages use; rename it")
+    if fields:
+        log.info("%s: further columns, which become fields: %s", table, ", ".join(fields))
+    if "location" not in rows[0]:
+        log.warning("%s: no locations; every clip counts as a separate place, which is optimistic if it is not", table)
+
+
+def _fields(row: Row) -> list[str]:
+    return [name for name in row if name and name not in COLUMNS]
+
+
+def _as_csv(rows: list[Row]) -> str:
+    """Return rows as the text of a table."""
+    names = [*COLUMNS, *dict.fromkeys(name for row in rows for name in _fields(row))]
+    names = [name for name in names if any(name in row for row in rows)]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(names)
+    writer.writerows([row.get(name, "") for name in names] for row in rows)
+    return text.getvalue()
 
 
 def _entry(table: Path, row: Row) -> ClipEntry:
     name, path = listed_file(table, row)
-    return ClipEntry(name, path, (row["scene"],), {"location": row.get("location", name)})
+    fields = {field: row[field] for field in _fields(row) if row[field]}
+    return ClipEntry(name, path, (row["scene"],), {"location": row.get("location", name), **fields})
 
 
 def _format(first: Path, seconds: float | None) -> AudioFormat:

@@ -40,7 +40,7 @@ def read_table(
     path: Path,
     required: Sequence[str],
     optional: Sequence[str] = (),
-    ignored: Collection[str] = (),
+    ignored: Collection[str] | None = (),
     delimiter: str = ",",
     remedy: str = _DOWNLOAD,
 ) -> list[Row]:
@@ -50,7 +50,7 @@ def read_table(
         path: the table, UTF-8.
         required: columns that it must have.
         optional: columns that it may have; where they are, no cell may be empty, as in the required ones.
-        ignored: columns that are known and not read; any other one is named in a warning.
+        ignored: columns that are known and not read; any other one is named in a warning. None: there may be others.
         delimiter: tab or comma.
         remedy: what to do if the table is missing or has no rows, for the error.
 
@@ -61,8 +61,8 @@ def read_table(
     (_, header), *lines = read_lines(path, delimiter, remedy)
     known = [*required, *optional]
     _check_header(path, header, required, known, delimiter, remedy)
-    others = [column for column in dict.fromkeys(header) if column not in (*known, *ignored, "")]
-    if others:
+    others = [column for column in dict.fromkeys(header) if column not in (*known, *(ignored or ()), "")]
+    if others and ignored is not None:
         log.warning("%s: not read: column %s; known are %s", path, ", ".join(others), ", ".join(known))
     rows = []
     for number, cells in lines:

@@ -91,7 +91,7 @@ def test_symbolic_links_are_not_resolved(tmp_path, entries, program, header, spl
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "corpus").mkdir()
     for entry in entries[:4]:
-        soundfile.write(tmp_path / f"elsewhere/{entry.id}.wav", np.zeros(80), 8000)
+        soundfile.write(tmp_path / f"elsewhere/{entry.id}.wav", np.full(80, int(entry.id) / 10), 8000)
     (tmp_path / "corpus/clips").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "corpus/4.wav").symlink_to("../elsewhere/4.wav")
     names = ("clips/3.wav", "clips/../clips/1.wav", "4.wav", "clips/0.wav")
@@ -113,7 +113,7 @@ def test_symbolic_links_are_not_resolved(tmp_path, entries, program, header, spl
 )
 def test_the_folder_of_the_table_is_accepted(tmp_path, program, name, rows):
     for number in range(6):
-        soundfile.write(tmp_path / f"{number}.wav", np.zeros(80), 8000)
+        soundfile.write(tmp_path / f"{number}.wav", np.full(80, number / 10), 8000)
     assert f"{tmp_path / name} does not exist" in run(f"local/{program}.py", tmp_path, tmp_path / "out").error
     (tmp_path / name).write_text("\n".join(rows) + "\n")
     succeed(f"local/{program}.py", tmp_path, tmp_path / "out")

@@ -1,15 +1,21 @@
 """Your own tables: what scene_csv.py and tagging_csv.py make of rows as people write them."""
 
+import itertools
+import re
 import struct
 import unicodedata
+import zlib
+from collections import Counter
 
 import numpy as np
 import pytest
 import soundfile
 from lhotse import load_manifest
 
+from local.cochlscene import PATTERN as COCHLSCENE
 from tagasc.utils.tables import clean
 from tests.helpers import run, succeed
+from tests.local.test_cochlscene import write_tree
 
 FRAMES = 400
 
@@ -17,7 +23,8 @@ FRAMES = 400
 def sounds(folder, names, channels=1):
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        soundfile.write(folder / name, np.zeros((FRAMES, channels)), 8000)
+        value = zlib.crc32(name.encode()) / 2**33  # no two clips have the same content
+        soundfile.write(folder / name, np.full((FRAMES, channels), value), 8000)
 
 
 def clips(out, program, kind="scene"):
@@ -177,3 +184,104 @@ def test_a_corpus_that_moved_is_listed_again_and_not_packed_again(tmp_path):
     assert "outdated" in succeed("local/scene_csv.py", tmp_path / "there", tmp_path / "data")
     assert succeed(*packing).count("up to date") == 3
     succeed(*packing, "--force")  # the manifests hold the new place
+
+
+def folders(root, name="{scene}/{place}_{device}_{n}.wav"):
+    """Two scenes at six places each, recorded by two devices, called as ``name`` says."""
+    names = [
+        name.format(
+            scene=scene, place=f"p{place}{scene[0]}", device=device, n=n, split=("Train", "Val", "Test")[place % 3]
+        )
+        for n, (scene, place, device) in enumerate(
+            itertools.product(("forge", "crêche"), range(6), ("phone", "studio"))
+        )
+    ]
+    sounds(root, names)
+    return names
+
+
+PATTERN = "(?P<scene>[^/]+)/(?P<location>[^_]+)_(?P<device>[^_]+)_.*"
+
+
+def test_a_folder_alone_is_read_and_written_as_the_table_that_it_stands_for(tmp_path):
+    folders(tmp_path / "corpus")
+    said = succeed("local/scene_csv.py", tmp_path / "corpus", tmp_path / "out", "--from-folders", "--pattern", PATTERN)
+    assert re.search(r"crêche +\d+ \(\d\) .*\n.*forge +\d+ \(\d\) .*\n.*all +\d+ \(\d+\)", said)
+    for line in (
+        "length: 0.05 s (24 clips)",
+        "sampling rate: 8000 Hz (24 clips)",
+        "channels: 1 (24 clips)",
+        "fields: device",
+    ):
+        assert line in said
+    found = clips(tmp_path / "out", "scene_csv")
+    assert {row[2] for row in found.values()} == {f"p{n}{s}" for n in range(6) for s in "fc"}
+    cut = next(iter(load_manifest(tmp_path / "out/scene_csv_cuts_test.jsonl.gz")))
+    assert cut.supervisions[0].custom["device"] in ("phone", "studio")
+    # The table gives the same corpus, without the pattern.
+    (tmp_path / "corpus/scenes.csv").write_bytes((tmp_path / "out/scenes.csv").read_bytes())
+    succeed("local/scene_csv.py", tmp_path / "corpus", tmp_path / "again")
+    assert clips(tmp_path / "again", "scene_csv") == found
+    assert "up to date" in succeed("local/scene_csv.py", tmp_path / "corpus", tmp_path / "again")
+
+
+def test_splits_may_be_folders(tmp_path):
+    folders(tmp_path / "corpus", "{split}/{scene}/{place}_{device}_{n}.wav")
+    options = ("--from-folders", "--pattern", "(?P<split>[^/]+)/" + PATTERN)
+    succeed("local/scene_csv.py", tmp_path / "corpus", tmp_path / "out", *options)
+    assert {split: 8 for split in ("train", "validation", "test")} == Counter(
+        row[0] for row in clips(tmp_path / "out", "scene_csv").values()
+    )
+
+
+def test_without_a_pattern_each_folder_is_a_scene_and_each_clip_a_place(tmp_path):
+    folders(tmp_path / "corpus", "{scene}/deeper/{place}_{device}_{n}.wav")
+    said = succeed("local/scene_csv.py", tmp_path / "corpus", tmp_path / "out", "--from-folders")
+    assert "every clip counts as a separate place" in said
+    assert {row[1][0] for row in clips(tmp_path / "out", "scene_csv").values()} == {"forge", "crêche"}
+
+
+def test_cochlscene_is_read_by_a_pattern_as_by_its_module(tmp_path):
+    write_tree(tmp_path / "CochlScene", users=1)
+    for number, path in enumerate(sorted((tmp_path / "CochlScene").rglob("*.wav"))):
+        path.unlink()
+        soundfile.write(path, np.full(441, number / 100), 44100)
+    succeed("local/scene_csv.py", tmp_path / "CochlScene", tmp_path / "csv", "--from-folders", "--pattern", COCHLSCENE)
+    succeed("local/cochlscene.py", tmp_path / "CochlScene", tmp_path / "own", "--seconds", 0.01)
+    named = {name.rpartition("/")[2]: row for name, row in clips(tmp_path / "csv", "scene_csv").items()}
+    assert named == clips(tmp_path / "own", "cochlscene")
+
+
+def test_the_same_content_in_two_splits_is_an_error(tmp_path):
+    table = scene_table(
+        tmp_path, lambda row: f"{row},{'test' if row[0] in '89' else 'train'}", "file,scene,location,split", 10
+    )
+    (tmp_path / "8.wav").write_bytes((tmp_path / "2.wav").read_bytes())
+    error = run("local/scene_csv.py", table, tmp_path / "out").error
+    assert f"{tmp_path}/2.wav in train and {tmp_path}/8.wav in test have the same content; remove one" in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_scene_of_few_locations_is_warned_of(tmp_path):
+    table = scene_table(
+        tmp_path, lambda row: f"{row},{'test' if row[0] in '89' else 'train'}", "file,scene,location,split", 10
+    )
+    assert "scene forge has test clips of 1 location only" in run("local/scene_csv.py", table, tmp_path / "out").said
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--pattern", "(?P<scene>x"), "is not a regular expression"),
+        (("--pattern", "(?P<place>.*)"), "has no group scene; add"),
+        (("--pattern", "(?P<scene>forge)/.*"), "does not match the pattern"),
+        (("--pattern", "(?P<scene>[^/]+)/(?P<split>[^_]+)_.*"), "the split is 'p0c'; it must be one of train"),
+        (("--pattern", "(?P<scene>[^/]+)/(?:(?P<location>p0.)|p).*"), "has no location, but other files have"),
+        (("--pattern", "(?P<scene>[^/]+)/(?P<labels>.*)"), "the column labels has a name that stages use; rename it"),
+    ],
+)  # fmt: skip
+def test_a_folder_that_leaves_a_doubt_is_an_error(tmp_path, options, message):
+    folders(tmp_path / "corpus")
+    outcome = run("local/scene_csv.py", tmp_path / "corpus", tmp_path / "out", "--from-folders", *options)
+    assert message in outcome.error
+    assert not (tmp_path / "out").exists()
