@@ -51,7 +51,7 @@ if stage 1 manifests; then  # corpora/ -> data/<corpus>/*.jsonl.gz
         ${scene_seconds:+--seconds "$scene_seconds"} \
         ${scene_rate:+--sampling-rate "$scene_rate"} \
         ${train_split:+--train-split "$train_split"} ${join_segments:+--join-segments "$join_segments"} \
-        ${from_folders:+--from-folders "$from_folders"} ${pattern:+--pattern "$pattern"} \
+        $(! $from_folders || echo --from-folders true) ${pattern:+--pattern "$pattern"} \
         ${allow_partial:+--allow-partial "$allow_partial"} \
         --nj "$nj" "${redo[@]}"
     [[ -z $tagging_corpus ]] ||

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from lhotse import load_manifest
 
 from tests.helpers import ROOT
 
@@ -19,6 +20,7 @@ ABLATION = "egs/tagger_ablation/ablation.sh ESC10_DIR"
 TESTED_ELSEWHERE = {
     ABLATION: "below",
     "cp -r egs/template egs/cafes": "below",
+    "cp -r egs/template egs/halls": "below",
     "mkdir egs/recorded && cp -r egs/mini/{recipe.sh,conf} egs/recorded": "the fixture",
     "benchmark.py tagger --seconds 5 --batch 8": "steps/test_benchmark.py",
     ". ./path.sh": "test_options.py",
@@ -52,7 +54,8 @@ def copy(tmp_path_factory):
     for name in filter(None, listed.stdout.decode().split("\0")):
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / name, target / name)
-    shutil.copytree(target / "egs/template", target / "egs/cafes")
+    for name in ("cafes", "halls"):
+        shutil.copytree(target / "egs/template", target / f"egs/{name}")
     shutil.copytree(target / "egs/mini", target / "egs/recorded")
     return target
 
@@ -118,8 +121,12 @@ def make_corpora(folder):
         scene = ("kitchen", "workshop", "café", "yard")[number % 4]
         wave = 0.1 * np.sin(2 * np.pi * (200 + 300 * (number % 4)) * time) + 0.01 * random.normal(size=len(time))
         soundfile.write(folder / f"clips/clip {number}.wav", wave, 16000)
-        rows.append((f"clips/clip {number}.wav", scene, f"place {number % 4}-{number // 8}"))
-    write(folder / "scenes.csv", [("file", "scene", "location"), *rows])
+        device = ("phone", "studio")[number // 4 % 2]
+        rows.append((f"clips/clip {number}.wav", scene, f"place {number % 4}-{number // 8}", device))
+        hall = folder.parent / f"halls/{scene}/{number % 4}-{number // 8}_{device}_{number}.wav"
+        hall.parent.mkdir(parents=True, exist_ok=True)
+        hall.hardlink_to(folder / f"clips/clip {number}.wav")
+    write(folder / "scenes.csv", [("file", "scene", "location", "device"), *rows])
     rows = []
     for number in range(60):
         label = ("drill", "voice", "bell")[number % 3]
@@ -155,20 +162,33 @@ def shrink(conf: Path, *names: str):
 @pytest.mark.slow
 def test_the_walk_through_of_adapting(copy, tmp_path):
     make_corpora(tmp_path / "cafes")
-    shutil.rmtree(copy / "egs/cafes")
+    for name in ("cafes", "halls"):
+        shutil.rmtree(copy / f"egs/{name}")
+    (module,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/adapting.md").read_text(encoding="utf-8"), re.DOTALL)
+    (copy / "local/halls.py").write_text(f"#!/usr/bin/env python3\n{module}", encoding="utf-8")
+    (copy / "local/halls.py").chmod(0o755)
     for command in commands("docs/adapting.md"):
-        ours = command.replace("/data/cafes", str(tmp_path / "cafes"))
+        ours = re.sub("/data/(cafes|halls)", rf"{tmp_path}/\1", command)
         done = subprocess.run(
             ["bash", "-c", ours], cwd=copy, env=ENVIRONMENT, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, f"{command}\n{done.stderr}"
         if command.startswith("cp "):
-            shrink(copy / "egs/cafes/conf", *SMALL)
-            recipe = copy / "egs/cafes/recipe.sh"
+            folder = copy / command.split()[-1]
+            shrink(folder / "conf", *SMALL)
+            recipe = folder / "recipe.sh"
             recipe.write_text(recipe.read_text().replace('seeds="1 2 3"', "seeds=1"))
     report = (copy / "egs/cafes/exp/report/RESULTS.md").read_text(encoding="utf-8")
-    for name in ("café", "workshop", "shared_h4_l3", "codecat", "tagging corpus"):
+    for name in ("café", "workshop", "shared_h4_l3", "codecat", "tagging corpus", "## Accuracy by device", "| phone |"):
         assert name in report
+    by_folder, by_module = copy / "egs/halls/data/scene_csv", copy / "egs/halls/data/halls"
+    header, *rows = (by_folder / "scenes.csv").read_text(encoding="utf-8").splitlines()
+    assert (header, len(rows)) == ("file,scene,location,device", 64)
+    for manifests in (by_folder, by_module):
+        cuts = [cut for path in manifests.glob("*_cuts_*") for cut in load_manifest(path)]
+        assert {cut.supervisions[0].custom["device"] for cut in cuts} == {"phone", "studio"}
+        assert len(cuts) == 64
+        assert len(list((copy / "egs/halls/dump/audio").glob(f"{manifests.name}_*/audio.npy"))) == 3
 
 
 @pytest.mark.slow

@@ -70,7 +70,7 @@ own=${#position[@]} # position of the recipe's first option
 declare_options recipe.sh
 paths="scene_dir tagging_dir event_labels tags_from events backgrounds"
 training=scene noisy=true note='' tagging_corpus='' event_labels='' events='' backgrounds='' # if the recipe has none
-scene_seconds='' scene_rate='' tagging_rate='' allow_partial='' train_split='' join_segments='' from_folders='' pattern=''
+scene_seconds='' scene_rate='' tagging_rate='' allow_partial='' train_split='' join_segments='' from_folders=false pattern=''
 # shellcheck source=egs/mini/recipe.sh
 . ./recipe.sh
 while (($#)); do

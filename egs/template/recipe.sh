@@ -11,6 +11,8 @@ noisy=true                   # train the tagger's noisy head as well, on clips w
 
 scene_corpus=scene_csv       # corpus of the scenes, prepared by local/<scene_corpus>.py
 scene_dir=corpora/scenes     # folder with scenes.csv, or the table: file, scene, and, if known, location and split
+from_folders=false           # without a table: scene_dir has a folder per scene
+pattern=                     # with from_folders: regular expression for a clip's path; (?P<scene>...), location and others are its groups
 scene_seconds=               # length that clips are cut or padded to, s; empty: they all have one length
 event_labels=                # table of the events in each scene clip (filename, event), if known
 tagging_corpus=tagging_csv   # corpus of the tagger, prepared by local/<tagging_corpus>.py
