@@ -72,17 +72,7 @@ def main(
     """
     if not (0 < test_share < 1 and 0 < validation_share < 1):
         raise UserError("--test-share and --validation-share must be between 0 and 1")
-    if from_folders:
-        table, rows = table / "scenes.csv", rows_of(table, pattern)
-    else:
-        table = table_in(table, "scenes.csv")
-        rows = read_table(
-            table,
-            ("file", "scene"),
-            ("location", "split"),
-            ignored=None,
-            remedy="check the path, or use --from-folders",
-        )
+    table, rows = _rows(table, pattern if from_folders else None)
     _check_columns(table, rows)
     entries = [_entry(table, row) for row in rows]
     check_unique(entries, table)
@@ -99,6 +89,15 @@ def main(
     describe(splits, nj)
     tables = {"scenes.csv": _as_csv(rows)} if from_folders else {}
     write(out, "scene_csv", splits, record, _format(entries[0].path, seconds), nj, seconds, tables=tables)
+
+
+def _rows(path: Path, pattern: str | None) -> tuple[Path, list[Row]]:
+    """Return the table and its rows; with a pattern, those that it makes of a folder, and the table's place there."""
+    if pattern is not None:
+        return path / "scenes.csv", rows_of(path, pattern)
+    table = table_in(path, "scenes.csv")
+    remedy = "check the path, or use --from-folders"
+    return table, read_table(table, COLUMNS[:2], COLUMNS[2:], ignored=None, remedy=remedy)
 
 
 def _check_columns(table: Path, rows: list[Row]) -> None:

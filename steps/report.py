@@ -73,10 +73,8 @@ def main(
     page += group_sections(comparison, recipe / "data" / corpus, corpus, groups)
     page += analysis_sections(comparison)
     page += tagger_section(tagger, tags, comparison.out, comparison.watermark)
-    if mark:  # every table and figure is below a title
-        page = [f"{line} ({escape(_short(mark))})" if line.startswith("#") else line for line in page]
-    journal = recipe / "exp" / "log" / "commands"
-    page += sections.provenance_section(results, journal, outdated, deviating, unscored)
+    page = _marked(page, mark)
+    page += sections.provenance_section(results, recipe / "exp/log/commands", outdated, deviating, unscored)
     text = "\n".join(page)
     write_text(comparison.out / "RESULTS.md", text)
     write_text(comparison.out / "RESULTS.html", html_page(text, title, comparison.out))
@@ -107,6 +105,11 @@ def _mark(manifests: Path) -> str:
     """Return what stage 1 says about clips that are not what the task gives, such as joined ones; may be empty."""
     record = provenance.read(manifests) or {}
     return str((record.get("config") or {}).get("mark", ""))
+
+
+def _marked(page: list[str], mark: str) -> list[str]:
+    """Add a mark to every title, since every table and figure is below one."""
+    return [f"{line} ({escape(_short(mark))})" if mark and line.startswith("#") else line for line in page]
 
 
 def _short(mark: str) -> str:
