@@ -71,8 +71,7 @@ if stage 2 pack; then       # data/ -> dump/audio/<corpus>_<split>/
 fi
 
 tagger_conf=conf/tagger_$tagger.yaml && [[ -f $tagger_conf ]] || tagger_conf=conf/tagger.yaml
-tagger_opts=(--config "$tagger_conf" ${tagger_folds:+--folds "$tagger_folds"}
-    ${tagger_stages:+--stages "$tagger_stages"})
+tagger_opts=(--config "$tagger_conf" ${tagger_folds:+--folds "$tagger_folds"} ${tagger_stages:+--stages "$tagger_stages"})
 
 if $estimate; then          # runs no stage
     run estimate $gpu_cmd benchmark.py all --seconds 5 --trunk "conf/trunk_$trunk.yaml" --scene "conf/$training.yaml" \
@@ -93,8 +92,7 @@ fi
 
 if stage 4 tags; then       # exp/tagger/<tagger>/, dump/audio/ -> dump/tags/<tagger>/*.npz
     run tags $gpu_cmd extract_tags.py --tags-from "${tags_from:-exp/tagger/$tagger}" --activation "$activation" \
-        --corpus "$scene_corpus" --audio "$audio" --out "$tags" "${compute[@]}" \
-        ${event_labels:+--event-labels "$event_labels"}
+        --corpus "$scene_corpus" --audio "$audio" --out "$tags" "${compute[@]}" ${event_labels:+--event-labels "$event_labels"}
 fi
 
 # What the programs that run scene networks share: clips and tags, the list of runs, where and how to compute.
@@ -105,17 +103,13 @@ if stage 5 scenes; then     # dump/audio/, dump/tags/ -> exp/<trunk>-<tagger>/sc
     train=($gpu_cmd train_scene.py "${shared[@]}"
         --trunk "conf/trunk_$trunk.yaml" --training "conf/$training.yaml" --nj "$((ngpu > 0 ? threads : 1))")
     run_workers scenes "${train[@]}" --systems "$systems" --protocol "${protocol/paper/ours}" --out "$exp"
-    if [[ -n $controls ]]; then
+    [[ -z $controls ]] ||
         run_workers controls "${train[@]}" --systems "$controls" --protocol "${protocol/paper/ours}" --out "$exp"
-    fi
     if [[ $protocol == paper ]]; then # a second network, after validation has selected the best tag system
-        run_workers paper "${train[@]}" --systems "$all_systems" --protocol paper --select-from "$exp" \
-            --out "$exp/paper"
+        run_workers paper "${train[@]}" --systems "$all_systems" --protocol paper --select-from "$exp" --out "$exp/paper"
     fi
-    if [[ $final_fit == all ]]; then
-        run_workers final "${train[@]}" --systems "$all_systems" --protocol final --select-from "$exp" \
-            --out "$exp/final"
-    fi
+    [[ $final_fit != all ]] ||
+        run_workers final "${train[@]}" --systems "$all_systems" --protocol final --select-from "$exp" --out "$exp/final"
 fi
 
 if stage 6 codes; then      # exp/<trunk>-<tagger>/scene/, dump/audio/, dump/tags/ -> exp/<trunk>-<tagger>/codes/
