@@ -67,7 +67,7 @@ def main(options: Options) -> None:
     from tagasc.export.system import Sources, choose_run, load_system
     from tagasc.export.worst import write_error_pages
     from tagasc.export.writing import WRITTEN, Origin, write_bundle
-    from tagasc.report.errors import FOLDER
+    from tagasc.report.analysis import ERRORS_FOLDER
 
     systems = read_systems(options.systems_file)
     run = choose_run(options.experiment, [name for table in systems.values() for name in table], options.export_system)
@@ -88,7 +88,7 @@ def main(options: Options) -> None:
     with atomic_folder(out, *WRITTEN) as folder:
         about, checked = write_bundle(folder, sources, system, origin)
         provenance.write(folder, record, [folder / NAME, folder / MODEL])
-    pages = options.recipe / "exp" / "report" / FOLDER
+    pages = options.recipe / "exp" / "report" / ERRORS_FOLDER
     given = None if checked.own else checked.tags
     write_error_pages(pages, load(out), checked.packed, given, checked.found, record["date"])
     parity, size = about["parity"], sum(path.stat().st_size for path in out.rglob("*") if path.is_file())

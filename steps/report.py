@@ -4,9 +4,8 @@
 from pathlib import Path
 
 from tagasc.report import freshness, sections
-from tagasc.report.analysis import analysis_sections
+from tagasc.report.analysis import analysis_sections, errors_section
 from tagasc.report.comparison import Comparison
-from tagasc.report.errors import errors_section
 from tagasc.report.groups import AUTO, group_sections
 from tagasc.report.markdown import aligned, escape, html_page
 from tagasc.report.paper_tables import PaperResults

@@ -9,7 +9,7 @@ import soundfile
 from tagasc.audio.packed import PackedAudio
 from tagasc.bundle.page import write_page
 from tagasc.bundle.runner import Answer, Bundle
-from tagasc.report.errors import INDEX
+from tagasc.report.analysis import ERRORS_INDEX
 from tagasc.utils.files import atomic_folder, write_json
 
 MOST = 6  # pages
@@ -43,7 +43,7 @@ def write_error_pages(
     scenes = np.array(bundle.scenes)[found["scene"]]
     sure = found["probabilities"][np.arange(len(scenes)), found["scene"]]
     rows: list[dict[str, Any]] = []
-    with atomic_folder(folder, "*.html", INDEX) as temporary:
+    with atomic_folder(folder, "*.html", ERRORS_INDEX) as temporary:
         for rank, number in enumerate(surest_errors(packed, scenes, sure), 1):
             clip, page = packed.clips[number], f"{rank}.html"
             sound = temporary / "clip.wav"
@@ -59,4 +59,4 @@ def write_error_pages(
             row = {"page": page, "clip": clip.id, "true": clip.labels[0]}
             rows.append(row | {"answer": named.scene, "probability": named.probability})
         about = {"system": bundle.about["system"], "seed": bundle.about["seed"], "date": date[:10]}
-        write_json(temporary / INDEX, about | {"pages": rows})
+        write_json(temporary / ERRORS_INDEX, about | {"pages": rows})

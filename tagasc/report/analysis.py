@@ -1,6 +1,7 @@
-"""The report's sections on tags, attention and codes of the test clips, by scene."""
+"""The report's sections on tags, attention and codes of the test clips, by scene, and on the surest wrong answers."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,10 +16,12 @@ from tagasc.scene.network import SceneNetwork
 from tagasc.scene.training import load_scene_network
 from tagasc.tagger.tags import TagVectors, rescale
 from tagasc.utils.errors import UserError
+from tagasc.utils.files import read_json
 from tagasc.utils.log import log
 
 MAX_CODES = 1500  # clips in the map of the codes
 MAX_EVENTS = 20  # events in the figure of the tags
+ERRORS_FOLDER, ERRORS_INDEX = "errors", "index.json"  # in the folder of the report
 
 
 def analysis_sections(comparison: Comparison) -> list[str]:
@@ -26,6 +29,35 @@ def analysis_sections(comparison: Comparison) -> list[str]:
     lines = ["## Tags by scene", "", *_section_or_reason(_tags_section, comparison)]
     lines += ["## Attention by scene", "", *_section_or_reason(_attention_section, comparison)]
     return lines + ["## Map of the codes", "", *_section_or_reason(_codes_section, comparison)]
+
+
+def errors_section(out: Path) -> list[str]:
+    """List the surest wrong answers on the test clips, each with the page that stage 9 wrote; empty before that.
+
+    Args:
+        out: folder of the report; its folder ``errors`` holds the pages and ``index.json``.
+    """
+    index = out / ERRORS_FOLDER / ERRORS_INDEX
+    if not index.exists():
+        return []
+    try:
+        content = read_json(index, "stage 9 (bundle)")
+        pages = [row for row in content["pages"] if (out / ERRORS_FOLDER / row["page"]).is_file()]
+        rows = [(row["clip"], row["true"], row["answer"], f"{row['probability']:.2f}") for row in pages]
+        title = f"{content['system']}, seed {content['seed']}, exported {content['date']}"
+    except (UserError, KeyError, TypeError, ValueError) as error:
+        log.warning("left out of the report: %s (%s)", index, error)
+        return []
+    links = [f"- [{escape(row['clip'])}]({ERRORS_FOLDER}/{row['page']})" for row in pages]
+    return [
+        "## Surest wrong answers",
+        "",
+        f"{escape(title)}: the wrong answers on test with the highest probability. The pages say what spoke for them.",
+        "",
+        markdown_table((("clip", "true scene", "answer", "probability"), rows)),
+        *links,
+        "",
+    ]
 
 
 def _tags_section(comparison: Comparison) -> list[str]:

@@ -27,7 +27,7 @@ from tagasc.bundle.folder import read_bundle
 from tagasc.bundle.runner import against
 from tagasc.bundle.schema import SCHEMA, problem
 from tagasc.export.calibration import pair_decisions
-from tagasc.report.errors import errors_section
+from tagasc.report.analysis import errors_section
 from tagasc.scene.training import load_scene_network
 from tests.helpers import RATE, run
 
