@@ -21,6 +21,7 @@ RECIPE = """
 . "{root}/egs/{name}/recipe.sh"
 systems="baseline beforecode_l3"
 seeds=1
+training=scene
 scene_dir={corpus}
 scene_seconds={seconds}
 scene_rate={rate}
