@@ -94,7 +94,8 @@ def test_dcase2020_reports_devices_and_unseen_ones_are_worse(recorded, tagger, t
         seen, others = (float(rows[f"all {kind}"][system].split()[0]) for kind in ("seen", "unseen"))
         assert seen > others + 10
     assert "test+unused" not in page
-    assert "elected on test" not in page
+    assert "**Selected on test**" not in page
+    assert "selected on test %" not in page
     assert not (tmp_path / "recipe/dump/audio/tau2020_unused").exists()
     assert "milan (unseen)" in table_of(page, "Accuracy by city")
     assert len((tmp_path / "recipe/exp/report/output.csv").read_text().splitlines()) == 1 + 9 * 20
