@@ -1,6 +1,6 @@
 # shellcheck shell=bash disable=SC2034,SC2086,SC2154  # read by run.sh
 # cochlscene: CochlScene, 13 scenes recorded by participants with their own devices. Tagger and settings are those of
-# dcase2019, whose conf/ this recipe's links to. It needs a GPU.
+# dcase2019, of whose conf/ this recipe has a copy. It needs a GPU.
 # shellcheck source=egs/dcase2020/recipe.sh
 . "$root/egs/dcase2020/recipe.sh"
 

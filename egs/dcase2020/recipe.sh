@@ -1,6 +1,6 @@
 # shellcheck shell=bash disable=SC2034,SC2086,SC2154  # read by run.sh
 # dcase2020: TAU Urban Acoustic Scenes 2020 Mobile (DCASE 2020, task 1a), nine devices, three of which no training clip
-# has. Tagger and settings are those of dcase2019, whose conf/ this recipe's links to. It needs a GPU.
+# has. Tagger and settings are those of dcase2019, of whose conf/ this recipe has a copy. It needs a GPU.
 # shellcheck source=egs/dcase2019/recipe.sh
 . "$root/egs/dcase2019/recipe.sh"
 

@@ -1,6 +1,6 @@
 # shellcheck shell=bash disable=SC2034,SC2086,SC2154  # read by run.sh
 # dcase2022: TAU Urban Acoustic Scenes 2022 Mobile (DCASE 2022 to 2025, task 1), clips of one second from nine devices.
-# Tagger and settings are those of dcase2019, whose conf/ this recipe's links to: clips of a second are taken whole. It
+# Tagger and settings are those of dcase2019, of whose conf/ this recipe has a copy: clips of a second are taken whole. It
 # needs a GPU.
 # shellcheck source=egs/dcase2020/recipe.sh
 . "$root/egs/dcase2020/recipe.sh"

@@ -101,8 +101,9 @@ def computing_in(precision: Precision) -> Iterator[None]:
 
 def autocast(device: torch.device) -> torch.autocast:
     """Return a context in which a network computes in its precision; its cache is off, as graph capture requires."""
+    kind = "cuda" if device.type == "cuda" else "cpu"  # meta tensors, on which operations are counted, have none
     enabled = precision_on(device) == "bfloat16"
-    return torch.autocast(device.type, torch.bfloat16, enabled=enabled, cache_enabled=False)
+    return torch.autocast(kind, torch.bfloat16, enabled=enabled, cache_enabled=False)
 
 
 def allow_tf32(allowed: bool) -> None:

@@ -313,7 +313,8 @@ def test_a_process_stays_below_the_recompile_limit(clips, dynamo):
 
     run_all(12 * 3**7 + 1)
     graphs = dynamo["stats"]["unique_graphs"]
-    assert graphs == 2 * 2 * 3 * 8  # trunks, modes, sizes, regions: first, six blocks, last
+    # Trunks, modes, sizes, regions: first, six blocks, last. Regions that are equal in both trunks are compiled once.
+    assert 3 * 2 * 8 < graphs <= 2 * 2 * 3 * 8
     run_all(12 * 3**7 + 1)
     assert dynamo["stats"]["unique_graphs"] == graphs
-    assert graphs * 6 // 8 * 1.5 < torch._dynamo.config.recompile_limit  # the region of the six blocks
+    assert torch._dynamo.config.recompile_limit > 2 * 2 * 3 * 6 * 1.5  # the region of the six blocks

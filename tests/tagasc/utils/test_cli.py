@@ -87,6 +87,12 @@ def test_trunks_of_the_paper_are_equal_in_all_recipes(trunk):
     assert not [path for path in ROOT.glob("egs/*/conf/*") if path.is_symlink()]
 
 
+@pytest.mark.parametrize("recipe", ["cochlscene", "dcase2020", "dcase2022"])
+def test_other_corpora_use_the_configuration_of_dcase2019(recipe):
+    confs = {path.name: path.read_text() for path in (ROOT / f"egs/{recipe}/conf").iterdir()}
+    assert confs == {path.name: path.read_text() for path in (ROOT / "egs/dcase2019/conf").iterdir()}
+
+
 def main(allow_partial: bool = False, clips_per_location: int = 3):
     """Stand in for a program."""
 
