@@ -147,7 +147,8 @@ class Campaign:
             said.append(output)
             rounds += 1
             for folder in re.findall(r"; delete (.*?)(?:,| and run| to train)", output):
-                shutil.rmtree(folder, ignore_errors=True) if Path(folder).is_dir() else Path(folder).unlink()
+                path_given = recipe.folder / folder  # messages name paths in the recipe, or whole ones
+                shutil.rmtree(path_given) if path_given.is_dir() else path_given.unlink(missing_ok=True)
             if resume := re.findall(r"To resume: .* --stage (\d)", output):
                 stage = int(resume[-1])
         noticed = bool(seen.get("noticed", rounds > 1 or "damaged" in said[-1] or "missing" in said[-1]))
@@ -162,8 +163,10 @@ class Campaign:
         count["identical"] += same
         what = f"{sum(c['tried'] for c in self.counts.values())}: {kind}, stage {stage}, {path or ''}"
         print(f"{what}: {'identical' if same else f'status {status}, not identical'}", file=sys.stderr, flush=True)
-        if not same or status:
-            print(said[-1][-800:], file=sys.stderr)
+        if not same:
+            found = recipe.digests()
+            names = [n for n in {*found, *self.expected} if found.get(n) != self.expected.get(n)]
+            print(said[-1][-800:], f"differ: {sorted(map(str, names))[:20]}", file=sys.stderr)
 
     def table(self) -> tuple[str, bool]:
         """Return the counts as a Markdown table, and whether all is as it should be."""
