@@ -55,14 +55,14 @@ def main(
     mark = _mark(recipe / "data" / corpus)
     out, vectors = recipe / "exp" / "report", tags / f"{corpus}_test.npz"
     comparison = _comparison(experiment, results, systems, vectors, out, note, corpus == paper.corpus, mark)
-    audio, corpora = recipe / "dump" / "audio", (corpus, tagging_corpus)
-    artefacts = list(freshness.list_artefacts(audio, corpora, results, tagger, tags))
+    corpora = (corpus, tagging_corpus)
+    artefacts = list(freshness.list_artefacts(recipe / "dump" / "audio", corpora, results, tagger, tags))
     outdated = freshness.outdated(artefacts) + freshness.edited(results, systems, systems_file)
     deviating, unscored = freshness.deviating(artefacts), freshness.unscored(experiment)
     title = escape(f"Results of {recipe.name}, {experiment.name}")
-    page = [f"# {title}", "", *([f"**{escape(note)}**", ""] if note else [])]
-    page += [f"**{escape(mark)}**", ""] if mark else []
-    page += [f"**{MIXED}**; see *How this was made*.", ""] if deviating else []
+    warnings = [f"**{escape(text)}**" for text in (note, mark) if text]
+    warnings += [f"**{MIXED}**; see *How this was made*."] if deviating else []
+    page = [f"# {title}", "", *(line for text in warnings for line in (text, ""))]
     page += sections.summary(comparison)
     page += sections.paper_section(comparison, paper, bool(note) or corpus != paper.corpus)
     page += sections.systems_section(comparison)

@@ -24,9 +24,11 @@ TESTED_ELSEWHERE = {
     "mkdir egs/recorded && cp -r egs/mini/{recipe.sh,conf} egs/recorded": "the fixture",
     "benchmark.py tagger --seconds 5 --batch 8": "steps/test_benchmark.py",
     ". ./path.sh": "test_options.py",
-    "predict.py egs/mini/exp/bundle/beforecode_l3 rec/ --explain why": "steps/test_bundle.py",
-    "predict.py egs/mini/exp/bundle/beforecode_l3 recordings/ more/*.mp3": "steps/test_bundle.py",
-    "predict.py egs/mini/exp/bundle/beforecode_l3 long.flac --hop 1 --csv windows.csv --explain why": "steps/test_bundle.py",
+    "pip install -c constraints.txt -r requirements-export.txt": "tests/run.sh, which installs them",
+    "predict.py egs/mini/exp/bundle/codecat egs/mini/corpora/TAU*/audio/"
+    "{metro_station-barcelona-97,park-paris-124}-0-a.wav --explain why": "steps/test_bundle.py",
+    "predict.py egs/mini/exp/bundle/codecat recordings/ more/*.mp3": "steps/test_bundle.py",
+    "predict.py egs/mini/exp/bundle/codecat long.flac --hop 1 --csv windows.csv --explain why": "steps/test_bundle.py",
 }
 
 
@@ -77,6 +79,14 @@ def test_every_row_of_agreement_names_tests_that_exist():
 
 def test_commands_tested_elsewhere_are_in_a_page():
     assert TESTED_ELSEWHERE.keys() <= {command for _, command in EVERY}
+
+
+def test_what_the_pages_export_is_trained_by_a_bare_run():
+    trained = re.search(r'(?m)^systems="(.*?)"', (ROOT / "egs/mini/recipe.sh").read_text(encoding="utf-8"))[1].split()
+    pages = "".join((ROOT / page).read_text(encoding="utf-8") for page in PAGES)
+    exported = re.findall(r"(?:--export-system |egs/mini/exp/bundle/)(\w+)", pages)
+    assert len(exported) >= 6
+    assert set(exported) <= set(trained)
 
 
 @pytest.mark.parametrize(("page", "command"), RECIPES)

@@ -7,13 +7,17 @@ from tagasc.report.markdown import escape, format_interval, markdown_table
 
 def card(about: dict[str, Any]) -> str:
     """Write the card of a bundle from its description."""
-    sound, results, tagger = about["audio"], about["accuracy"], about["tagger"]
-    data, made, parity = about["data"], about["made"], about["parity"]
-    lines = [f"# {about['system']}, seed {about['seed']}: an acoustic scene classifier", ""]
-    lines += [f"**{escape(data['note'])}**", ""] if data["note"] else []
-    lines += [
-        f"It takes {sound['seconds']:g} s of sound and answers with one of {len(about['scenes'])} scenes:"
-        f" {escape(', '.join(about['scenes']))}. {_tagger_text(tagger, about['events'])}",
+    return "\n".join([*_use(about), *_results(about), *_sound(about), *_data(about), *_model(about), *_origin(about)])
+
+
+def _use(about: dict[str, Any]) -> list[str]:
+    note, scenes = about["data"]["note"], about["scenes"]
+    return [
+        f"# {about['system']}, seed {about['seed']}: an acoustic scene classifier",
+        "",
+        *([f"**{escape(note)}**", ""] if note else []),
+        f"It takes {about['audio']['seconds']:g} s of sound and answers with one of {len(scenes)} scenes:"
+        f" {escape(', '.join(scenes))}. {_tagger_text(about['tagger'], about['events'])}",
         "",
         "```sh",
         "pip install -r requirements.txt",
@@ -26,11 +30,18 @@ def card(about: dict[str, Any]) -> str:
         "print(answer.scene, answer.probability, answer.margin, answer.events(3))",
         "```",
         "",
-        "## Accuracy",
-        "",
-        _accuracy_text(results),
-        "",
-        markdown_table((("scene", "accuracy in %"), [(n, f"{100 * v:.1f}") for n, v in results["by_scene"].items()])),
+    ]
+
+
+def _results(about: dict[str, Any]) -> list[str]:
+    rows = [(name, f"{100 * value:.1f}") for name, value in about["accuracy"]["by_scene"].items()]
+    text = _accuracy_text(about["accuracy"])
+    return ["## Accuracy", "", text, "", markdown_table((("scene", "accuracy in %"), rows))]
+
+
+def _sound(about: dict[str, Any]) -> list[str]:
+    sound = about["audio"]
+    return [
         "## Sound",
         "",
         f"{sound['sampling_rate']} Hz, {sound['channels']} channel(s), {sound['seconds']:g} s"
@@ -42,6 +53,12 @@ def card(about: dict[str, Any]) -> str:
         "",
         *(f"- {text}" for text in about["limits"]),
         "",
+    ]
+
+
+def _data(about: dict[str, Any]) -> list[str]:
+    data = about["data"]
+    return [
         "## Data and licences",
         "",
         f"Scenes: {escape(data['scenes'])}" + (f"; events: {escape(data['events'])}." if data["events"] else "."),
@@ -49,6 +66,12 @@ def card(about: dict[str, Any]) -> str:
         "",
         *(f"- {escape(text)}" for text in data["licences"]),
         "",
+    ]
+
+
+def _model(about: dict[str, Any]) -> list[str]:
+    parity = about["parity"]
+    return [
         "## Model",
         "",
         markdown_table((("", ""), _model_rows(about))),
@@ -58,6 +81,12 @@ def card(about: dict[str, Any]) -> str:
         f" differences: {', '.join(f'{name} {value:.1e}' for name, value in parity['largest_difference'].items())}."
         f" {escape(parity['recipe'])}",
         "",
+    ]
+
+
+def _origin(about: dict[str, Any]) -> list[str]:
+    made = about["made"]
+    return [
         "## How it was made",
         "",
         f"Trained at commit {made['trained']['commit']} on {made['trained']['date']}, exported at {made['commit']} on"
@@ -76,7 +105,6 @@ def card(about: dict[str, Any]) -> str:
         f"Cite: {about['citation']}.",
         "",
     ]
-    return "\n".join(lines)
 
 
 def _tagger_text(tagger: dict[str, Any], events: list[str]) -> str:

@@ -47,7 +47,7 @@ def tagger_model(ensemble: Ensemble, sampling_rate: int, channels: int, frames: 
     for pad in ensemble.pads:
         level = _normalised_level(graph, _padded(graph, power, pad))
         image = graph.add("Unsqueeze", level, graph.integers(1))
-        probabilities += [graph.add("Sigmoid", _logits(graph, image, network)) for network in ensemble.networks]
+        probabilities += [_sigmoid(graph, _logits(graph, image, network)) for network in ensemble.networks]
     graph.rename(graph.add("Mean", *probabilities), "tags")
     outputs = {"tags": (np.float32, ("batch", len(ensemble.classes)))}
     return graph.model({"waveform": ("batch", "length", channels)}, outputs)
@@ -119,6 +119,12 @@ def _logits(graph: Graph, image: str, network: TaggerNetwork) -> str:
         shortcut = x if block.downsample is None else graph.layers(x, _folded(*block.downsample))
         x = graph.add("Relu", graph.add("Add", y, shortcut))
     return graph.layers(graph.add("ReduceMax", x, graph.integers(2, 3), keepdims=0), network.curated)
+
+
+def _sigmoid(graph: Graph, logits: str) -> str:
+    """Add 1 / (1 + exp(-x)). onnxruntime's Sigmoid errs by 1e-7, too much for the logarithm of a small probability."""
+    exponential = graph.add("Exp", graph.add("Neg", logits))
+    return graph.add("Reciprocal", graph.add("Add", exponential, graph.constant(1.0)))
 
 
 def _folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:

@@ -119,6 +119,11 @@ def require_whole(path: Path, made_by: str) -> None:
         raise UserError(f"{path} is damaged (it differs from its checksum); run {made_by} again")
 
 
+def lost(folder: Path) -> list[str]:
+    """List the files of a result that its record names, but that are no longer there."""
+    return [name for name in _outputs(read(folder)) if not (folder / name).exists()]
+
+
 def _outputs(record: dict[str, Any] | None) -> dict[str, str]:
     outputs = (record or {}).get("outputs")
     return outputs if isinstance(outputs, dict) else {}

@@ -19,8 +19,9 @@ from tagasc.scene.inference import codes_and_logits
 from tagasc.scene.systems import System, read_systems, select
 from tagasc.scene.training import SceneTrainer, load_scene_network
 from tagasc.scene.trunk import TrunkConfig
+from tagasc.utils import provenance
 from tagasc.utils.device import computing_in
-from tagasc.utils.files import read_json, read_record
+from tagasc.utils.files import read_json, read_record, write_json
 from tests.helpers import ROOT, made_up, packed_noise, run, scene_options, succeed
 
 FILE = ROOT / "egs/systems.yaml"
@@ -369,6 +370,13 @@ def test_clips_of_a_removed_split_are_neither_trained_on_nor_scored(manifests, a
         succeed(*step)
     assert set(scores(out, "codecat")["svm"]["scores"]) == {"test", "test+unused"}
     (data / "tau2019_cuts_unused.jsonl.gz").unlink()
+    lost = run("steps/pack_audio.py", "--manifests", data, "--out", packed)
+    assert lost.status != 0
+    assert "tau2019_cuts_unused.jsonl.gz is missing; run stage 1 (manifests) again" in lost.said
+    assert (packed / "tau2019_unused").exists()
+    record = provenance.read(data)  # as stage 1 writes it without the split
+    del record["outputs"]["tau2019_cuts_unused.jsonl.gz"]
+    write_json(data / provenance.NAME, record)
     message = succeed("steps/pack_audio.py", "--manifests", data, "--out", packed)
     assert "tau2019_unused: removed, since its manifest is gone" in message
     left = {folder.name for folder in audio.iterdir()} - {"tau2019_unused"}

@@ -102,6 +102,19 @@ def test_the_taggers_graph_tags_as_torch(tmp_path, rate, channels, frames):
     assert not {node.op_type for node in model.graph.node} & {"STFT", "DFT", "If", "Loop"}
 
 
+def test_small_probabilities_keep_their_logarithm(tmp_path):
+    """Systems with ``tag_scale: log`` take it; onnxruntime's own Sigmoid errs by 1e-7, here a thousandth."""
+    network = tiny()
+    network.curated[-1].bias.data -= 10
+    ensemble = Ensemble([network], MEL, CLASSES)
+    clips = PackedAudio(packed(tmp_path / "noise", noise(0, [8000] * 3, 1), MEL.sampling_rate))
+    expected = ensemble.tag_scenes(clips, CPU)
+    assert expected.max() < 1e-3
+    waves = np.array(clips.samples).reshape(3, 8000, 1)
+    found = run(tagger_model(ensemble, MEL.sampling_rate, 1, 8000), waveform=waves)["tags"]
+    np.testing.assert_allclose(np.log(found), np.log(expected), atol=2e-5)
+
+
 def test_a_clip_shorter_than_half_a_window_is_refused():
     with pytest.raises(UserError, match=r"shorter than half of the tagger's window \(n_fft: 512\)"):
         tagger_model(Ensemble([tiny()], MEL, CLASSES), MEL.sampling_rate, 1, 256)
