@@ -36,9 +36,9 @@ def main(
     """
     if nj < 1:
         raise UserError("--nj must be positive")
+    files = cut_manifests(manifests)
     if lost := provenance.lost(manifests):  # its split is not one that was dropped
         raise UserError(f"{manifests / lost[0]} is missing; run stage 1 (manifests) again")
-    files = cut_manifests(manifests)
     if not files:
         raise UserError(f"{manifests} holds no *_cuts_*.jsonl.gz; run stage 1 (manifests)")
     if check:
