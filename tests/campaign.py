@@ -40,7 +40,7 @@ KINDS = {  # kinds of files, and the first stage that reads them
     "data/*/*_cuts_*.jsonl.gz": 2,
     "dump/audio/*/index.json": 3,
     "dump/audio/*/audio.npy": 3,
-    "exp/tagger/tiny/fold0/stage1/model.safetensors": 3,
+    "exp/tagger/tiny/fold0/stage1/model.safetensors": 3,  # no later stage reads it
     "exp/tagger/tiny/fold0/stage1/snapshot*.safetensors": 4,
     "exp/tagger/tiny/tagger.json": 4,
     "exp/tagger/tiny/scores.json": 8,
@@ -122,7 +122,8 @@ class Campaign:
     def damage(self, kind: str) -> None:
         """Damage a file, run the first stage that reads it, and do what the messages say."""
         stage, how = KINDS[kind], self.random.choice(list(DAMAGES))
-        recipe = self.copy(stage)
+        made = next(made for made, names in MADE.items() if kind.startswith(tuple(names)))
+        recipe = self.copy(max(stage, made + 1))  # with what the stage itself made, as it reads some of that again
         path = self.random.choice(sorted(recipe.folder.glob(kind)))
         before = path.read_bytes()
         damage(path, how)

@@ -227,7 +227,7 @@ def test_codes_that_do_not_fit_are_computed_in_smaller_batches(clips, monkeypatc
         return forward(network, samples, *arguments)
 
     monkeypatch.setattr(SceneNetwork, "forward", limited)
-    monkeypatch.setattr("tagasc.scene.inference._that_fit", {})
+    monkeypatch.setattr("tagasc.training.ladder._that_fit", {})
     for values, wanted in zip(codes_and_logits(network, clips["gpu"]), expected, strict=True):
         assert distance(values, wanted) <= 3e-2
     assert sizes == [24, 12, *[6] * 4]

@@ -269,9 +269,12 @@ def provenance_section(
     machines = {f"{record['machine']['system']}, {record['machine']['processors']} processors" for record in records}
     dates = sorted(record["date"] for record in records) or ["?"]
     commits = " and ".join(sorted({record["commit"] for record in records}))
+    configs = [record.get("config", {}) for record in records]
+    precisions = " and ".join(sorted({str(config["precision"]) for config in configs if "precision" in config}))
     lines += [f"- seeds: {sorted({seed for result in results if result.parameters for seed in result.seeds})}"]
     started = f"trainings started from {dates[0]} to {dates[-1]}, commit {commits}"
-    lines += [f"- {escape(text)}" for text in (started, *sorted(versions), *sorted(machines))]
+    computed = f"precision of the networks in training: {precisions or 'not recorded'}"
+    lines += [f"- {escape(text)}" for text in (started, computed, *sorted(versions), *sorted(machines))]
     lines += ["- command, configuration, inputs and versions of each result: its `provenance.json`", ""]
     if journal.exists():
         commands = journal.read_text(encoding="utf-8").rstrip().replace("```", "` ` `")  # they would end the block

@@ -7,13 +7,10 @@ from torch import Tensor
 from tagasc.scene.corpus import CodeWindows, SceneClips
 from tagasc.scene.network import SceneNetwork, fold_batch_norm
 from tagasc.scene.trunk import STRIDE
-from tagasc.training.ladder import on_rung
-from tagasc.utils.device import out_of_memory, release_memory
-from tagasc.utils.log import log
+from tagasc.training.ladder import in_batches_that_fit, on_rung
 
 CACHED_VALUES = 1_500_000  # of one layer's output; tuned on 1 MB of L2 cache per core and 32 MB of L3
 GPU_BATCH = 128
-_that_fit: dict[torch.device, int] = {}  # clips per batch, after a device's memory was full
 
 
 @torch.inference_mode()
@@ -31,16 +28,9 @@ def codes_and_logits(
         codes (windows, code size) and logits (windows, scenes), float32, in the order of the windows.
     """
     windows = windows or CodeWindows(torch.arange(len(clips)), torch.zeros(len(clips), dtype=torch.int64), clips.frames)
-    while True:
-        batch = min(_batch(network, windows.frames, clips.device), len(windows.clip_indices))
-        try:
-            return _codes_and_logits(fold_batch_norm(network), clips, windows, batch)
-        except Exception as error:
-            if not out_of_memory(error) or batch == 1:
-                raise
-        release_memory()
-        _that_fit[clips.device] = batch // 2
-        log.warning("the GPU's memory is full, continuing with codes in batches of %d clips", batch // 2)
+    batch = min(_batch(network, windows.frames, clips.device), len(windows.clip_indices))
+    work = lambda batch: _codes_and_logits(fold_batch_norm(network), clips, windows, batch)
+    return in_batches_that_fit(work, batch, clips.device, "codes")
 
 
 def _codes_and_logits(
@@ -64,6 +54,6 @@ def _whole_batches(count: int, batch: int) -> Tensor:
 def _batch(network: SceneNetwork, frames: int, device: torch.device) -> int:
     """Choose the clips per batch: many on a GPU; on a CPU few, so that a layer's output stays in the cache."""
     if device.type == "cuda":
-        return _that_fit.get(device, GPU_BATCH)
+        return GPU_BATCH
     values = frames // STRIDE * network.trunk.stem.out_features
     return max(1, min(32, CACHED_VALUES // values))

@@ -4,9 +4,10 @@
 exists, the tagger is ready. Its hash identifies the tagger.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,7 @@ from tagasc.tagger.config import InferenceConfig
 from tagasc.tagger.experiment import STAGE, TAGGER
 from tagasc.tagger.features import MelConfig, MelPower, normalise, reflect, to_decibels
 from tagasc.tagger.network import TaggerConfig, TaggerNetwork
+from tagasc.training.ladder import in_batches_that_fit
 from tagasc.training.weights import read_weights
 from tagasc.utils.cli import from_values
 from tagasc.utils.device import autocast, to_device
@@ -58,12 +60,16 @@ class Ensemble:
         device = clips.store.device
         mel_power = MelPower(self.mel).to(device)
         total = torch.zeros(len(indices), len(self.classes), device=device)
+
+        def tag(rows: Tensor, pad: int, frames: int) -> Tensor:
+            starts = torch.full((len(rows),), -pad)
+            return self._probabilities(crop_spectrograms(clips, indices[rows], starts, frames, mel_power))
+
         with _without_cudnn_benchmark():
             for pad in self.pads:
                 for rows, frames in group_by_padded_length(clips.frames[indices] + 2 * pad, batch):
-                    starts = torch.full((len(rows),), -pad)
-                    spectra = crop_spectrograms(clips, indices[rows], starts, frames, mel_power)
-                    total[to_device(rows, device)] += self._probabilities(spectra)
+                    work = partial(tag, pad=pad, frames=frames)
+                    total[to_device(rows, device)] += _where_it_fits(work, rows, device)
         return _mean(total, self.pads, [clips.packed.ids[n] for n in indices.tolist()], clips.packed)
 
     def tag_scenes(self, packed: PackedAudio, device: torch.device, batch: int = 16) -> np.ndarray:
@@ -77,13 +83,16 @@ class Ensemble:
         to_rate = ToMono(packed.sampling_rate, self.mel.sampling_rate).to(device)
         total = torch.zeros(len(packed), len(self.classes), device=device)
         groups = group_by_length(packed, batch)
-        for length, indices in progress(groups, f"tagging {packed.folder.name}", total=len(groups)):
+
+        def tag(indices: Tensor, length: int) -> Tensor:
             mono = to_rate(store.windows(indices, torch.zeros_like(indices), length))
             spectra = mel_power(reflect(mono, self.mel))
             frames = spectra.shape[2]
-            for pad in self.pads:
-                padded = F.pad(spectra, (pad, padded_frames(frames + 2 * pad) - frames - pad))
-                total[to_device(indices, device)] += self._probabilities(padded)
+            padded = ((pad, padded_frames(frames + 2 * pad) - frames - pad) for pad in self.pads)
+            return sum(self._probabilities(F.pad(spectra, pads)) for pads in padded)
+
+        for length, indices in progress(groups, f"tagging {packed.folder.name}", total=len(groups)):
+            total[to_device(indices, device)] = _where_it_fits(partial(tag, length=length), indices, device)
         return _mean(total, self.pads, packed.ids, packed)
 
     @torch.inference_mode()
@@ -150,6 +159,12 @@ def load_tagger(folder: Path, device: torch.device) -> Ensemble:
         if digest(weights) != expected:
             raise UserError(f"{weights} has changed since {path} was written; run stage 3 (tagger) again")
     return ensemble
+
+
+def _where_it_fits(tag: Callable[[Tensor], Tensor], rows: Tensor, device: torch.device) -> Tensor:
+    """Return ``tag(rows)``, computed in parts where the GPU's memory does not suffice for all rows."""
+    in_parts = lambda batch: torch.cat([tag(part) for part in rows.split(batch)])
+    return in_batches_that_fit(in_parts, len(rows), device, "tags")
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 A rung is a way to run the same steps: ``captured`` (compiled, and replayed as one CUDA graph), ``compiled``, ``plain``.
 If a rung fails, the work is done again from its last checkpoint with the rung below. Where memory is full, the audio
-leaves the GPU first.
+leaves the GPU first. Inference falls back on smaller batches.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,6 +18,7 @@ from tagasc.utils.log import log
 Rung = Literal["captured", "compiled", "plain"]
 RUNGS: tuple[Rung, ...] = ("captured", "compiled", "plain")
 Result = TypeVar("Result")
+_that_fit: dict[tuple[torch.device, str], int] = {}  # clips per batch, after a device's memory was full
 
 
 class RungError(RuntimeError):
@@ -115,3 +116,24 @@ class Ladder:
         except RuntimeError:
             return False
         return True
+
+
+def in_batches_that_fit(work: Callable[[int], Result], batch: int, device: torch.device, what: str) -> Result:
+    """Return ``work(batch)``, called again with half the batch while the GPU's memory is full.
+
+    Args:
+        work: function of the largest number of clips per batch.
+        batch: number to begin with; a device keeps a smaller one that fitted.
+        device: device of the work.
+        what: what the work computes, for the log: codes or tags.
+    """
+    while True:
+        batch = min(batch, _that_fit.get((device, what), batch))
+        try:
+            return work(batch)
+        except Exception as error:
+            if not out_of_memory(error) or batch == 1:
+                raise
+        release_memory()
+        _that_fit[device, what] = batch // 2
+        log.warning("the GPU's memory is full, continuing with %s in batches of %d clips", what, batch // 2)

@@ -223,7 +223,7 @@ def test_a_dollar_in_a_name_is_text(tmp_path):
 def test_nothing_that_a_record_or_a_folder_says_becomes_part_of_the_page(copy):
     script = "<script>alert(1)</script>"
     hostile = {
-        "config": {script: 1, "value": script},
+        "config": {script: 1, "value": script, "precision": script},
         "date": script,
         "commit": script,
         "versions": {script: script},
@@ -240,7 +240,8 @@ def test_nothing_that_a_record_or_a_folder_says_becomes_part_of_the_page(copy):
     journal.write_text(f"./run.sh\n```\n{script}\n")
     succeed("steps/report.py", *copy.options("--note", script, "--tagger", copy.tagger.parent / folder))
     page = (copy.folder / "exp/report/RESULTS.html").read_text(encoding="utf-8")
-    assert page.count(escape(script)) >= 8
+    assert page.count(escape(script)) >= 9
+    assert f"precision of the networks in training: {escape(script)}" in page
     assert "<script" not in page
 
 

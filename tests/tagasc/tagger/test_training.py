@@ -55,6 +55,25 @@ def test_tags_of_scene_clips_agree_with_a_reference_for_any_batch(tmp_path):
         np.testing.assert_allclose(values, expected, atol=2e-4)
 
 
+def test_tags_are_computed_in_smaller_batches_where_memory_is_full(tmp_path, monkeypatch):
+    scenes = PackedAudio(packed(tmp_path / "scenes", noise(0, [16000, 9000] * 5, channels=2), 16000))
+    clips = TaggedClips(packed(tmp_path / "clips", noise(1, [4410] * 7), MEL.sampling_rate), None, MEL, CPU)
+    ensemble, sizes = Ensemble([tiny()], MEL, CLASSES, (0, 8)), []
+    tag = lambda: np.concatenate([ensemble.tag_scenes(scenes, CPU), ensemble.tags(clips, torch.arange(7))])
+    expected, features = tag(), TaggerNetwork.features
+
+    def limited(network, level):
+        sizes.append(len(level))
+        if len(level) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return features(network, level)
+
+    monkeypatch.setattr(TaggerNetwork, "features", limited)
+    monkeypatch.setattr("tagasc.training.ladder._that_fit", {})
+    np.testing.assert_allclose(tag(), expected, atol=1e-5)
+    assert sizes == [5, *[2, 2, 2, 2, 1, 1] * 2, *[2, 2, 2, 1] * 2]  # once too many, then never again
+
+
 def test_tags_of_a_tagging_corpus_agree_with_a_reference_for_any_batch(tmp_path):
     """The clips last from 0.3 s to 12 s."""
     lengths = [4410, 14700, 5000, 176400, 33333]

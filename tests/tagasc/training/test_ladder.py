@@ -19,6 +19,7 @@ from tagasc.scene.inference import codes_and_logits
 from tagasc.scene.network import REGIONS, SceneNetwork, compiled_regions
 from tagasc.scene.training import SceneTrainer
 from tagasc.scene.trunk import TrunkConfig
+from tagasc.training import ladder
 from tagasc.training.cuda_graph import CudaGraph
 from tagasc.training.ladder import Ladder, RungError
 from tagasc.training.loop import fit
@@ -218,8 +219,8 @@ def test_codes_are_computed_in_smaller_batches_where_memory_is_full(clips, monke
         return forward(network, samples, tags)
 
     monkeypatch.setattr(SceneNetwork, "forward", limited)
-    monkeypatch.setattr(inference, "_that_fit", {})
-    monkeypatch.setattr(inference, "_batch", lambda network, frames, device: inference._that_fit.get(device, 128))
+    monkeypatch.setattr(ladder, "_that_fit", {})
+    monkeypatch.setattr(inference, "_batch", lambda network, frames, device: 128)
     for _ in range(2):  # the second time it is known
         for values, wanted in zip(codes_and_logits(trainer.network, clips), expected, strict=True):
             np.testing.assert_allclose(values, wanted, rtol=1e-5, atol=1e-5 * np.abs(wanted).max())
