@@ -37,8 +37,7 @@ def main(
     if nj < 1:
         raise UserError("--nj must be positive")
     files = cut_manifests(manifests)
-    if lost := provenance.lost(manifests):  # its split is not one that was dropped
-        raise UserError(f"{manifests / lost[0]} is missing; run stage 1 (manifests) again")
+    provenance.require_present(manifests, "stage 1 (manifests)")  # the split of a lost file is not one that was dropped
     if not files:
         raise UserError(f"{manifests} holds no *_cuts_*.jsonl.gz; run stage 1 (manifests)")
     if check:

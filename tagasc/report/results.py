@@ -21,6 +21,7 @@ from tagasc.utils.log import log
 
 BASELINE = "baseline"
 SVM, STANDARDISED, SOFTMAX = "svm", "svm_standardised", "softmax"
+_SVM_STAGE = "stage 7 (svm)"
 
 
 @dataclass(frozen=True)
@@ -167,8 +168,10 @@ def read_results(experiment: Path, order: Sequence[str]) -> list[SystemResult]:
     left out with a warning.
 
     Raises:
-        UserError: no run is scored, or a file is damaged or of an older format.
+        UserError: no run is scored, or a file is damaged, lost or of an older format.
     """
+    for folder in sorted((experiment / "svm").glob("*/seed*")):
+        provenance.require_present(folder, _SVM_STAGE)
     scored = scored_runs(experiment)
     if not scored:
         raise UserError(f"{experiment} holds no scores; run stage 7 (svm)")
@@ -198,7 +201,7 @@ def _read_run(paths: RunPaths, predictions: dict[str, np.ndarray]) -> ScoredRun:
     final = paths.of_fit(FINAL_FIT).scores
     return ScoredRun(
         paths,
-        _read_classifiers(paths.scores, "stage 7 (svm)"),
+        _read_classifiers(paths.scores, _SVM_STAGE),
         predictions,
         find_history(paths.network) if trained else None,
         (read_training_record(paths.network) if trained else provenance.read(paths.svm)) or {},
@@ -233,7 +236,7 @@ def _read_test_by_epoch(paths: Sequence[Path]) -> dict[str, Any] | None:
 
 def _read_predictions(path: Path) -> tuple[ScoredClips, dict[str, Sequence[str]]]:
     """Read the test clips and, by classifier, the predicted scenes."""
-    provenance.require_whole(path, "stage 7 (svm)")
+    provenance.require_whole(path, _SVM_STAGE)
     try:
         with path.open(newline="", encoding="utf-8") as file:
             header, *rows = csv.reader(file)

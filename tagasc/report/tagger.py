@@ -10,6 +10,7 @@ from tagasc.tagger.inference import TAGGER
 from tagasc.tagger.lwlrap import lwlrap_by_class
 from tagasc.tagger.tags import TagVectors
 from tagasc.training.result import find_history
+from tagasc.utils import provenance
 from tagasc.utils.files import read_json, read_npz
 
 _STAGE = "stage 3 (tagger)"
@@ -24,10 +25,14 @@ def tagger_section(tagger: Path, tags: Path, out: Path, watermark: str = "") -> 
         tags: folder of the tag vectors.
         out: folder of the report.
         watermark: word in the corner of the figure; may be empty.
+
+    Raises:
+        UserError: a file of the tagger is damaged or lost.
     """
     lines = ["## Tagger", ""]
     if not (tagger / TAGGER).exists():
         return [*lines, f"{escape(tagger.name)}: not trained here.", "", *_lwlrap_on_scenes(tags)]
+    provenance.require_present(tagger, _STAGE)
     scores = read_json(tagger / "scores.json", _STAGE)
     folders = {"/".join(path.parts[-2:]): path for path in sorted(tagger.glob("fold*/stage*"))}
     curves = {name: curve for name, path in folders.items() if (curve := find_history(path))}
@@ -49,7 +54,7 @@ def tagger_section(tagger: Path, tags: Path, out: Path, watermark: str = "") -> 
         lines += ["*chosen on these*: the network was selected by its lwlrap on these clips.", ""]
     for name, title in (("test", "test clips"), ("out_of_fold", "held-out curated clips")):
         path = tagger / "predictions" / f"stage{len(scores['lwlrap'])}_{name}.npz"
-        if path.exists():
+        if path.exists():  # without test clips there are no tags of them
             lines += _details(path, title)
     return lines
 

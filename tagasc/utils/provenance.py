@@ -119,9 +119,15 @@ def require_whole(path: Path, made_by: str) -> None:
         raise UserError(f"{path} is damaged (it differs from its checksum); run {made_by} again")
 
 
-def lost(folder: Path) -> list[str]:
-    """List the files of a result that its record names, but that are no longer there."""
-    return [name for name in _outputs(read(folder)) if not (folder / name).exists()]
+def require_present(folder: Path, made_by: str) -> None:
+    """Check that every file that the record in a result's folder lists is there.
+
+    Raises:
+        UserError: one was removed since; the message names the stage that makes it.
+    """
+    for name in _outputs(read(folder)):
+        if not (folder / name).exists():
+            raise UserError(f"{folder / name} is missing; run {made_by} again")
 
 
 def _outputs(record: dict[str, Any] | None) -> dict[str, str]:
