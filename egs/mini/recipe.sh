@@ -24,6 +24,7 @@ scale=mini                   # mini | published: numbers of clips, as below or a
 scene_train=48               # training clips of each scene
 scene_test=30                # test clips of each scene
 clips_per_location=3         # clips recorded at one location
+event_rate=2.5               # factor on the rates of events: 4 s then hold as many as 10 s
 tagging_train=510            # curated clips
 tagging_noisy=102            # noisy clips
 corpus_seed=2019             # random seed of the corpora
@@ -35,8 +36,9 @@ note="Synthetic corpus, composed by local/synthetic/compose.py. The figures show
 
 download() {
     local sizes=(--scenes.sampling_rate "$scene_rate" --scenes.train "$scene_train" --scenes.test "$scene_test"
-        --scenes.unused 3 --scenes.clips_per_location "$clips_per_location" --tagging.sampling_rate "$tagging_rate"
-        --tagging.longest 5 --tagging.curated "$tagging_train" --tagging.noisy "$tagging_noisy" --tagging.test 204)
+        --scenes.unused 3 --scenes.clips_per_location "$clips_per_location" --scenes.event_rate "$event_rate"
+        --tagging.sampling_rate "$tagging_rate" --tagging.longest 5
+        --tagging.curated "$tagging_train" --tagging.noisy "$tagging_noisy" --tagging.test 204)
     if [[ $scale == published ]]; then # few different clips, each repeated
         sizes=(--scenes.published true --scenes.sampling_rate "$scene_rate" --scenes.unique_clips 20
             --tagging.sampling_rate "$tagging_rate" --tagging.curated 4970 --tagging.noisy 19815 --tagging.test 4481

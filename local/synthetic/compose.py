@@ -48,6 +48,7 @@ class SceneSize:
         test: test clips per scene.
         unused: clips per scene outside the official fold.
         clips_per_location: clips per location.
+        event_rate: factor on the events per minute.
         published: use the published numbers of clips (14,400 in all) instead of train, test and unused.
         unique_clips: number of distinct clips per scene and part; the others repeat them as hard links, which makes a
             large corpus quickly and on little disk. 0: all clips are distinct.
@@ -59,6 +60,7 @@ class SceneSize:
     test: int = 20
     unused: int = 2
     clips_per_location: int = 4
+    event_rate: float = 1.0
     published: bool = False
     unique_clips: int = 0
 
@@ -68,6 +70,8 @@ class SceneSize:
             or min(self.unused, self.unique_clips) < 0
         ):
             raise SettingError("seconds, sampling_rate and numbers of clips must be positive")
+        if not 0 <= self.event_rate < inf:
+            raise SettingError(f"event_rate: {self.event_rate:g} must be a finite factor, not negative")
         if not 1 <= self.seconds * self.sampling_rate < inf:
             raise SettingError(f"seconds: {self.seconds:g} must be finite and give at least one sample")
 
@@ -222,7 +226,10 @@ def _sources(events: Path | None, backgrounds: Path | None, rate: int, seed: int
 def _make_scenes(folder: Path, size: SceneSize, sources: Sources, seed: int, nj: int) -> None:
     plans = _plan(size, sources, seed)
     (folder / "audio").mkdir()
-    rates = rates_of(sources.events, seed)
+    rates = {
+        scene: {event: size.event_rate * per_minute for event, per_minute in events.items()}
+        for scene, events in rates_of(sources.events, seed).items()
+    }
 
     def make(plan: ClipPlan) -> list[tuple]:
         wave, events = render(plan, rates[plan.scene], size.seconds, size.sampling_rate, sources, seed)

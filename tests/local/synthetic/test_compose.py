@@ -12,7 +12,7 @@ import pytest
 import soundfile
 
 from local.published import TAU2019, by_split
-from local.synthetic.compose import SceneSize, TaggingSize, _link, _plan, _tagging_clip
+from local.synthetic.compose import SceneSize, TaggingSize, _link, _make_scenes, _plan, _tagging_clip
 from local.synthetic.composition import CITIES, SCENES, UNSEEN_CITY, Sources
 from local.synthetic.sounds import POOLS, SYNTHESISERS, RecordedBackgrounds, RecordedEvents, SynthesisedEvents
 from tests.helpers import RATE, run, succeed
@@ -166,6 +166,15 @@ def test_the_full_size_has_the_published_counts():
             {f"{part} {scene}": count for part, count in zip(("train", "test", "unused"), size.of(scene), strict=True)}
         )
     assert counts == by_split(TAU2019)
+
+
+@pytest.mark.parametrize("factor", [0, 15])
+def test_the_event_rate_multiplies_the_events(tmp_path, factor):
+    size = SceneSize(1.0, 8000, train=4, test=2, unused=1, clips_per_location=1, event_rate=factor)
+    _make_scenes(tmp_path, size, Sources(SynthesisedEvents(8000, 0)), 0, 1)
+    habit = np.exp((0.3**2 + 0.4**2) / 2)  # mean of a log-normal variable: the factor of cities and locations
+    expected = factor * habit * 7 / 60 * sum(sum(scene.rates.values()) for scene in SCENES.values())
+    assert len(table(tmp_path / "event_labels.csv")) == pytest.approx(expected, rel=0.15)
 
 
 def test_a_location_belongs_to_one_scene_and_part():
