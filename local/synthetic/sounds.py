@@ -266,9 +266,15 @@ class SynthesisedEvents:
 
     def draw(self, name: str, pool: str, random: Random) -> Wave:
         """Draw a recording of a class from a pool: mono, peak 1."""
-        number = int(random.integers(_PER_POOL[pool]))
-        recording = np.random.default_rng([self.seed, 1, self.classes.index(name), POOLS.index(pool), number])
-        return _peak(SYNTHESISERS[name](recording, self.rate))
+        return _synthesised(name, pool, int(random.integers(_PER_POOL[pool])), self.rate, self.seed)
+
+
+@lru_cache(maxsize=512)  # most recordings of both pools of scenes; 65 MB at 16 kHz
+def _synthesised(name: str, pool: str, number: int, rate: int, seed: int) -> Wave:
+    random = np.random.default_rng([seed, 1, sorted(SYNTHESISERS).index(name), POOLS.index(pool), number])
+    wave = _peak(SYNTHESISERS[name](random, rate))
+    wave.setflags(write=False)  # as it will be returned again
+    return wave
 
 
 class RecordedEvents:
