@@ -1,10 +1,23 @@
 # shellcheck shell=bash
-# Where a step runs: a prefix to its command. Empty is here.
+# Where a step runs: a prefix to its command. cpu_cmd is that of manifests, packing, SVMs and the report, gpu_cmd that of
+# networks; with --ngpu 0 cpu_cmd is that of all. An empty prefix is here.
 #
-# On a Slurm cluster (srun waits for the job and passes its output on; the folders must be shared). The last line of a
-# program's output is "# done"; without it a step has failed, whatever status the prefix reports:
-#   cpu_cmd="srun --cpus-per-task=8 --mem=16G"
-#   gpu_cmd="srun --gres=gpu:1 --cpus-per-task=8 --mem=32G"
+# With slurm each step is a batch job (docs/cluster.md; the folders must be shared). utils/slurm.conf translates
+#   --mem 32G  --num-threads 8  --gpu 1  --time 24:00:00  --partition NAME  --account NAME  --exclude NODES
+# and utils/slurm.py has options of its own [defaults]:
+#   --leftovers wait|cancel  what to do with jobs that a killed run left [wait]
+#   --tries N                how often a lost job is submitted, and a job at its time limit requeued [10]
+#   --stage-to \$TMPDIR      copy packed audio to this folder of the node first
+#   --poll SECONDS  --patience SECONDS  --config FILE: docs/cluster.md
+# Another launcher works too. A program's last line of output is "# done"; without it the step has failed.
 
-export cpu_cmd=
-export gpu_cmd=
+cmd_backend=local # local | slurm
+
+case $cmd_backend in
+local) export cpu_cmd='' gpu_cmd='' ;;
+slurm)
+    export cpu_cmd="slurm.py --num-threads 8 --mem 16G"
+    export gpu_cmd="slurm.py --num-threads 8 --mem 32G --gpu 1"
+    ;;
+*) fail "cmd_backend in cmd.sh must be local or slurm, not '$cmd_backend'" ;;
+esac

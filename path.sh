@@ -83,4 +83,4 @@ else
     path_install requirements.txt
     [[ -z ${path_extra:-} ]] || path_install "$path_extra"
 fi
-export PYTHON PATH="${PYTHON%/*}:$root/steps:$root/local:$root/local/synthetic:$PATH"
+export PYTHON PATH="${PYTHON%/*}:$root/steps:$root/utils:$root/local:$root/local/synthetic:$PATH"

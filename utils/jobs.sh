@@ -29,7 +29,7 @@ run() { # NAME COMMAND...: one program, its output in exp/log/<stage>.<name>.log
         break
     done
     # In the background, since bash handles a signal only between commands or while it waits.
-    TAGASC_STAGE=$title "${words[@]}" >>"$log" 2>&1 &
+    TAGASC_STAGE=$title TAGASC_LOG=$log "${words[@]}" >>"$log" 2>&1 &
     wait $! || status=$?
     if ((status == 0)) && [[ " ${words[*]} " == *".py "* ]] && ! grep -aq '# done$' "$log"; then # Slurm may lose a node
         status=1 && echo "error: the program did not reach its end, though its status is 0; look for a lost node" >>"$log"
@@ -105,15 +105,17 @@ trap 'interrupted 130' INT; trap 'interrupted 143' TERM
 if [[ $ngpu == auto ]]; then # a cluster has GPUs where its jobs run
     if [[ -n $gpu_cmd ]] || nvidia-smi -L 2>/dev/null | grep -q GPU; then ngpu=1; else ngpu=0; fi
 fi
-if ((ngpu > 0)); then device=cuda; else device=cpu; fi # never auto: training on the CPU by accident would take weeks
+if ((ngpu > 0)); then device=cuda; else device=cpu gpu_cmd=$cpu_cmd; fi # never auto: training on the CPU by accident would take weeks
 if ! $dry_run; then
     lock
     # shellcheck source=path.sh
     . "$root/path.sh"
     mkdir -p exp/log 2>/dev/null || true
     writable exp/log/commands
-    if [[ -z $gpu_cmd$cpu_cmd ]]; then exec 3>&2 && export TAGASC_CONSOLE_FD=3; fi # progress bars reach the terminal
-    export TAGASC_RUN="$$ $SECONDS $RANDOM"                                         # identifies this run to its processes
+    if [[ ${cpu_cmd:-slurm.py} == slurm.py* && ${gpu_cmd:-slurm.py} == slurm.py* ]]; then # srun would pass a wrong number
+        exec 3>&2 && export TAGASC_CONSOLE_FD=3 # progress reaches the terminal
+    fi
+    export TAGASC_RUN="$$ $SECONDS $RANDOM" # identifies this run to its processes
     networks=$(TAGASC_CONSOLE_FD='' "$PYTHON" "$root/steps/check_names.py" --conf conf --systems "$systems" \
         --controls "$controls" --seeds "$seeds" --trunk "$trunk" --training "$training" --tagger "${tagging_corpus:+$tagger}" --stop-stage "$stop_stage") || exit
     echo "$(date '+%Y-%m-%d %H:%M') ./run.sh$typed" >>exp/log/commands
