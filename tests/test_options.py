@@ -320,3 +320,16 @@ def test_your_own_python_needs_every_package_in_its_least_version(tmp_path):
     assert status == 1
     wanted = [re.split(r"\W", line)[0] for line in (ROOT / "requirements.txt").read_text().split()]
     assert [name for name in wanted if name not in message] == []
+
+
+def test_without_a_gpu_no_step_asks_for_one(recipe, tmp_path):
+    fresh = copied(recipe, tmp_path / "fresh", 'cpu_cmd="on_cpu --mem 1G" gpu_cmd="on_gpu --gpu 1"\n')
+    prefixes = {ngpu: {} for ngpu in (0, 1)}
+    for ngpu, programs in prefixes.items():
+        status, commands = fresh.run("--dry-run", "--ngpu", ngpu)
+        assert status == 0, commands
+        for line in commands.splitlines():
+            words = shlex.split(line)
+            programs[next(word for word in words if word.endswith(".py"))] = words[0]
+    assert set(prefixes[0].values()) == {"on_cpu"}
+    assert (prefixes[1]["train_scene.py"], prefixes[1]["score_svm.py"]) == ("on_gpu", "on_cpu")

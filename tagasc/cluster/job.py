@@ -38,8 +38,7 @@ def main() -> None:
         signal.signal(number, stopped)
     status = 128 + signal.SIGTERM
     with suppress(Interrupted), staged(fitted(command, processors()), stage_to) as words:
-        stopped.child = start(words)
-        status = stopped.child.wait()
+        status = stopped.run(words)
         status = status if status >= 0 else 128 - status
     if stopped.signals and status != 0:
         status = stop(stopped.signals, int(tries))
@@ -61,18 +60,32 @@ class Interrupted(Exception):
 
 
 class Stop:
-    """Signal handler that ends the program."""
+    """Signal handler that ends the program.
+
+    Attributes:
+        signals: signals that have arrived.
+    """
 
     def __init__(self) -> None:
-        self.child: subprocess.Popen | None = None
         self.signals: list[int] = []
+        self._child: subprocess.Popen | None = None
+        self._starting = False
 
     def __call__(self, number: int, _: object) -> None:
         """Note the signal, and pass it on as SIGTERM."""
         self.signals.append(number)
-        if self.child is None:
+        if self._child:
+            self._child.terminate()
+        elif not self._starting:
             raise Interrupted
-        self.child.terminate()
+
+    def run(self, words: list[str]) -> int:
+        """Run the program; return its status, as wait does."""
+        self._starting = True  # a signal that arrives while the process is made must not leave it behind
+        self._child = start(words)
+        if self.signals:
+            self._child.terminate()
+        return self._child.wait()
 
 
 def stop(signals: list[int], tries: int) -> int:

@@ -24,9 +24,10 @@ from tagasc.utils.log import log, start_logging
 # Variables that reach the job even if Slurm is told to export none; others do by Slurm's default.
 _ENVIRONMENT = re.compile(
     "PATH|PYTHON.*|LD_LIBRARY_PATH|LANG|LC_.*|SLURM_CONF|OMP_WAIT_POLICY|MALLOC_.*|LHOTSE_.*|TAGASC_.*"
-    "|H(UGGING)?F(ACE)?_.*|TORCH_HOME|XDG_CACHE_HOME"
+    "|HF_HOME|HF_HUB_(CACHE|OFFLINE)|TORCH_HOME|XDG_CACHE_HOME"
 )
-_OWN = ("TAGASC_CONSOLE_FD", "CUDA_VISIBLE_DEVICES")  # of this computer
+# Those of this computer, and of a job that run.sh itself runs in.
+_OWN = re.compile("TAGASC_CONSOLE_FD|CUDA_VISIBLE_DEVICES|SLURM_(?!CONF$).*")
 
 
 def main() -> None:
@@ -116,7 +117,7 @@ class Step:
 
     def submit(self) -> str:
         """Submit the job; return its number."""
-        environment = {name: value for name, value in os.environ.items() if name not in _OWN}
+        environment = {name: value for name, value in os.environ.items() if not _OWN.fullmatch(name)}
         command = [
             *self.options.sbatch,
             f"--job-name={self.name}",
@@ -136,7 +137,7 @@ class Step:
         exports = [
             f"export {name}={shlex.quote(value)}"
             for name, value in sorted(os.environ.items())
-            if _ENVIRONMENT.fullmatch(name) and name not in _OWN
+            if _ENVIRONMENT.fullmatch(name) and not _OWN.fullmatch(name)
         ]
         return "\n".join(["#!/bin/bash", *exports, f"exec {shlex.join([*job, *words, *arguments])}", ""])
 

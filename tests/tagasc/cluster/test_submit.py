@@ -2,6 +2,7 @@
 
 import os
 import re
+import subprocess
 import sys
 
 import pytest
@@ -69,6 +70,22 @@ def test_the_environment_is_in_the_script(slurm, monkeypatch):
     assert "export TAGASC_STAGE='stage 7 (svm)'\n" in script
     assert "CUDA_VISIBLE" not in script
     assert "secret" not in script
+
+
+def test_what_a_program_shows_reaches_the_terminal_and_what_it_logs_the_log(slurm):
+    program = ["bash", "-c", "echo shown >&$TAGASC_CONSOLE_FD; echo logged; echo $SLURM_RESTART_COUNT"]
+    with (slurm / "terminal").open("w") as terminal:
+        done = subprocess.run(
+            [sys.executable, ROOT / "utils/slurm.py", "--poll", "0.01", *program],
+            env={**os.environ, "PYTHONPATH": str(ROOT), "SLURM_RESTART_COUNT": "9"}
+            | {"TAGASC_CONSOLE_FD": str(terminal.fileno())},
+            pass_fds=[terminal.fileno()], capture_output=True, text=True, check=True,
+        )  # fmt: skip
+    shown = (slurm / "terminal").read_text()
+    assert done.stdout == "logged\n\n# job 11 status 0\n"
+    assert "shown" not in done.stdout + done.stderr
+    assert shown.endswith("shown\n")
+    assert "logged" not in shown
 
 
 def test_a_lost_job_is_submitted_again_up_to_a_limit(slurm):
