@@ -2,7 +2,7 @@
 """A Slurm cluster of two nodes on this computer, in a temporary folder: tests/cluster.py COMMAND...
 
 Runs the command with SLURM_CONF set, then ends what it started. It needs root and Debian's packages slurm-wlm and munge.
-Nodes have no cgroups, and two CPUs each, whatever the computer has. A job in the partition ``high`` preempts those in ``low``.
+Nodes have no cgroups, and all CPUs each. A job in the partition ``high`` preempts those in ``low``.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "scontrol", "sinfo")
-CPUS = 2
+CPUS = max(2, os.cpu_count())  # of each node, so that a job can have as many threads as a program here
 CONFIG = """
 ClusterName=test
 SlurmctldHost=localhost
@@ -112,11 +112,11 @@ class Cluster:
         daemon.wait()
         self.says("scontrol", "update", f"nodename={name}", "state=down", "reason=killed")
 
-    def suspend(self, name: str) -> None:
-        """Stop the programs of a node's jobs for now."""
+    def signal(self, name: str, number: signal.Signals) -> None:
+        """Send a signal to the programs of a node's jobs."""
         for pid in self.spawned(name):
             if b"slurmstepd" not in Path(f"/proc/{pid}/cmdline").read_bytes():
-                os.kill(pid, signal.SIGSTOP)
+                os.kill(pid, number)
 
     def spawned(self, name: str) -> list[int]:
         """List the processes of a node's jobs, by the variables that Slurm gives them, and their slurmstepd."""

@@ -36,6 +36,7 @@ def main() -> None:
     stopped = Stop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, stopped)
+    say(f"began on {os.uname().nodename} with {processors()} CPUs")
     status = 128 + signal.SIGTERM
     with suppress(Interrupted), staged(fitted(command, processors()), stage_to) as words:
         status = stopped.run(words)

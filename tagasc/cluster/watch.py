@@ -1,5 +1,7 @@
 """Follows a job: its state by Slurm, its output, and the mark at its program's end."""
 
+import os
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,7 +30,7 @@ class Watch:
         """Wait for the job's end; return its program's status, or None if the job is lost.
 
         Raises:
-            UserError: somebody cancelled the job, or it used too much memory.
+            UserError: somebody cancelled the job, it used too much memory, or the node lacks our Python.
         """
         asked, ended = -self.options.poll, None
         while True:
@@ -36,7 +38,9 @@ class Watch:
             if self.mark.startswith("status "):
                 slurm.cancel("--state=PENDING", self.number)  # Slurm may have requeued it with its node
                 self.copy()
-                return int(self.mark.split()[1])
+                status = int(self.mark.split()[1])
+                log.info("job %s: %s", self.number, f"ended with status {status}" if status else "done")
+                return status
             now = time.monotonic()
             if now - asked >= self.options.poll:
                 asked, job = now, self.ask()
@@ -60,6 +64,9 @@ class Watch:
             raise UserError(f"job {self.number} was cancelled; run the same command again to resume")
         if job.state == "OUT_OF_MEMORY":
             raise UserError(f"job {self.number} used more memory than it asked for; raise its --mem in cmd.sh")
+        if seconds >= self.options.patience and job.state in ("COMPLETED", "FAILED") and not self.mark:
+            python = os.environ.get("PYTHON", sys.executable)
+            raise UserError(f"job {self.number} did not begin its program; see above, and whether nodes have {python}")
         stopped = self.mark.startswith("stopped")
         return job.state in slurm.LOST or stopped or seconds >= self.options.patience
 

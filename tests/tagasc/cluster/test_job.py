@@ -27,8 +27,14 @@ def job(folder, *command, stage_to="", tries=3, wait=True, **variables):
     )
     if not wait:
         return process
-    output = process.communicate(timeout=60)[0]
-    return process.returncode, output.splitlines()
+    return ended(process)
+
+
+def ended(process):
+    """Return status and output, after the line that says where it began."""
+    began, *lines = process.communicate(timeout=60)[0].splitlines()
+    assert began == f"# job 7 began on {os.uname().nodename} with {processors()} CPUs"
+    return process.returncode, lines
 
 
 @pytest.mark.parametrize(("command", "status"), [("exit 0", 0), ("exit 3", 3), ("kill -9 $$", 137)])
@@ -94,9 +100,9 @@ def interrupted(folder, number, **variables):
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(number)
-    output = process.communicate(timeout=60)[0]
+    status, lines = ended(process)
     assert list((folder / "scratch").iterdir()) == []
-    return process.returncode, output.splitlines()[1:]
+    return status, lines[1:]
 
 
 def test_ahead_of_its_end_a_job_is_requeued(tmp_path):

@@ -54,6 +54,7 @@ def test_the_programs_output_and_status_are_those_of_the_step(slurm, status):
     outcome = step("sh", "-c", f"echo 'a  b'; echo $OMP_WAIT_POLICY; exit {status}")
     assert outcome.status == status
     assert f"a  b\n\n# job 11 status {status}\n" in outcome.said.replace("passive", "")
+    assert f"job 11: {'ended with status 3' if status else 'done'}\n" in outcome.said
     (line,) = (slurm / "submitted").read_text().splitlines()
     assert re.search(r"--job-name=tagasc\.ma-r-c\.[0-9a-f]{8}\.7\.svm ", line)
     assert "--requeue" in line.split()
@@ -82,9 +83,9 @@ def test_what_a_program_shows_reaches_the_terminal_and_what_it_logs_the_log(slur
             pass_fds=[terminal.fileno()], capture_output=True, text=True, check=True,
         )  # fmt: skip
     shown = (slurm / "terminal").read_text()
-    assert done.stdout == "logged\n\n# job 11 status 0\n"
+    assert done.stdout.endswith(" CPUs\nlogged\n\n# job 11 status 0\n")
     assert "shown" not in done.stdout + done.stderr
-    assert shown.endswith("shown\n")
+    assert shown.startswith("shown\n")
     assert "logged" not in shown
 
 
@@ -100,10 +101,34 @@ def test_a_lost_job_is_submitted_again_up_to_a_limit(slurm):
 
 
 @pytest.mark.parametrize("state", ["COMPLETED", "FAILED", "GONE"])
-def test_a_job_without_a_mark_is_lost_whatever_slurm_says(slurm, state):
+def test_a_job_without_the_mark_of_its_end_is_lost_whatever_slurm_says(slurm, state):
+    """The process that writes the mark is killed."""
+    (slurm / "states").write_text(f"{state}\n")
+    outcome = step("sh", "-c", "kill -9 $PPID", options="--poll 0.01 --patience 0.05 --tries 2")
+    assert "was lost: 11, 12;" in outcome.error
+
+
+@pytest.mark.parametrize("state", ["COMPLETED", "FAILED"])
+def test_a_job_that_does_not_begin_is_not_tried_again(slurm, state):
+    """The node lacks our Python, for example."""
     (slurm / "lose").touch()
     (slurm / "states").write_text(f"{state}\n")
-    assert "was lost: 11, 12;" in step("true", options="--poll 0.01 --patience 0.05 --tries 2").error
+    assert "job 11 did not begin its program" in step("true").error
+    assert len((slurm / "submitted").read_text().splitlines()) == 1
+
+
+def test_an_interrupted_step_cancels_its_job(slurm):
+    command = [sys.executable, ROOT / "utils/slurm.py", "--poll", "0.01", "true"]
+    (slurm / "lose").touch()
+    with subprocess.Popen(
+        command, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert "job 11: running" in process.stderr.readline()
+        process.terminate()
+        assert "interrupted; job tagasc." in process.stderr.read()
+    assert process.returncode == 1
+    name = (slurm / "name").read_text().strip()
+    assert (slurm / "cancelled").read_text().split()[1:] == [f"--name={name}"]
 
 
 @pytest.mark.parametrize(
