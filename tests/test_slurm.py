@@ -16,7 +16,7 @@ from tests.helpers import Recipe
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(lacking()), reason=f"no Slurm: {lacking()}")]
 EXPERIMENT = "exp/table1-tiny"
 TRAINED = f"{EXPERIMENT}/scene/shared_h4_l3/seed1"
-EPOCHS = 60  # they take seconds
+EPOCHS = 40  # they take seconds
 LONG = ("--stage", 5, "--stop-stage", 5, "--systems", "shared_h4_l3")
 
 
@@ -33,7 +33,7 @@ def cluster():
         cluster.stop()
 
 
-def copied(finished, folder, slurm=True, epochs=2):
+def copied(finished, folder, slurm=True, epochs=2, more=""):
     """A copy before stage 5, whose steps are jobs with as many threads as the recipe's had."""
     recipe = Recipe(folder)
     shutil.copytree(finished.folder, recipe.folder, ignore=shutil.ignore_patterns("scene", "codes", "svm", "report"))
@@ -42,7 +42,9 @@ def copied(finished, folder, slurm=True, epochs=2):
     conf.write_text(conf.read_text().replace("epochs: 2", f"epochs: {epochs}"))
     if slurm:
         with (recipe.folder / "recipe.sh").open("a") as file:
-            file.write(f'cpu_cmd="slurm.py --num-threads {threads} --poll 0.5 --partition low" gpu_cmd=$cpu_cmd\n')
+            file.write(
+                f'cpu_cmd="slurm.py --num-threads {threads} --poll 0.5 --partition low {more}" gpu_cmd=$cpu_cmd\n'
+            )
     return recipe
 
 
@@ -59,10 +61,11 @@ def start(recipe, cluster, *options):
 
 
 def test_the_results_are_those_without_slurm(finished, cluster, tmp_path, monkeypatch):
-    """Two jobs share the networks, and Slurm exports no variable to them."""
+    """Two jobs share the networks, read a copy of the audio, and get no variable from Slurm."""
     for name in ("SBATCH_EXPORT", "SLURM_EXPORT_ENV"):
         monkeypatch.setenv(name, "NONE")
-    recipe = copied(finished, tmp_path / "ma réc été")
+    (tmp_path / "scratch").mkdir()
+    recipe = copied(finished, tmp_path / "ma réc été", more=f"--stage-to {tmp_path}/scratch")
     process = start(recipe, cluster, "--stage", 5, "--nj", 2)
     output = process.communicate(timeout=300)[0]
     assert process.returncode == 0, output
@@ -72,7 +75,10 @@ def test_the_results_are_those_without_slurm(finished, cluster, tmp_path, monkey
     assert output.count("kept epoch") == 2
     assert "report written to" in output
     for number in (0, 1):
-        assert "# done\n# job" in (recipe.folder / f"exp/log/5.scenes.{number}.log").read_text()
+        log = (recipe.folder / f"exp/log/5.scenes.{number}.log").read_text()
+        assert "# done\n# job" in log
+        assert f"of packed audio to {tmp_path}/scratch/tagasc." in log
+    assert list((tmp_path / "scratch").iterdir()) == []
 
 
 class Training:

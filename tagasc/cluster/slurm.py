@@ -58,6 +58,11 @@ def cancel(*options: str) -> None:
 def _call(
     command: list[str], given: str | None = None, environment: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
+    """Run a command; a user's defaults for squeue and scancel, which may hide jobs, do not count."""
+    if environment is None:
+        environment = {
+            name: value for name, value in os.environ.items() if not name.startswith(("SQUEUE_", "SCANCEL_"))
+        }
     try:
         return subprocess.run(command, input=given, env=environment, capture_output=True, text=True, check=False)
     except FileNotFoundError:

@@ -26,8 +26,8 @@ _ENVIRONMENT = re.compile(
     "PATH|PYTHON.*|LD_LIBRARY_PATH|LANG|LC_.*|SLURM_CONF|OMP_WAIT_POLICY|MALLOC_.*|LHOTSE_.*|TAGASC_.*"
     "|HF_HOME|HF_HUB_(CACHE|OFFLINE)|TORCH_HOME|XDG_CACHE_HOME"
 )
-# Those of this computer, and of a job that run.sh itself runs in.
-_OWN = re.compile("TAGASC_CONSOLE_FD|CUDA_VISIBLE_DEVICES|SLURM_(?!CONF$).*")
+# Those of this computer, of a job that run.sh itself runs in, and of the user's other jobs.
+_OWN = re.compile("TAGASC_CONSOLE_FD|CUDA_VISIBLE_DEVICES|SLURM_(?!CONF$).*|SBATCH_(WAIT|ARRAY_INX)")
 
 
 def main() -> None:
@@ -39,6 +39,9 @@ def main() -> None:
     except UserError as error:
         log.error("error: %s", error)
         sys.exit(error.status)
+    except KeyboardInterrupt:
+        log.error("error: interrupted before the job was submitted")
+        sys.exit(130)
 
 
 def _interrupt(*_: object) -> None:

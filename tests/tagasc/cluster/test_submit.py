@@ -172,6 +172,20 @@ def test_jobs_of_an_earlier_run_are_waited_for_or_cancelled(slurm, how):
     assert (slurm / "left").read_text() == ""
 
 
+def test_an_interruption_does_not_cancel_jobs_of_an_earlier_run(slurm):
+    leave(slurm, "7.svm", 1000)
+    (slurm / "cancelled").unlink(missing_ok=True)
+    command = [sys.executable, ROOT / "utils/slurm.py", "--poll", "0.01", "true"]
+    with subprocess.Popen(
+        command, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert "job 9 of an earlier run" in process.stderr.readline()
+        process.terminate()
+        assert "error: interrupted before the job was submitted" in process.stderr.read()
+    assert process.returncode == 130
+    assert not (slurm / "cancelled").exists()
+
+
 def test_without_an_answer_nothing_is_submitted(slurm):
     (slurm / "silent").touch()
     assert "squeue fails" in step("true").error
