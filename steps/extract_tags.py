@@ -82,7 +82,8 @@ def _tag(source: TagSource, hashes: dict[str, str], folder: Path, path: Path, fo
     packed = PackedAudio(folder)
     joined = JoinedAudio(packed)  # the same, unless clips are to be tagged together
     values = source.tags(joined)[joined.owners]
-    write_npz(path, record, ids=np.array(packed.ids), classes=np.array(source.classes), values=values)
+    kind = {"kind": np.array("embedding")} if getattr(source, "kind", "probability") == "embedding" else {}
+    write_npz(path, record, ids=np.array(packed.ids), classes=np.array(source.classes), values=values, **kind)
     log.info("%s: %d clips, %d tags", path.name, *values.shape)
 
 

@@ -96,7 +96,10 @@ def main(options: Options) -> None:
     corpus = SceneCorpus(options.audio, options.corpus, options.tags, device, options.audio_cache)
     ladder = Ladder(options.compile, device, corpus.leave_gpu)
     scored = ("test",) if options.protocol in SCORES_EPOCHS else ()
-    corpus.files(("train", "validation", *scored), any(variant.system.uses_tags for variant in variants.values()))
+    uses_tags = any(variant.system.uses_tags for variant in variants.values())
+    corpus.files(("train", "validation", *scored), uses_tags)
+    if uses_tags:
+        corpus.require_scale(options.training.tag_scale)
     log.info("runs: %d, device: %s, threads: %d", len(pending), device, torch.get_num_threads())
     logs = log_folder(options.out, "scene")
     if options.force:  # all of them first, so that an interrupted sweep resumes without --force

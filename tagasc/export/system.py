@@ -144,6 +144,11 @@ def load_system(sources: Sources) -> TrainedSystem:
     ensemble, events, tagger, mean = None, [], {"kind": "none", "source": "none"}, np.zeros(0, np.float32)
     if metadata["tags"]:
         vectors = sources.tag_vectors("train")
+        if not vectors.has_names:
+            raise UserError(
+                f"{vectors.path} holds an embedding; a bundle takes probabilities of events only, so export a system of"
+                " another tagger, or the baseline: --export-system baseline"
+            )
         events, mean = vectors.classes, vectors.of(train.ids.tolist()).mean(axis=0)
         ensemble, tagger = _tagger(sources)
         if len(events) != metadata["tags"] or (ensemble is not None and ensemble.classes != events):

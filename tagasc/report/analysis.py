@@ -14,7 +14,7 @@ from tagasc.report.statistics import attention_perplexity, eta_squared, mean_by_
 from tagasc.report.tables import distinctive_events
 from tagasc.scene.network import SceneNetwork
 from tagasc.scene.training import load_scene_network
-from tagasc.tagger.tags import TagVectors, rescale
+from tagasc.tagger.tags import TagVectors
 from tagasc.utils.errors import UserError
 from tagasc.utils.files import read_json
 from tagasc.utils.log import log
@@ -63,7 +63,15 @@ def errors_section(out: Path) -> list[str]:
 def _tags_section(comparison: Comparison) -> list[str]:
     clips = comparison.best.clips
     scenes, truth = clips.scene_names, clips.scene_indices[clips.in_split("test")]
-    values, classes = _test_tags(comparison)
+    values, vectors = _test_tags(comparison)
+    if not vectors.has_names:
+        share = 100 * eta_squared(values, truth, len(scenes))
+        return [
+            f"The tags are an embedding: its {values.shape[1]} values have no names. Of their variance over the test"
+            f" clips {np.median(share):.0f} % is between scenes (median over values; at most {share.max():.0f} %).",
+            "",
+        ]
+    classes = vectors.classes
     events = np.argsort(-eta_squared(values, truth, len(scenes)), kind="stable")[:MAX_EVENTS]
     means = mean_by_scene(values, truth, len(scenes))[:, events]
     names = [classes[event] for event in events]
@@ -88,13 +96,14 @@ def _attention_section(comparison: Comparison) -> list[str]:
     scenes, truth = clips.scene_names, clips.scene_indices[clips.in_split("test")]
     path = result.runs[0].paths.weights
     network, metadata = load_scene_network(path)
-    values, classes = _test_tags(comparison)
-    if metadata["tags"] != len(classes):
+    values, vectors = _test_tags(comparison)
+    if metadata["tags"] != values.shape[1]:
         raise UserError(
-            f"{path} takes {metadata['tags']} tags, {comparison.tag_vectors} has {len(classes)};"
+            f"{path} takes {metadata['tags']} tags, {comparison.tag_vectors} has {values.shape[1]};"
             " run stage 5 (scenes) again"
         )
-    maps = attention_maps(network, rescale(values, metadata["tag_scale"]))
+    training = values if vectors.has_names else TagVectors.read(comparison.training_tags).values
+    maps = attention_maps(network, vectors.scaled(values, metadata["tag_scale"], training))
     scene_figures.plot_attention(maps, truth, scenes, comparison.out / "attention.png", comparison.watermark)
     by_filter = maps.reshape(len(maps), -1)
     between, deviation = eta_squared(by_filter, truth, len(scenes)), by_filter.std(axis=0)
@@ -132,10 +141,10 @@ def _codes_section(comparison: Comparison) -> list[str]:
     ]
 
 
-def _test_tags(comparison: Comparison) -> tuple[np.ndarray, list[str]]:
-    """Read the tags of the test clips, (clips, events), and the names of the events."""
+def _test_tags(comparison: Comparison) -> tuple[np.ndarray, TagVectors]:
+    """Read the tags of the test clips in their order, (clips, values), and the file's content."""
     clips, vectors = comparison.best.clips, TagVectors.read(comparison.tag_vectors)
-    return vectors.of(clips.ids[clips.in_split("test")].tolist()), vectors.classes
+    return vectors.of(clips.ids[clips.in_split("test")].tolist()), vectors
 
 
 def _section_or_reason(section: Callable[[Comparison], list[str]], comparison: Comparison) -> list[str]:

@@ -109,7 +109,7 @@ class Comparison:
         results: every scored system; controls and tags alone are last.
         systems: systems by table and name, as in ``egs/systems.yaml``.
         best: ranked system with the highest validation accuracy.
-        tag_vectors: file with the tag vectors of the test clips.
+        tag_vectors: file with the tag vectors of the test clips; its folder has those of the training clips.
         out: folder of the report.
         watermark: word in the corner of every figure, such as "synthetic"; may be empty.
         papers_corpus: whether the corpus is the paper's, so that its protocol has results to be compared with.
@@ -123,6 +123,11 @@ class Comparison:
     out: Path
     watermark: str = ""
     papers_corpus: bool = True
+
+    @property
+    def training_tags(self) -> Path:
+        """File with the tag vectors of the training clips."""
+        return self.tag_vectors.with_name(self.tag_vectors.name.replace("_test.", "_train."))
 
     @property
     def selected_on_test(self) -> bool:

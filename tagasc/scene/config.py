@@ -26,7 +26,8 @@ class SceneTraining:
         mixup_from_epoch: first epoch with mixup, counted from 1.
         centre_loss: weight of the squared distance between each code and the centre of its scene; 0 turns it off. The
             centres are fixed, as in the released code.
-        tag_scale: scale of the tags in network and SVM; the paper uses probabilities.
+        tag_scale: scale of the tags in network and SVM; the paper uses probabilities. Embeddings allow no other value,
+            and are standardised.
     """
 
     epochs: int = 90

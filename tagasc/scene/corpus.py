@@ -14,7 +14,7 @@ from torch import Tensor
 from tagasc.audio.packed import Clip, PackedAudio, packed_splits, require_index
 from tagasc.audio.store import AudioCache, AudioStore, JoinedStore
 from tagasc.scene.controls import apply_control
-from tagasc.tagger.tags import TagScale, TagVectors, rescale
+from tagasc.tagger.tags import TagScale, TagVectors
 from tagasc.training.augment import EpochRng
 from tagasc.utils.errors import UserError
 
@@ -121,7 +121,7 @@ class TagOptions:
 
     Attributes:
         control: control that alters them (``tagasc.scene.controls``), or empty.
-        scale: scale of the values.
+        scale: scale of probabilities; embeddings are standardised over the training clips.
         seed: seed of the control's shuffling.
     """
 
@@ -187,6 +187,10 @@ class SceneCorpus:
             self._vectors(split)  # fails if they are damaged
         return audio | ({f"tags {split}": self.tag_file(split) for split in splits} if with_tags else {})
 
+    def require_scale(self, scale: TagScale) -> None:
+        """Check that the training clips' tags can be brought to a scale; see ``TagVectors.require_scale``."""
+        self._vectors("train").require_scale(scale)
+
     def clips(
         self, splits: Sequence[str], tag_options: TagOptions | None, scenes: list[str] | None = None
     ) -> SceneClips:
@@ -218,7 +222,7 @@ class SceneCorpus:
     def _values(self, split: str, tag_options: TagOptions) -> np.ndarray:
         def own_tags(split: str) -> tuple[np.ndarray, list[str]]:
             clips, vectors = self._store(split).packed, self._vectors(split)
-            if vectors.classes != self._vectors("train").classes:
+            if (vectors.classes, vectors.kind) != (self._vectors("train").classes, self._vectors("train").kind):
                 raise UserError(
                     f"{self.tag_file(split)} has other classes than {self.tag_file('train')}; run stage 4 (tags) again"
                 )
@@ -227,4 +231,4 @@ class SceneCorpus:
         values, scenes = own_tags(split)
         if tag_options.control:
             values = apply_control(tag_options.control, values, scenes, own_tags("train"), tag_options.seed, split)
-        return rescale(values, tag_options.scale)
+        return self._vectors(split).scaled(values, tag_options.scale, self._vectors("train").values)

@@ -72,7 +72,7 @@ class TagFile:
 
     def __init__(self, path: Path) -> None:
         self.vectors = TagVectors.read(path)
-        self.path, self.classes = path, self.vectors.classes
+        self.path, self.classes, self.kind = path, self.vectors.classes, self.vectors.kind
 
     def input_hashes(self) -> dict[str, str]:
         """Return the hash of the file."""

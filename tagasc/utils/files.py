@@ -231,8 +231,8 @@ def write_npz(path: Path, record: dict[str, Any], **arrays: np.ndarray) -> None:
         np.savez(temporary, provenance=np.array(json.dumps(record)), **arrays)
 
 
-def read_npz(path: Path, names: tuple[str, ...], made_by: str) -> dict[str, np.ndarray]:
-    """Read the named arrays, without pickle.
+def read_npz(path: Path, names: tuple[str, ...], made_by: str, optional: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
+    """Read the named arrays, and those ``optional`` ones that are there, without pickle.
 
     Raises:
         UserError: the file is missing, damaged or not ``.npz``, or lacks an array.
@@ -241,7 +241,7 @@ def read_npz(path: Path, names: tuple[str, ...], made_by: str) -> dict[str, np.n
         lacking = [name for name in names if name not in file.files]
         if lacking:
             raise UserError(f"{path} lacks the array {lacking[0]}; it should hold {', '.join(names)}")
-        return {name: _array(file, name) for name in names}
+        return {name: _array(file, name) for name in (*names, *(name for name in optional if name in file.files))}
 
 
 def read_record(path: Path) -> dict[str, Any] | None:

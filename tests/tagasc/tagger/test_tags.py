@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tagasc.tagger.tags import TagVectors, rescale
+from tagasc.tagger.tags import TagVectors, rescale, standardise
 from tagasc.utils.errors import UserError
 from tagasc.utils.files import digest, read_record, write_npz
 
@@ -90,3 +90,38 @@ def test_log_and_logit_scales_of_tags():
     np.testing.assert_allclose(rescale(values, "log"), [[np.log(1e-6), np.log(0.5), np.log(1 - 1e-6)]], rtol=1e-5)
     edge = np.log((1 - 1e-6) / 1e-6)
     np.testing.assert_allclose(rescale(values, "logit"), [[-edge, 0, edge]], rtol=1e-5)
+
+
+def embedding(path, values, kind="embedding"):
+    arrays = {"ids": np.array(["a", "b"]), "classes": np.array(["value 1", "value 2"]), "values": np.array(values)}
+    write_npz(path, {}, **arrays, kind=np.array(kind))
+    return path
+
+
+def test_an_embedding_may_hold_any_finite_numbers(tmp_path):
+    tags = TagVectors.read(embedding(tmp_path / "t.npz", [[-3.0, 7.0], [0.5, 1e6]]))
+    assert (tags.kind, tags.has_names) == ("embedding", False)
+    assert tags.of(["b"]).tolist() == [[0.5, 1e6]]
+    with pytest.raises(UserError, match="tags of clip b are not all numbers finite"):
+        TagVectors.read(embedding(tmp_path / "t.npz", [[0, 0], [0, np.inf]]))
+    with pytest.raises(UserError, match="kind must be one of probability | embedding, not 'logits'"):
+        TagVectors.read(embedding(tmp_path / "t.npz", [[0, 0], [0, 0]], "logits"))
+
+
+def test_an_embedding_is_standardised_by_the_training_clips_alone():
+    random = np.random.default_rng(0)
+    training, values = (random.normal(5, 3, (n, 4)).astype(np.float32) for n in (20, 7))
+    training[:, 2], values[:, 2] = 0.1, np.arange(7)  # constant over the training clips
+    wide = training.astype(np.float64)
+    deviation = np.where(np.arange(4) == 2, 1, wide.std(axis=0))
+    wanted = ((values - wide.mean(axis=0)) / deviation).astype(np.float32)
+    np.testing.assert_array_equal(standardise(values, training), wanted)
+    np.testing.assert_array_equal(standardise(values[:2], training), wanted[:2])  # whatever other clips there are
+
+
+@pytest.mark.parametrize("scale", ["log", "logit"])
+def test_an_embedding_has_no_logarithm(tmp_path, scale):
+    tags = TagVectors.read(embedding(tmp_path / "t.npz", [[-3.0, 7.0], [0.5, 1.0]]))
+    with pytest.raises(UserError, match=f"tag_scale {scale} is for probabilities, but .* holds an embedding"):
+        tags.scaled(tags.values, scale, tags.values)
+    assert tags.scaled(tags.values, "probability", tags.values).tolist() == [[-1, 1], [1, -1]]
