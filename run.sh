@@ -17,6 +17,8 @@ force=false          # redo finished results
 dry_run=false        # print the commands, run nothing
 estimate=false       # benchmark this machine, estimate the time of each stage, exit
 tags_from=           # FILE.npz or hf:MODEL: take tags from there, train no tagger (docs/tagger.md)
+taggers=             # compare several, "mini ced=onnx:/data/ced": stages 3 to 7 for each, baseline with the first (docs/comparing_taggers.md)
+tag_scale=           # probability, log or logit, or several, "probability log": experiments of their own; empty: as configured
 activation=auto      # auto | sigmoid | softmax: activation of a Hugging Face model's output
 tagger_folds=        # folds of the tagger to train, "0 1 2" or all; empty: as configured
 tagger_stages=       # 1, or 2 with the semi-supervised stage; empty: as configured
@@ -35,9 +37,10 @@ deterministic=false  # bit-reproducible on a GPU; slower
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$root/utils/parse_options.sh"  # cmd.sh, egs/<recipe>/recipe.sh, "$@"; from here on in the recipe's folder
+[[ -z $taggers && $tag_scale != *" "* ]] || . "$root/egs/each_tagger.sh" # runs this script for each, and ends
 . "$root/utils/jobs.sh"           # environment, lock, logs, workers: stage, run, run_background, run_workers
 
-exp=exp/$trunk-$tagger tags=dump/tags/$tagger audio=dump/audio systems_file=$root/egs/systems.yaml
+exp=exp/$trunk-$tagger${tag_scale:+-$tag_scale} tags=dump/tags/$tagger audio=dump/audio systems_file=$root/egs/systems.yaml
 all_systems=$systems${controls:+ $controls} redo=(--force "$force")
 compute=(--device "$device" --precision "$precision" --deterministic "$deterministic" "${redo[@]}")
 
@@ -100,8 +103,8 @@ shared=(--corpus "$scene_corpus" --audio "$audio" --tags "$tags" --code-segment 
     --audio-cache "$audio_cache" --compile "$compile" --seeds "$seeds" --systems-file "$systems_file" "${compute[@]}")
 
 if stage 5 scenes; then     # dump/audio/, dump/tags/ -> exp/<trunk>-<tagger>/scene/<system>/seed<k>/
-    train=($gpu_cmd train_scene.py "${shared[@]}"
-        --trunk "conf/trunk_$trunk.yaml" --training "conf/$training.yaml" --nj "$((ngpu > 0 ? threads : 1))")
+    train=($gpu_cmd train_scene.py "${shared[@]}" --nj "$((ngpu > 0 ? threads : 1))" --trunk "conf/trunk_$trunk.yaml"
+        --training "conf/$training.yaml" ${tag_scale:+--training.tag_scale "$tag_scale"})
     run_workers scenes "${train[@]}" --systems "$systems" --protocol "${protocol/paper/ours}" --out "$exp"
     [[ -z $controls ]] ||
         run_workers controls "${train[@]}" --systems "$controls" --protocol "${protocol/paper/ours}" --out "$exp"

@@ -6,10 +6,12 @@ It also deletes temporary files that killed programs left in the recipe: run.sh 
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from tagasc.scene.controls import CONTROLS
 from tagasc.scene.experiment import parse_seeds
 from tagasc.scene.systems import read_systems, select
+from tagasc.tagger.tags import TagScale
 from tagasc.utils import cli
 from tagasc.utils.errors import UserError
 from tagasc.utils.log import log
@@ -28,6 +30,7 @@ class Options:
         trunk: name of the trunk, of which conf holds trunk_NAME.yaml.
         training: name of the scene networks' training, of which conf holds NAME.yaml.
         tagger: name of the tagger, of which conf holds tagger_NAME.yaml or tagger.yaml; empty: none is trained.
+        tag_scale: scale of the tags; empty: as configured.
         stop_stage: last stage that will run.
         systems_file: the systems.
     """
@@ -39,6 +42,7 @@ class Options:
     trunk: str = "table1"
     training: str = "scene"
     tagger: str = ""
+    tag_scale: str = ""
     stop_stage: int = 8
     systems_file: Path = Path(__file__).parents[1] / "egs/systems.yaml"
 
@@ -54,6 +58,8 @@ def main(options: Options) -> None:
         if control not in known:
             raise UserError(f"--controls must be among {', '.join(known)}, not {control}")
     seeds = parse_seeds(options.seeds)
+    if options.tag_scale not in ("", *get_args(TagScale)):
+        raise UserError(f"--tag-scale must be among {', '.join(get_args(TagScale))}, not {options.tag_scale}")
     if options.tagger and options.stop_stage >= 3:
         _require(options.conf, f"tagger_{options.tagger}.yaml", "tagger.yaml")
     if options.stop_stage >= 5:

@@ -14,6 +14,9 @@ from tagasc.report.tables import brief_table, top_systems
 from tagasc.report.tagger import tagger_section
 from tagasc.scene.experiment import best_on_validation
 from tagasc.scene.systems import read_systems
+from tagasc.study.ears import Ear, read_ears
+from tagasc.study.events import QUESTION, events_page
+from tagasc.study.taggers import taggers_section
 from tagasc.utils import cli, provenance
 from tagasc.utils.errors import UserError
 from tagasc.utils.files import write_text
@@ -38,6 +41,9 @@ def main(
 ) -> None:
     """Write ``<recipe>/exp/report``: RESULTS.md, figures, RESULTS.html with the same content in one file, output.csv.
 
+    Other experiments of the same trunk, with other taggers or scales of their tags, are compared with this one. If any
+    system was trained with controls, EVENTS.md and EVENTS.html say what the events bring.
+
     Args:
         recipe: folder of the recipe.
         experiment: folder of the experiment, with scored systems (stage 7).
@@ -51,7 +57,9 @@ def main(
         note: sentence at the top, for instance that the corpus is synthetic.
     """
     systems, paper = read_systems(systems_file), PaperResults.read(paper_file)
-    results = read_results(experiment, [name for table in systems.values() for name in table])
+    order = [name for table in systems.values() for name in table]
+    results = read_results(experiment, order)
+    ears = read_ears(experiment, tags, corpus, results, order)
     mark = _mark(recipe / "data" / corpus)
     out, vectors = recipe / "exp" / "report", tags / f"{corpus}_test.npz"
     comparison = _comparison(experiment, results, systems, vectors, out, note, corpus == paper.corpus, mark)
@@ -60,13 +68,15 @@ def main(
     outdated = freshness.outdated(artefacts) + freshness.edited(results, systems, systems_file)
     deviating, unscored = freshness.deviating(artefacts), freshness.unscored(experiment)
     title = escape(f"Results of {recipe.name}, {experiment.name}")
-    warnings = [f"**{escape(text)}**" for text in (note, mark) if text]
+    notes = [text for text in (note, mark) if text]
+    warnings = [f"**{escape(text)}**" for text in notes]
     warnings += [f"**{MIXED}**; see *How this was made*."] if deviating else []
     page = [f"# {title}", "", *(line for text in warnings for line in (text, ""))]
     page += sections.summary(comparison)
     page += sections.paper_section(comparison, paper, bool(note) or corpus != paper.corpus)
     page += sections.systems_section(comparison)
     page += sections.controls_section(comparison)
+    page += taggers_section(ears)
     page += sections.scenes_section(comparison)
     page += errors_section(comparison.out)
     page += group_sections(comparison, recipe / "data" / corpus, corpus, groups)
@@ -77,7 +87,8 @@ def main(
     text = "\n".join(page)
     write_text(comparison.out / "RESULTS.md", text)
     write_text(comparison.out / "RESULTS.html", html_page(text, title, comparison.out))
-    _print_summary(comparison, [text for text in (note, mark) if text])
+    _write_events(ears, recipe, notes)
+    _print_summary(comparison, notes)
     if deviating:
         log.warning("%s; the report lists the differences", MIXED)
 
@@ -98,6 +109,21 @@ def _comparison(
     watermark = " · ".join(filter(None, ["synthetic" if "synthetic" in note.lower() else "", _short(mark)]))
     by_name = {result.name: result for result in results}
     return Comparison(experiment, results, systems, by_name[best], tag_vectors, out, watermark, papers_corpus)
+
+
+def _write_events(ears: list[Ear], recipe: Path, notes: list[str]) -> None:
+    """Write the page on events and extra inputs, or remove that of an earlier run."""
+    title, out = escape(f"{QUESTION} ({recipe.name})"), recipe / "exp" / "report"
+    page = events_page(ears, title, notes, recipe / "exp/log/commands")
+    paths = [out / "EVENTS.md", out / "EVENTS.html"]
+    if not page:
+        for path in paths:
+            path.unlink(missing_ok=True)
+        return
+    text = "\n".join(page)
+    write_text(paths[0], text)
+    write_text(paths[1], html_page(text, title, out))
+    log.info("%s %s", QUESTION, paths[0])
 
 
 def _mark(manifests: Path) -> str:

@@ -117,7 +117,7 @@ if ! $dry_run; then
     fi
     export TAGASC_RUN="$$ $SECONDS $RANDOM" # identifies this run to its processes
     networks=$(TAGASC_CONSOLE_FD='' "$PYTHON" "$root/steps/check_names.py" --conf conf --systems "$systems" \
-        --controls "$controls" --seeds "$seeds" --trunk "$trunk" --training "$training" --tagger "${tagging_corpus:+$tagger}" --stop-stage "$stop_stage") || exit
+        --controls "$controls" --seeds "$seeds" --trunk "$trunk" --training "$training" --tagger "${tagging_corpus:+$tagger}" --tag-scale "$tag_scale" --stop-stage "$stop_stage") || exit
     echo "$(date '+%Y-%m-%d %H:%M') ./run.sh$typed" >>exp/log/commands
 fi
 njobs=$((ngpu > 0 ? ngpu : networks < nj ? networks : nj)) # networks that are trained at once

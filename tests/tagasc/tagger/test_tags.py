@@ -104,7 +104,7 @@ def test_an_embedding_may_hold_any_finite_numbers(tmp_path):
     assert tags.of(["b"]).tolist() == [[0.5, 1e6]]
     with pytest.raises(UserError, match="tags of clip b are not all numbers finite"):
         TagVectors.read(embedding(tmp_path / "t.npz", [[0, 0], [0, np.inf]]))
-    with pytest.raises(UserError, match="kind must be one of probability | embedding, not 'logits'"):
+    with pytest.raises(UserError, match=r"kind must be one of probability \| embedding, not 'logits'"):
         TagVectors.read(embedding(tmp_path / "t.npz", [[0, 0], [0, 0]], "logits"))
 
 
