@@ -15,7 +15,13 @@ run_sh() { # OPTIONS...: run.sh with the options given and these, which count
     ((status < 128)) || exit "$status"
     return "$status"
 }
-end_run() { trap '' INT TERM; kill "$child" 2>/dev/null || true; wait "$child" || true; exit "$1"; } # STATUS
+end_run() { # STATUS
+    trap '' INT TERM
+    kill "$child" 2>/dev/null || true
+    wait "$child" || true
+    echo "To resume with all taggers, type the same command again" >&2
+    exit "$1"
+}
 trap 'end_run 130' INT; trap 'end_run 143' TERM
 
 alone=$([[ -n $taggers ]] || echo "$tags_from") # the source of a single tagger

@@ -91,7 +91,9 @@ def test_what_the_pages_export_is_trained_by_a_bare_run():
 
 @pytest.mark.parametrize(("page", "command"), RECIPES)
 def test_a_pages_commands_are_understood(copy, page, command):
-    assert re.match(r"(\./run|egs/rehearsal)\.sh", command), f"{page}: no test knows {command}"
+    assert re.match(r"(\./run|egs/rehearsal|egs/events_or_regularisation/study)\.sh", command), (
+        f"{page}: no test knows {command}"
+    )
     done = subprocess.run(
         ["bash", "-c", f"{command} --dry-run"], cwd=copy, env=ENVIRONMENT, capture_output=True, text=True, check=False
     )

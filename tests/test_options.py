@@ -4,9 +4,12 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import time
 import venv
+from itertools import pairwise
 
 import pytest
 
@@ -60,6 +63,85 @@ def test_a_dry_run_prints_the_commands_and_runs_nothing(recipe, tmp_path):
     assert sorted(path.name for path in fresh.folder.iterdir()) == ["conf", "recipe.sh"]
 
 
+def commands(recipe, *options):
+    """The commands of a dry run: (program, its options by name)."""
+    status, output, error = call(recipe, "--dry-run", *options)
+    assert status == 0, error
+    lines = [shlex.split(line) for line in output.splitlines() if not line.startswith("#")]
+    return [(words[0], dict(pair for pair in pairwise(words) if pair[0].startswith("--"))) for words in lines]
+
+
+def test_several_taggers_share_the_first_stages_and_the_baseline(recipe):
+    what = ("--taggers", "tiny ced=onnx:/data/ced", "--systems", "baseline codecat codecat@shuffled")
+    listed = commands(recipe, *what)
+    programs = [program for program, _ in listed]
+    assert programs.count("compose.py") == programs.count("tau2019.py") == programs.count("report.py") == 1
+    assert [options["--tags-from"] for program, options in listed if program == "extract_tags.py"] == [
+        "exp/tagger/tiny",
+        "onnx:/data/ced",
+    ]
+    for program in ("train_scene.py", "extract_codes.py", "score_svm.py"):
+        systems = {o["--out"]: o["--systems"] for name, o in listed if name == program}
+        assert systems == {
+            "exp/table1-tiny": "baseline codecat codecat@shuffled",
+            "exp/table1-ced": "codecat codecat@shuffled",
+        }
+    assert programs[-1] == "report.py"
+    assert listed[-1][1]["--experiment"] == "exp/table1-tiny"
+
+
+def test_several_scales_are_experiments_of_their_own(recipe):
+    listed = commands(recipe, "--stage", 3, "--tag-scale", "probability log", "--systems", "baseline codecat")
+    trained = [o for program, o in listed if program == "train_scene.py"]
+    assert [(o["--training.tag_scale"], o["--out"], o["--systems"]) for o in trained] == [
+        ("probability", "exp/table1-tiny-probability", "baseline codecat"),
+        ("log", "exp/table1-tiny-log", "codecat"),
+    ]
+    assert [program for program, _ in listed].count("extract_tags.py") == 1
+    alone = commands(recipe, "--stage", 4, "--stop-stage", 5, "--tag-scale", "logit log", "--tags-from", "hf:a/b")
+    assert {o["--tags-from"] for program, o in alone if program == "extract_tags.py"} == {"hf:a/b"}
+    assert {o["--out"] for program, o in alone if program == "train_scene.py"} == {
+        "exp/table1-b-logit",
+        "exp/table1-b-log",
+    }
+
+
+def test_stages_of_several_taggers_stop_where_they_are_told(recipe):
+    programs = lambda *options: [name for name, _ in commands(recipe, "--taggers", "tiny b=hf:b", *options)]
+    assert programs("--stage", 4, "--stop-stage", 4) == ["extract_tags.py", "extract_tags.py"]
+    assert programs("--stage", 8) == ["report.py"]
+    assert programs("--stage", 9) == ["export.py"]
+    assert "extract_tags.py" not in programs("--stop-stage", 2)
+
+
+@pytest.mark.parametrize(("sent", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_the_run_of_several_taggers(recipe, tmp_path, sent, status):
+    """Their run.sh is held by a program that waits; it must end with it."""
+    slow = copied(recipe, tmp_path / "slow", "download() { touch started; run wait sleep 600; }\n")
+    process = subprocess.Popen(
+        slow.command("--taggers", "tiny b=hf:b"), stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "TAGASC_PYTHON": sys.executable},
+    )  # fmt: skip
+    while not (slow.folder / "started").exists():
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.05)
+    process.send_signal(sent)
+    _, said = process.communicate()
+    assert process.returncode == status
+    assert "interrupted in stage 0 (download). To resume:" in said
+    assert said.endswith("To resume with all taggers, type the same command again\n")
+    assert subprocess.run(["flock", "--nonblock", str(slow.folder / ".lock"), "true"], check=False).returncode == 0
+
+
+def test_a_tagger_that_fails_does_not_stop_the_next(recipe, tmp_path):
+    other = copied(recipe, tmp_path / "other")
+    status, _, error = call(other, "--taggers", "b=/no.npz c=/none.npz", "--stage", 4, "--stop-stage", 4)
+    assert status == 1
+    assert "--tags-from /no.npz does not exist" in error
+    assert "--tags-from /none.npz does not exist" in error
+    assert error.splitlines()[-1] == "error: failed, see above: b c; the same command resumes"
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -85,6 +167,7 @@ def test_a_dry_run_prints_the_commands_and_runs_nothing(recipe, tmp_path):
         ("--tags-from /no/tags.npz", "--tags-from /no/tags.npz does not exist"),
         ("--tagger tags.npz", "use --tags-from tags.npz"),
         ("--tagger hf:model", "use --tags-from hf:model"),
+        ("--taggers hf:model", "--taggers: 'hf:model' must be NAME or NAME=SOURCE"),
         ("--seeds 1,two", "--seeds must be a number, not '1,two'"),
         ("--data-on gpu", "option --data-on is now --audio-cache"),
         ("--scene-source /data", "option --scene-source is now --scene-dir"),
@@ -109,6 +192,7 @@ def test_a_wrong_option_is_one_clear_line(recipe, options, message):
         (("--systems", "shared_h4_l3@other"), "there is no control 'other'"),
         (("--controls", "shuffled"), "must be among @shuffled, @constant, @within, @oracle, not shuffled"),
         (("--seeds", "x"), "whole numbers"),
+        (("--tag-scale", "lag"), "--tag-scale must be among probability, log, logit, not lag"),
         (("--trunk", "tabel1"), "--trunk must be one of"),
         (("--training", "scenes"), "has no scenes.yaml"),
         (("--tagger", "mine", "--conf", ROOT / "egs"), "has no tagger_mine.yaml or tagger.yaml"),

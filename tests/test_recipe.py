@@ -3,8 +3,10 @@
 import re
 import shutil
 
+import numpy as np
 import pytest
 
+from tagasc.audio.packed import PackedAudio, packed_splits
 from tests.helpers import Recipe
 
 
@@ -79,3 +81,39 @@ def test_on_the_cpu_processes_share_the_list_of_runs(finished, tmp_path):
     logs = [(recipe.folder / f"exp/log/5.scenes.{number}.log").read_text() for number in (0, 1)]
     assert sum(log.count("kept epoch") for log in logs) == 4  # each run once
     assert len(list((recipe.folder / "exp/table1-tiny/scene").glob("*/seed*/model.safetensors"))) == 4
+
+
+@pytest.mark.slow
+def test_two_taggers_are_compared_one_of_them_an_embedding(finished, tmp_path):
+    recipe = Recipe(tmp_path / "copy")
+    shutil.copytree(finished.folder, recipe.folder)
+    splits = packed_splits(recipe.folder / "dump/audio", "tau2019").values()
+    ids = [clip for folder in splits for clip in PackedAudio(folder).ids]
+    values = np.random.default_rng(0).normal(5, 3, (len(ids), 4))
+    arrays = {
+        "classes": np.array([f"value {n + 1}" for n in range(4)]),
+        "values": values,
+        "kind": np.array("embedding"),
+    }
+    np.savez(tmp_path / "ears.npz", ids=np.array(ids), **arrays)
+    systems = "baseline codecat codecat@shuffled codecat@constant"
+    options = ("--taggers", f"tiny ears={tmp_path}/ears.npz", "--tag-scale", "probability", "--protocol", "ours")
+    status, output = recipe.run("--stage", 4, *options, "--systems", systems)
+    assert status == 0, output
+    trained = {path.name for path in recipe.folder.glob("exp/table1-ears-probability/scene/*")}
+    assert trained == set(systems.split()) - {"baseline"}
+    page = (recipe.folder / "exp/report/RESULTS.md").read_text()
+    section = page.partition("\n## Comparison of taggers\n")[2].partition("\n## ")[0]
+    assert "| shared_h4_l3 | tiny |" in section  # the bare run's experiment
+    for name in ("tiny-probability", "ears-probability"):
+        assert f"| codecat | {name} |" in section
+    assert "embedding, standardised" in section
+    assert "it is that of tiny-probability" in section
+    events = (recipe.folder / "exp/report/EVENTS.md").read_text()
+    for name in ("tiny-probability", "ears-probability"):
+        assert f"## {name}, codecat\n" in events
+    assert "Of 2 combinations" in events
+    assert "Synthetic corpus" in events
+    status, output = recipe.run("--stage", 4, *options, "--systems", systems)
+    assert status == 0, output
+    assert output.count("already trained") == 7

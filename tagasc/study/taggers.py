@@ -21,9 +21,10 @@ def taggers_section(ears: Sequence[Ear]) -> list[str]:
     """Compare the taggers; with one ear, give its figures alone."""
     if not ears:
         return []
-    lines = ["## Taggers", "", markdown_table(figures_table(ears)), *_records(ears), ""]
+    figures = [markdown_table(figures_table(ears)), *_records(ears), ""]
     if len(ears) == 1:
-        return lines
+        return ["## Source of the tags", "", *figures]
+    lines = ["## Comparison of taggers", "", *figures]
     baseline, owner = common_baseline(ears)
     lines += [
         f"Accuracy on test by system and tagger, mean ± standard deviation over seeds. Differences are in percentage"
@@ -118,8 +119,8 @@ def _records(ears: Sequence[Ear]) -> list[str]:
 
 def _plain(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{key} {_plain(item)}" for key, item in value.items())
-    return ", ".join(map(_plain, value)) if isinstance(value, list) else str(value)
+        return ", ".join(f"{key} {item}" for key, item in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _text(text: str) -> str:

@@ -95,7 +95,7 @@ def test_validation_chooses_the_tagger_whatever_the_test_clips_say(three):
 def test_the_report_compares_and_answers(three):
     said = succeed("steps/report.py", *three.options())
     page = three.report()
-    section = page.partition("\n## Taggers\n")[2].partition("\n## ")[0]
+    section = page.partition("\n## Comparison of taggers\n")[2].partition("\n## ")[0]
     assert section.count("| codecat |") == 3
     assert "The baseline uses no tags; it is that of tiny." in section
     assert not (three.folder / "exp/report/EVENTS.md").exists()  # no controls
