@@ -17,8 +17,8 @@ force=false          # redo finished results
 dry_run=false        # print the commands, run nothing
 estimate=false       # benchmark this machine, estimate the time of each stage, exit
 tags_from=           # FILE.npz or hf:MODEL: take tags from there, train no tagger (docs/tagger.md)
-taggers=             # compare several, "mini ced=onnx:/data/ced": stages 3 to 7 for each, baseline with the first (docs/comparing_taggers.md)
-tag_scale=           # probability, log or logit, or several, "probability log": experiments of their own; empty: as configured
+taggers=             # several, such as "mini ced=onnx:/data/ced", to be compared (docs/comparing_taggers.md)
+tag_scale=           # probability, log, logit, or several of these; each is an experiment; empty: as configured
 activation=auto      # auto | sigmoid | softmax: activation of a Hugging Face model's output
 tagger_folds=        # folds of the tagger to train, "0 1 2" or all; empty: as configured
 tagger_stages=       # 1, or 2 with the semi-supervised stage; empty: as configured

@@ -26,7 +26,8 @@ trap 'end_run 130' INT; trap 'end_run 143' TERM
 
 alone=$([[ -n $taggers ]] || echo "$tags_from") # the source of a single tagger
 for one in ${taggers:=$tagger}; do # before hours of work
-    [[ ${one%%=*} =~ ^[[:alnum:]._-]+$ ]] || fail "--taggers: '$one' must be NAME or NAME=SOURCE, as in ced=onnx:/data/ced"
+    [[ ${one%%=*} =~ ^[[:alnum:]._-]+$ ]] ||
+        fail "--taggers: '$one' must be NAME or NAME=SOURCE, as in ced=onnx:/data/ced"
 done
 if ((stage < 3)) && ! $estimate; then # the same for all
     run_sh --tag-scale '' --stop-stage "$((stop_stage < 2 ? stop_stage : 2))" || exit

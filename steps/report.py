@@ -63,9 +63,10 @@ def main(
     mark = _mark(recipe / "data" / corpus)
     out, vectors = recipe / "exp" / "report", tags / f"{corpus}_test.npz"
     comparison = _comparison(experiment, results, systems, vectors, out, note, corpus == paper.corpus, mark)
-    corpora = (corpus, tagging_corpus)
-    artefacts = list(freshness.list_artefacts(recipe / "dump" / "audio", corpora, results, tagger, tags))
+    corpora, audio = (corpus, tagging_corpus), recipe / "dump" / "audio"
+    artefacts = list(freshness.list_artefacts(audio, corpora, results, tagger, tags))
     outdated = freshness.outdated(artefacts) + freshness.edited(results, systems, systems_file)
+    elsewhere = _outdated_elsewhere(ears, audio, corpora, tagger)
     deviating, unscored = freshness.deviating(artefacts), freshness.unscored(experiment)
     title = escape(f"Results of {recipe.name}, {experiment.name}")
     notes = [text for text in (note, mark) if text]
@@ -76,7 +77,7 @@ def main(
     page += sections.paper_section(comparison, paper, bool(note) or corpus != paper.corpus)
     page += sections.systems_section(comparison)
     page += sections.controls_section(comparison)
-    page += taggers_section(ears)
+    page += taggers_section(ears, elsewhere)
     page += sections.scenes_section(comparison)
     page += errors_section(comparison.out)
     page += group_sections(comparison, recipe / "data" / corpus, corpus, groups)
@@ -87,7 +88,7 @@ def main(
     text = "\n".join(page)
     write_text(comparison.out / "RESULTS.md", text)
     write_text(comparison.out / "RESULTS.html", html_page(text, title, comparison.out))
-    _write_events(ears, recipe, notes)
+    _write_events(ears, recipe, notes, [f"{experiment.name}: {line}" for line in outdated] + elsewhere)
     _print_summary(comparison, notes)
     if deviating:
         log.warning("%s; the report lists the differences", MIXED)
@@ -111,10 +112,20 @@ def _comparison(
     return Comparison(experiment, results, systems, by_name[best], tag_vectors, out, watermark, papers_corpus)
 
 
-def _write_events(ears: list[Ear], recipe: Path, notes: list[str]) -> None:
+def _outdated_elsewhere(ears: list[Ear], audio: Path, corpora: tuple[str, str], tagger: Path) -> list[str]:
+    """Describe outdated results of the other experiments that this one is compared with."""
+    lines = []
+    for ear in ears[1:]:
+        own_tagger = tagger.parent / ear.tags.name
+        artefacts = list(freshness.list_artefacts(audio, corpora, ear.results, own_tagger, ear.tags))
+        lines += [f"{ear.name}: {line}" for line in freshness.outdated(artefacts)]
+    return lines
+
+
+def _write_events(ears: list[Ear], recipe: Path, notes: list[str], outdated: list[str]) -> None:
     """Write the page on events and extra inputs, or remove that of an earlier run."""
     title, out = escape(f"{QUESTION} ({recipe.name})"), recipe / "exp" / "report"
-    page = events_page(ears, title, notes, recipe / "exp/log/commands")
+    page = events_page(ears, title, notes, recipe / "exp/log/commands", outdated)
     paths = [out / "EVENTS.md", out / "EVENTS.html"]
     if not page:
         for path in paths:

@@ -1,5 +1,7 @@
 #!/usr/bin/env bash
-# egs/events_or_regularisation/study.sh [--recipe NAME] [OPTIONS of run.sh]: do the events help, or only the extra inputs?
+# egs/events_or_regularisation/study.sh [--recipe NAME] [OPTIONS of run.sh]
+#
+# Do the events help, or only the extra inputs?
 #
 # Trains the baseline once, and shared fusion with its four controls for each tagger and each scale of the tags, three
 # seeds each; then writes exp/report/EVENTS.md and EVENTS.html in the recipe's folder (docs/comparing_taggers.md). Run

@@ -21,8 +21,8 @@ from tagasc.report.sections import provenance_section
 from tagasc.report.statistics import LEVEL, MIN_UNITS, holm
 from tagasc.scene.controls import CONTROLS
 from tagasc.scene.systems import TAGS_ONLY
-from tagasc.study.ears import Ear, common_baseline, other_settings
-from tagasc.study.taggers import difference, figures_table
+from tagasc.study.ears import Ear, common_baseline
+from tagasc.study.taggers import caveats, difference, figures_table
 
 QUESTION = "Do the events help, or only the extra inputs?"
 UNINFORMED = ("shuffled", "constant")  # controls whose tags say nothing about the clip
@@ -105,7 +105,9 @@ def _corrected(family: dict[tuple[str, str, str], Difference]) -> dict[tuple[str
     return {key: Test(value, float(p)) for (key, value), p in zip(family.items(), corrected, strict=True)}
 
 
-def events_page(ears: Sequence[Ear], title: str, notes: Sequence[str], journal: Path) -> list[str]:
+def events_page(
+    ears: Sequence[Ear], title: str, notes: Sequence[str], journal: Path, outdated: Sequence[str] = ()
+) -> list[str]:
     """Write the page in lines of Markdown; empty if no system has a control.
 
     Args:
@@ -113,6 +115,7 @@ def events_page(ears: Sequence[Ear], title: str, notes: Sequence[str], journal: 
         title: title of the page, escaped.
         notes: sentences at the top, such as that the corpus is synthetic.
         journal: file of the commands typed so far; may be missing.
+        outdated: lines on outdated results of the ears.
     """
     every = cases(ears)
     if not every:
@@ -120,8 +123,7 @@ def events_page(ears: Sequence[Ear], title: str, notes: Sequence[str], journal: 
     used = [ear for ear in ears if any(case.ear is ear for case in every)]
     lines = [f"# {title}", "", *(line for note in notes for line in (f"**{escape(note)}**", ""))]
     lines += [f"**{QUESTION}** {answer(every)}", "", markdown_table(verdict_table(every)), METHOD]
-    if deviating := other_settings(used):
-        lines += ["**Not trained with the same settings:**", "", *(f"- {escape(line)}" for line in deviating), ""]
+    lines += caveats(used, outdated)
     for case in every:
         lines += [f"## {escape(case.ear.name)}, {escape(case.system.name)}", "", markdown_table(case_table(case, ears))]
     lines += ["## Taggers", "", markdown_table(figures_table(used))]

@@ -17,8 +17,13 @@ _NAMED = ("kind", "name", "source")  # what stage 4 calls the source
 _IN_COLUMNS = (*_NAMED, "sampling_rate", "parameters", "audio_seconds", "seconds", "clips")
 
 
-def taggers_section(ears: Sequence[Ear]) -> list[str]:
-    """Compare the taggers; with one ear, give its figures alone."""
+def taggers_section(ears: Sequence[Ear], outdated: Sequence[str] = ()) -> list[str]:
+    """Compare the taggers; with one ear, give its figures alone.
+
+    Args:
+        ears: the experiments.
+        outdated: lines on outdated results of the ears.
+    """
     if not ears:
         return []
     figures = [markdown_table(figures_table(ears)), *_records(ears), ""]
@@ -35,9 +40,18 @@ def taggers_section(ears: Sequence[Ear]) -> list[str]:
     ]
     if baseline is not None:
         lines += [f"The baseline uses no tags; it is that of {escape(owner)}.", ""]
-    if deviating := other_settings(ears):
-        lines += ["**Not trained with the same settings:**", "", *(f"- {escape(line)}" for line in deviating), ""]
-    return [*lines, choice(ears), ""]
+    return [*lines, *caveats(ears, outdated), choice(ears), ""]
+
+
+def caveats(ears: Sequence[Ear], outdated: Sequence[str]) -> list[str]:
+    """List what makes a comparison of these ears unfair: outdated results, and other settings than the first ear's."""
+    lines = []
+    for title, items in (
+        ("**Outdated**, because an input has changed; run their stages again:", outdated),
+        ("**Not trained with the same settings:**", other_settings(ears)),
+    ):
+        lines += [title, "", *(f"- {escape(item)}" for item in items), ""] if items else []
+    return lines
 
 
 def choice(ears: Sequence[Ear]) -> str:

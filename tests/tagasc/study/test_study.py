@@ -121,11 +121,17 @@ def test_figures_of_a_tagger_are_those_that_stage_4_wrote(tmp_path):
         assert "rate, Hz" not in figures_table(read(made))[0]
 
 
-def test_foreign_text_is_escaped(tmp_path):
+def test_foreign_text_is_escaped_and_outdated_results_are_named(tmp_path):
     evil = "<script>alert(1)</script>|[x](http://y)"
     made = fake(tmp_path, "tiny")
     add(made, baseline=0.5, codecat=0.9, codecat__shuffled=0.5, codecat__constant=0.5)
-    add(fake(tmp_path, "<b>|ears"), codecat=0.9, codecat__shuffled=0.5, codecat__constant=0.5)
+    other = fake(tmp_path, "<b>|ears")
+    add(other, codecat=0.9, codecat__shuffled=0.5, codecat__constant=0.5)
+    index = tmp_path / "dump/audio/tau2019_test/index.json"
+    index.parent.mkdir(parents=True)
+    index.write_text("{}")
+    record = RECORD | {"inputs": {"audio test": "0" * 64}}  # the audio was packed again since
+    (other.experiment / "scene/codecat/seed2/provenance.json").write_text(json.dumps(record))
     (made.tags / "source.json").write_text(json.dumps({"kind": evil, evil: [evil], "window": {evil: evil}}))
     succeed("steps/report.py", *made.options("--note", "Synthetic."))
     for name in ("RESULTS", "EVENTS"):
@@ -133,6 +139,7 @@ def test_foreign_text_is_escaped(tmp_path):
         html = (tmp_path / f"exp/report/{name}.html").read_text(encoding="utf-8")
         assert "ears" in page
         assert "alert" in page
+        assert "ears: network of codecat, seed 2: its input audio test has changed" in page
         assert not re.search(r"<script|<b>|\]\(http", page)
         assert not re.search(r"<script|<b>|href=", html)
         assert "**Synthetic.**" in page
@@ -155,6 +162,7 @@ def test_other_settings_are_named(tmp_path):
     first = Fake(tmp_path)
     section = "\n".join(taggers_section(read(first)))
     assert "- other: training.epochs is 20, not 36\n" in section
+    assert "Outdated" not in section
     assert "tag_scale is" not in section
 
 
