@@ -25,6 +25,7 @@ from tagasc.study.ears import Ear, common_baseline
 from tagasc.study.taggers import caveats, difference, figures_table
 
 QUESTION = "Do the events help, or only the extra inputs?"
+MIN_SEEDS = 3  # with fewer, nothing is known about the variance over trainings
 UNINFORMED = ("shuffled", "constant")  # controls whose tags say nothing about the clip
 METHOD = f"""\
 - **The events help** if the system is significantly above both *@shuffled* (tags of another clip) and *@constant* (mean
@@ -122,7 +123,7 @@ def events_page(
         return []
     used = [ear for ear in ears if any(case.ear is ear for case in every)]
     lines = [f"# {title}", "", *(line for note in notes for line in (f"**{escape(note)}**", ""))]
-    lines += [f"**{QUESTION}** {answer(every)}", "", markdown_table(verdict_table(every)), METHOD]
+    lines += [f"**{QUESTION}** {answer(every)}{_few_seeds(every)}", "", markdown_table(verdict_table(every)), METHOD]
     lines += caveats(used, outdated)
     for case in every:
         lines += [f"## {escape(case.ear.name)}, {escape(case.system.name)}", "", markdown_table(case_table(case, ears))]
@@ -137,6 +138,11 @@ def answer(every: Sequence[Case]) -> str:
         counts.setdefault(case.verdict, []).append(f"{case.ear.name}, {case.system.name}")
     parts = [f"{verdict} in {len(names)} ({escape('; '.join(names))})" for verdict, names in counts.items()]
     return f"Of {len(every)} combinations of tagger, scale and system: {'; '.join(parts)}."
+
+
+def _few_seeds(every: Sequence[Case]) -> str:
+    few = min(len(case.system.runs) for case in every) < MIN_SEEDS
+    return f" With fewer than {MIN_SEEDS} seeds, other seeds may reverse a verdict." if few else ""
 
 
 def verdict_table(every: Sequence[Case]) -> Table:

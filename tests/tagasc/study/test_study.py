@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -190,8 +191,13 @@ def test_the_verdict_follows_from_the_differences(tmp_path, system, controls, ve
 def test_p_of_the_events_is_corrected_for_all_tests_on_the_page(tmp_path):
     for name in ("tiny", "other"):
         add(fake(tmp_path, name), baseline=0.5, codecat=0.6, codecat__shuffled=0.55, codecat__constant=0.56)
+    few = "With fewer than 3 seeds"
+    page = lambda: "\n".join(events_page(read(Fake(tmp_path)), "T", [], tmp_path / "none"))
+    assert few not in page()
     every = cases(read(Fake(tmp_path)))
     tests = [test for case in every for test in case.events.values()]
     assert len(tests) == 4
     smallest = min(tests, key=lambda test: test.difference.p)
     assert smallest.p == pytest.approx(min(1, 4 * smallest.difference.p))
+    shutil.rmtree(tmp_path / "exp/table1-other/svm/codecat/seed2")
+    assert few in page()
