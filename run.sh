@@ -16,7 +16,8 @@ nj=$(nproc)          # CPU processes
 force=false          # redo finished results
 dry_run=false        # print the commands, run nothing
 estimate=false       # benchmark this machine, estimate the time of each stage, exit
-tags_from=           # FILE.npz or hf:MODEL: take tags from there, train no tagger (docs/tagger.md)
+tags_from=           # FILE.npz or hf:, onnx:, py:, clap: and a model: take tags from there, train no tagger (docs/taggers.md)
+tag_options=         # further options of steps/extract_tags.py, such as "--take embedding --short pad"
 taggers=             # several, such as "mini ced=onnx:/data/ced", to be compared (docs/comparing_taggers.md)
 tag_scale=           # probability, log, logit, or several of these; each is an experiment; empty: as configured
 activation=auto      # auto | sigmoid | softmax: activation of a Hugging Face model's output
@@ -95,7 +96,7 @@ fi
 
 if stage 4 tags; then       # exp/tagger/<tagger>/, dump/audio/ -> dump/tags/<tagger>/*.npz
     run tags $gpu_cmd extract_tags.py --tags-from "${tags_from:-exp/tagger/$tagger}" --activation "$activation" \
-        --corpus "$scene_corpus" --audio "$audio" --out "$tags" "${compute[@]}" ${event_labels:+--event-labels "$event_labels"}
+        --corpus "$scene_corpus" --audio "$audio" --out "$tags" "${compute[@]}" $tag_options ${event_labels:+--event-labels "$event_labels"}
 fi
 
 # What the programs that run scene networks share: clips and tags, the list of runs, where and how to compute.

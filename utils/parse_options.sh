@@ -10,8 +10,9 @@ declare -A renamed=([data_on]=audio_cache [compiled]=compile [sample]=sample_for
     [scene_source]=scene_dir [tagging_source]=tagging_dir [events_table]=event_labels [beds]=backgrounds)
 
 fail() { echo "error: $1" >&2; exit "${2:-2}"; } # MESSAGE [STATUS]
-absolute() { # PATH FOLDER: print a path given relative to the folder; links stay, hf:NAME and nothing too
-    if [[ -z $1 || $1 =~ ^[a-z]+: ]]; then echo "$1"; else (cd "$2" && realpath -ms "$1"); fi
+absolute() { # PATH FOLDER: print a path given relative to the folder, or onnx:PATH; links, hf:NAME and nothing stay
+    if [[ $1 =~ ^(onnx|py):. || $1 =~ ^[a-z]+:. && -d $2/${1#*:} ]]; then echo "${1%%:*}:$(absolute "${1#*:}" "$2")"
+    elif [[ -z $1 || $1 =~ ^[a-z]+: ]]; then echo "$1"; else (cd "$2" && realpath -ms "$1"); fi
 }
 refuse_windows() { # FILE
     ! grep -q $'\r' "$1" || fail "$1 has Windows line ends (CRLF); convert it: sed -i 's/\r\$//' $(printf %q "$(realpath "$1")")"
@@ -66,8 +67,7 @@ for name in TAGASC_PYTHON WHEELHOUSE; do [[ ${!name:-} != */* ]] || export "$nam
 refuse_windows "$root/cmd.sh" && . "$root/cmd.sh"
 cd "$folder" || exit
 declare_options "$root/run.sh"
-own=${#position[@]} # position of the recipe's first option
-declare_options recipe.sh
+own=${#position[@]} && declare_options recipe.sh # own: position of the recipe's first option
 paths="scene_dir tagging_dir event_labels tags_from events backgrounds"
 training=scene noisy=true note='' tagging_corpus='' event_labels='' events='' backgrounds='' # if the recipe has none
 scene_seconds='' scene_rate='' tagging_rate='' allow_partial='' train_split='' join_segments='' from_folders=false pattern=''

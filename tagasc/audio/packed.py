@@ -197,3 +197,20 @@ class JoinedAudio(PackedAudio):
         """Compare the samples of a clip's parts with their checksums; see ``PackedAudio``."""
         for number in self._runs[clip]:
             self._packed.compare(number)
+
+
+class AudioPart(PackedAudio):
+    """A view of consecutive clips of a packed folder, or of a view of one."""
+
+    def __init__(self, packed: PackedAudio, first: int, last: int) -> None:
+        """Take the clips ``first`` to ``last - 1``; nothing is copied."""
+        self.folder, self.index_file, self.sampling_rate = packed.folder, packed.index_file, packed.sampling_rate
+        self._packed, self._first = packed, first
+        clips = packed.clips[first:last]
+        start, end = clips[0].start, clips[-1].start + clips[-1].frames
+        self.samples = packed.samples[start:end]
+        self.clips = [replace(clip, start=clip.start - start) for clip in clips]
+
+    def compare(self, clip: int) -> None:
+        """Compare the samples of a clip with their checksums; see ``PackedAudio``."""
+        self._packed.compare(self._first + clip)

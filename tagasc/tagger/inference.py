@@ -78,10 +78,23 @@ class Ensemble:
         The mean of the channels is resampled and tagged whole. A batch holds up to ``batch`` clips of equal length,
         and fewer if they are longer than 10 s.
         """
+        return self._scenes(packed, device, batch, self._probabilities, len(self.classes))
+
+    def embed_scenes(self, packed: PackedAudio, device: torch.device, batch: int = 16) -> np.ndarray:
+        """Return the last network's embeddings of scene clips, float32 (clips, values); else as ``tag_scenes``.
+
+        Networks trained apart have nothing in common between their layers, so these are not averaged over networks.
+        """
+        return self._scenes(packed, device, batch, self._embeddings, self.networks[-1].embedding_size)
+
+    def _scenes(
+        self, packed: PackedAudio, device: torch.device, batch: int, compute: Callable[[Tensor], Tensor], width: int
+    ) -> np.ndarray:
+        """Average what ``compute`` makes of a padded power spectrogram over the pads, for every clip."""
         require_samples(packed)
         store, mel_power = AudioStore(packed, device), MelPower(self.mel).to(device)
         to_rate = ToMono(packed.sampling_rate, self.mel.sampling_rate).to(device)
-        total = torch.zeros(len(packed), len(self.classes), device=device)
+        total = torch.zeros(len(packed), width, device=device)
         groups = group_by_length(packed, batch)
 
         def tag(indices: Tensor, length: int) -> Tensor:
@@ -89,7 +102,7 @@ class Ensemble:
             spectra = mel_power(reflect(mono, self.mel))
             frames = spectra.shape[2]
             padded = ((pad, padded_frames(frames + 2 * pad) - frames - pad) for pad in self.pads)
-            return sum(self._probabilities(F.pad(spectra, pads)) for pads in padded)
+            return sum(compute(F.pad(spectra, pads)) for pads in padded)
 
         for length, indices in progress(groups, f"tagging {packed.folder.name}", total=len(groups)):
             total[to_device(indices, device)] = _where_it_fits(partial(tag, length=length), indices, device)
@@ -102,6 +115,13 @@ class Ensemble:
         with autocast(power.device):
             probabilities = torch.stack([network(level).float().sigmoid() for network in self.networks])
         return probabilities.mean(dim=0)
+
+    @torch.inference_mode()
+    def _embeddings(self, power: Tensor) -> Tensor:
+        """Compute the last network's embedding: (batch, mels, frames) → float32 (batch, values)."""
+        level = normalise(to_decibels(power))
+        with autocast(power.device):
+            return self.networks[-1].embedding(level).float()
 
 
 def load_ensemble(paths: Sequence[Path], pads: tuple[int, ...], device: torch.device) -> Ensemble:

@@ -79,6 +79,18 @@ class TaggerNetwork(nn.Module):
         image = log_mel.unsqueeze(1).contiguous(memory_format=torch.channels_last)
         return self.stages(self.stem(image)).amax(dim=(2, 3))
 
+    @property
+    def embedding_size(self) -> int:
+        """Number of values of ``embedding``."""
+        return self.curated[-1].in_features
+
+    def embedding(self, log_mel: Tensor) -> Tensor:
+        """Return the curated head's penultimate layer, (batch, embedding_size)."""
+        value = self.features(log_mel)
+        for layer in list(self.curated)[:-1]:
+            value = layer(value)
+        return value
+
     def forward(self, log_mel: Tensor) -> Tensor:
         """Return the curated head's logits, (batch, classes); tag vectors are their sigmoid."""
         return self.curated(self.features(log_mel))

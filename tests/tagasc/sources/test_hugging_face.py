@@ -9,7 +9,7 @@ import torch
 from torchaudio.functional import resample
 
 from tagasc.audio.packed import PackedAudio
-from tagasc.tagger.sources import open_source
+from tagasc.sources.source import SourceOptions, open_source
 from tagasc.tagger.tags import TagVectors
 from tagasc.utils.errors import UserError
 from tests.helpers import RATE, run, succeed
@@ -143,38 +143,51 @@ def whisper(folder):
     return folder
 
 
-def reference_tags(folder, wave, rate, activation):
-    """Tag one clip: mean of the channels, resampling, extractor, model, sigmoid or softmax."""
+def windows_of(mono, samples):
+    """Two windows that cover a longer clip, or a shorter one repeated; the clip itself for a tagger of any length."""
+    if samples is None:
+        return [mono]
+    return [mono[:samples], mono[-samples:]] if len(mono) > samples else [mono.repeat(9)[:samples]]
+
+
+def reference_tags(folder, wave, rate, samples, activation):
+    """Tag one clip: mean of the channels, resampling, windows, extractor, model, sigmoid or softmax, mean."""
     import transformers as hf
 
     extractor = hf.AutoFeatureExtractor.from_pretrained(folder)
     model = hf.AutoModelForAudioClassification.from_pretrained(folder).eval()
     mono = resample(torch.from_numpy(wave).mean(dim=1), rate, extractor.sampling_rate)
-    inputs = extractor(mono.numpy(), sampling_rate=extractor.sampling_rate, return_tensors="pt")
-    with torch.inference_mode():
-        return activation(model(**inputs).logits[0]).numpy()
+    tags = []
+    for window in windows_of(mono, samples):
+        inputs = extractor(window.numpy(), sampling_rate=extractor.sampling_rate, return_tensors="pt")
+        with torch.inference_mode():
+            tags.append(activation(model(**inputs).logits[0]).numpy())
+    return np.mean(tags, axis=0)
 
 
 @pytest.mark.parametrize(
-    ("make", "problem_type", "option", "activation"),
+    ("make", "problem_type", "option", "samples", "activation"),
     [
-        (spectrogram_transformer, "multi_label_classification", "auto", torch.sigmoid),
-        (spectrogram_transformer, None, "auto", lambda logits: logits.softmax(-1)),
-        (spectrogram_transformer, None, "sigmoid", torch.sigmoid),
-        (waveform_transformer, ..., "auto", lambda logits: logits.softmax(-1)),
-        (whisper, ..., "sigmoid", torch.sigmoid),
+        (spectrogram_transformer, "multi_label_classification", "auto", 10240, torch.sigmoid),
+        (spectrogram_transformer, None, "auto", 10240, lambda logits: logits.softmax(-1)),
+        (spectrogram_transformer, None, "sigmoid", 10240, torch.sigmoid),
+        (waveform_transformer, ..., "auto", None, lambda logits: logits.softmax(-1)),
+        (whisper, ..., "sigmoid", 32000, torch.sigmoid),
     ],
 )
-def test_tags_of_a_transformers_model_agree_with_a_reference(audio, tmp_path, make, problem_type, option, activation):
+def test_tags_of_a_transformers_model_agree_with_a_reference(
+    audio, tmp_path, make, problem_type, option, samples, activation
+):
+    """The test's clips last 1 s, the models' windows 0.64 s, 2 s, and any length."""
     folder = make(tmp_path / "model", *(() if problem_type is ... else (problem_type,)))
-    source = open_source(f"hf:{folder}", CPU, 4, option)
+    source = open_source(f"hf:{folder}", CPU, SourceOptions(4, option))
     packed = PackedAudio(audio / "tau2019_test")
     results = source.tags(packed)
     assert source.classes == LABELS[: results.shape[1]]
     for number in (0, 5):
         clip = packed.clips[number]
         wave = packed.samples[clip.start : clip.start + clip.frames].astype(np.float32) / 32768
-        expected = reference_tags(folder, wave, RATE, activation)
+        expected = reference_tags(folder, wave, RATE, samples, activation)
         np.testing.assert_allclose(results[number], expected, atol=1e-4)
     assert np.ptp(results, axis=0).max() > 1e-4
 
@@ -182,7 +195,7 @@ def test_tags_of_a_transformers_model_agree_with_a_reference(audio, tmp_path, ma
 def test_tags_of_a_transformers_model_are_up_to_date_in_a_second_run(audio, tmp_path):
     folder = spectrogram_transformer(tmp_path / "model", "multi_label_classification")
     options = ["--tags-from", f"hf:{folder}", "--audio", audio, "--out", tmp_path / "tags"]
-    assert "4 classes, 16000 Hz, sigmoid" in succeed("steps/extract_tags.py", *options)
+    assert "4 classes, 16000 Hz, windows of 0.64 s, activation sigmoid" in succeed("steps/extract_tags.py", *options)
     assert succeed("steps/extract_tags.py", *options).count("up to date") == 4
     output = succeed("steps/extract_tags.py", *options, "--activation", "softmax")
     assert output.count("outdated") == 4
@@ -220,7 +233,7 @@ def test_weights_that_are_pickles_are_refused(tmp_path):
     torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
     with pytest.raises(UserError, match="cannot be loaded"):
-        open_source(f"hf:{folder}", CPU, 4)
+        open_source(f"hf:{folder}", CPU)
 
 
 def change_weights(folder, change):
@@ -268,7 +281,7 @@ def test_weights_that_the_model_does_not_have_are_refused(tmp_path):
     hf.ASTForAudioClassification(hf.ASTConfig(**deeper)).save_pretrained(tmp_path / "deeper")
     (tmp_path / "deeper/model.safetensors").replace(folder / "model.safetensors")
     with pytest.raises(UserError, match=r"weights that this model does not have: .* and .* more; choose"):
-        open_source(f"hf:{folder}", CPU, 4)
+        open_source(f"hf:{folder}", CPU)
 
 
 @pytest.mark.parametrize(("make", "dtype"), [(spectrogram_transformer, torch.bfloat16), (whisper, torch.float16)])
@@ -278,15 +291,15 @@ def test_weights_stored_in_16_bits_are_computed_in_float32(audio, tmp_path, make
     (folder / "config.json").write_text(json.dumps(stored | {"dtype": str(dtype).removeprefix("torch.")}))
     change_weights(folder, lambda name, value: (name, value.to(dtype)))
     packed = PackedAudio(audio / "tau2019_test")
-    half = open_source(f"hf:{folder}", CPU, 4)
+    half = open_source(f"hf:{folder}", CPU)
     assert {value.dtype for value in half.model.parameters()} == {torch.float32}
     tags = half.tags(packed)
     change_weights(folder, lambda name, value: (name, value.float()))
     (folder / "config.json").write_text(json.dumps(stored))
-    np.testing.assert_array_equal(tags, open_source(f"hf:{folder}", CPU, 4).tags(packed))
+    np.testing.assert_array_equal(tags, open_source(f"hf:{folder}", CPU).tags(packed))
 
 
 def test_an_error_says_how_to_install_transformers(monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(UserError, match="needs the package transformers; pip install"):
-        open_source("hf:any/model", CPU, 4)
+        open_source("hf:any/model", CPU)
