@@ -29,7 +29,7 @@ class OnnxDescription:
         classes: names in the order of the output; or a file beside this one, with one a line, or a CSV file with the
             columns index and display_name.
         output: name of the output; empty: the model has only one.
-        embedding: name of the output, (batch, values), that is taken as an embedding; empty: there is none.
+        embedding: name of the output, (batch, values), that is taken as an embedding; empty: the model lacks one.
         window: length of the sound that the model takes, s; empty: any length, or what the file itself fixes.
         layout: order of the axes of features; ``auto``: from the shape in the file.
         log_mel: for ``input: log_mel``, its description.
