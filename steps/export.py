@@ -28,7 +28,7 @@ class Options:
         experiment: folder of the experiment, with scored systems (stage 7).
         audio: folder of packed audio (stage 2).
         tags: folder of tag vectors (stage 4).
-        tags_from: tag source of stage 4: folder of the tagger, an .npz, or hf:MODEL.
+        tags_from: tag source of stage 4: folder of the tagger, an .npz, or another tagger such as hf:MODEL.
         corpus: name of the scene corpus.
         tagging_corpus: name of the tagging corpus, or none.
         export_system: auto, which is the best system on validation; or NAME, or NAME/seedK.

@@ -24,6 +24,7 @@ TESTED_ELSEWHERE = {
     "mkdir egs/recorded && cp -r egs/mini/{recipe.sh,conf} egs/recorded": "the fixture",
     "benchmark.py tagger --seconds 5 --batch 8": "steps/test_benchmark.py",
     ". ./path.sh": "test_options.py",
+    "check_tagger.py --tags-from py:/data/passt.py": "steps/test_check_tagger.py",
     "pip install -c constraints.txt -r requirements-export.txt": "tests/run.sh, which installs them",
     "predict.py egs/mini/exp/bundle/codecat egs/mini/corpora/TAU*/audio/"
     "{metro_station-barcelona-97,park-paris-124}-0-a.wav --explain why": "steps/test_bundle.py",

@@ -185,8 +185,9 @@ def _tagger(sources: Sources) -> tuple[Ensemble | None, dict[str, Any]]:
     inputs = record.get("inputs", {})
     if "tagger" not in inputs:
         external = {"kind": "external", "source": Path(sources.tags_from).name, "sha256": inputs.get("tag source", "?")}
-        if sources.tags_from.startswith("hf:"):
-            external["source"] = sources.tags_from
+        kind, colon, name = sources.tags_from.partition(":")
+        if colon:  # a name on the Hub is known elsewhere, a path is not
+            external["source"] = sources.tags_from if kind in ("hf", "clap") else f"{kind}:{Path(name).name}"
         return None, external
     listing = Path(sources.tags_from) / TAGGER
     ensemble = load_tagger(listing.parent, torch.device("cpu"))

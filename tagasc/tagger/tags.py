@@ -88,11 +88,8 @@ class TagVectors:
             )
         good = np.isfinite(values) & ((kind == "embedding") | ((values >= 0) & (values <= 1)))
         if not good.all():
-            bad, wanted = (
-                ids[int(np.argmin(good.all(axis=1)))],
-                "finite numbers" if kind == "embedding" else "numbers in 0..1",
-            )
-            raise UserError(f"{path}: the tags of clip {bad} are not all {wanted}; extract them again")
+            bad, wanted = ids[int(np.argmin(good.all(axis=1)))], "finite" if kind == "embedding" else "in 0..1"
+            raise UserError(f"{path}: the tags of clip {bad} are not all numbers {wanted}; extract them again")
         return cls(ids, classes.tolist(), values, path, kind)
 
     @property

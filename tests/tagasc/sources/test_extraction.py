@@ -132,7 +132,7 @@ def test_an_embedding_has_its_kind_in_the_file_and_may_be_any_number(folder):
         arrays = dict(file)
     for change, message in (
         ({"kind": "odd"}, r"kind must be one of probability \| embedding, not 'odd'"),
-        ({"values": np.full_like(arrays["values"], np.nan)}, "are not all finite numbers"),
+        ({"values": np.full_like(arrays["values"], np.nan)}, "are not all numbers finite"),
     ):
         np.savez(folder / "wrong.npz", **arrays | change)
         with pytest.raises(UserError, match=message):

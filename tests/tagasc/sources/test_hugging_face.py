@@ -12,8 +12,10 @@ from tagasc.audio.packed import PackedAudio
 from tagasc.sources.source import SourceOptions, open_source
 from tagasc.tagger.tags import TagVectors
 from tagasc.utils.errors import UserError
-from tests.helpers import RATE, run, succeed
+from tests.helpers import RATE, packed, run, succeed
+from tests.tagasc.sources.models import waves, windows_of
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
 LABELS = ["Bell", "Dog", "Rain", "Tram"]
 
@@ -143,13 +145,6 @@ def whisper(folder):
     return folder
 
 
-def windows_of(mono, samples):
-    """Two windows that cover a longer clip, or a shorter one repeated; the clip itself for a tagger of any length."""
-    if samples is None:
-        return [mono]
-    return [mono[:samples], mono[-samples:]] if len(mono) > samples else [mono.repeat(9)[:samples]]
-
-
 def reference_tags(folder, wave, rate, samples, activation):
     """Tag one clip: mean of the channels, resampling, windows, extractor, model, sigmoid or softmax, mean."""
     import transformers as hf
@@ -158,8 +153,8 @@ def reference_tags(folder, wave, rate, samples, activation):
     model = hf.AutoModelForAudioClassification.from_pretrained(folder).eval()
     mono = resample(torch.from_numpy(wave).mean(dim=1), rate, extractor.sampling_rate)
     tags = []
-    for window in windows_of(mono, samples):
-        inputs = extractor(window.numpy(), sampling_rate=extractor.sampling_rate, return_tensors="pt")
+    for window in windows_of(mono.numpy(), samples):
+        inputs = extractor(window, sampling_rate=extractor.sampling_rate, return_tensors="pt")
         with torch.inference_mode():
             tags.append(activation(model(**inputs).logits[0]).numpy())
     return np.mean(tags, axis=0)
@@ -190,6 +185,50 @@ def test_tags_of_a_transformers_model_agree_with_a_reference(
         expected = reference_tags(folder, wave, RATE, samples, activation)
         np.testing.assert_allclose(results[number], expected, atol=1e-4)
     assert np.ptp(results, axis=0).max() > 1e-4
+
+
+@pytest.mark.parametrize(("make", "samples"), [(spectrogram_transformer, 10240), (whisper, 32000)])
+def test_clips_of_any_length_reach_the_model_whole(tmp_path, make, samples):
+    """Clips of 0.2, 1, 10 and 35 s; the extractors alone would cut off what exceeds their window."""
+    folder = make(tmp_path / "model")
+    clips = PackedAudio(packed(tmp_path / "clips", waves(), RATE))
+    source = open_source(f"hf:{folder}", CPU, SourceOptions(activation="sigmoid"))
+    expected = []
+    for clip in clips.clips:
+        wave = np.array(clips.samples[clip.start : clip.start + clip.frames])
+        expected.append(reference_tags(folder, wave, RATE, samples, torch.sigmoid))
+    np.testing.assert_allclose(source.tags(clips), expected, atol=1e-4)
+    assert source.lengths(clips)["windows"] >= 2
+
+
+@pytest.mark.parametrize(
+    ("make", "pooled"),
+    [
+        (spectrogram_transformer, lambda model, x: model.audio_spectrogram_transformer(x).pooler_output),
+        (waveform_transformer, lambda model, x: model.projector(model.wav2vec2(x).last_hidden_state).mean(dim=1)),
+    ],
+)
+def test_an_embedding_is_the_pooled_hidden_state(tmp_path, make, pooled):
+    import transformers as hf
+
+    folder = make(tmp_path / "model")
+    rate = hf.AutoFeatureExtractor.from_pretrained(folder).sampling_rate
+    wave = waves([0.64], rate)[0]
+    clips = PackedAudio(packed(tmp_path / "clips", [wave], rate))
+    source = open_source(f"hf:{folder}", CPU, SourceOptions(take="embedding"))
+    inputs = source.extractor(wave[:, 0].astype(np.float32), sampling_rate=rate, return_tensors="pt")
+    with torch.inference_mode():
+        expected = pooled(source.model, inputs["input_values"])
+    np.testing.assert_allclose(source.tags(clips), expected, atol=1e-4)
+    assert source.record()["activation"] == "none"
+
+
+def test_an_extractor_of_unknown_length_is_refused(tmp_path):
+    folder = spectrogram_transformer(tmp_path / "model")
+    hf = pytest.importorskip("transformers")
+    hf.ClapFeatureExtractor().save_pretrained(folder)
+    with pytest.raises(UserError, match="how much sound its ClapFeatureExtractor takes is not known; write a py: file"):
+        open_source(f"hf:{folder}", CPU)
 
 
 def test_tags_of_a_transformers_model_are_up_to_date_in_a_second_run(audio, tmp_path):
