@@ -27,7 +27,7 @@ from tagasc.utils.tables import clean, read_table
 
 _WITHOUT = "leave --event-labels out (in a recipe: --event-labels '')"
 RECORD = "source.json"
-PART = 256  # clips that are tagged and kept together
+PART = 512  # clips that are tagged and kept together
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from tagasc.sources.outside import OutsideTagger
-from tagasc.sources.source import SourceOptions, require_default
+from tagasc.sources.source import SourceOptions
 from tagasc.sources.windows import Windows
 from tagasc.utils.errors import UserError
 from tagasc.utils.log import log
@@ -49,7 +49,6 @@ class HuggingFaceTagger(OutsideTagger):
                 weights or has others, has fewer than two classes, or an extractor or a form that is not known here.
         """
         title = f"hf:{name}"
-        require_default(options, title, events="its classes are those it was trained on")
         transformers = import_transformers(title)
         self.extractor = load_pretrained(title, transformers.AutoFeatureExtractor, name)
         self.model = load_weights(title, transformers.AutoModelForAudioClassification, name, device)

@@ -15,7 +15,7 @@ from tagasc.utils.files import digest_bytes
 from tagasc.utils.tables import read_table
 from tagasc.utils.yaml_files import read_yaml
 
-_NAMES = ("model.onnx", "model.int8.onnx", TAGGER)  # in a folder, by preference
+_NAMES = ("model.onnx", "model.int8.onnx")  # in a published folder, by preference
 
 
 @dataclass(frozen=True)
@@ -130,6 +130,8 @@ def model_in(path: Path) -> Path:
     if not path.is_dir():
         raise UserError(f"--tags-from onnx:{path} does not exist; check the path")
     found = sorted(item.name for item in path.glob("*.onnx"))
+    if (path / BUNDLE).exists() and TAGGER in found:  # its model.onnx is the scene network
+        return path / TAGGER
     names = [name for name in _NAMES if name in found] or (found if len(found) == 1 else [])
     if not names:
         raise UserError(f"{path} holds {', '.join(found) or 'no .onnx file'}; give the path of the model")

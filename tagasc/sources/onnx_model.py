@@ -36,7 +36,7 @@ class OnnxTagger(OutsideTagger):
             UserError: a package is missing, the file is not ONNX, has no description or does not fit it.
         """
         title, why = f"onnx:{path.name}", "its sidecar says so (docs/taggers.md)"
-        require_default(options, title, activation=why, events="its classes are those it was trained on")
+        require_default(options, title, activation=why)
         model_path = model_in(path)
         graph = _read(model_path)
         self.file = find_onnx(model_path, {item.key: item.value for item in graph.metadata_props})

@@ -25,8 +25,7 @@ class OwnTagger:
         Raises:
             UserError: it is not trained, or has changed since, or an option does not go with it.
         """
-        why = dict.fromkeys(("short", "long"), _WHOLE) | {"activation": "its outputs are probabilities"}
-        require_default(options, str(folder), **why, events="its classes are those it was trained on")
+        require_default(options, str(folder), short=_WHOLE, long=_WHOLE, activation="its outputs are probabilities")
         self.folder, self.device, self.options = folder, device, options
         self.ensemble = load_tagger(folder, device)
         self.classes = self.ensemble.classes

@@ -46,7 +46,7 @@ class PythonTagger(OutsideTagger):
         file, _, wanted = name.partition(".py:")
         path = Path(file if not wanted else f"{file}.py")
         title = f"py:{path.name}" + (f":{wanted}" if wanted else "")
-        require_default(options, title, activation="its class returns probabilities", events="it lists its own classes")
+        require_default(options, title, activation="its class returns probabilities")
         self.path = path
         if path.suffix != ".py" or not path.is_file():
             raise UserError(f"--tags-from py:{name}: {path} is no Python file; give py:FILE.py or py:FILE.py:CLASS")

@@ -95,6 +95,8 @@ def open_source(name: str, device: torch.device, options: SourceOptions = Source
         UserError: the source is missing, incomplete or not usable, or lacks one of the options.
     """
     kind, colon, rest = name.partition(":")
+    if kind != "clap":
+        require_default(options, name, **dict.fromkeys(("events", "prompt", "temperature"), "it is for clap:"))
     if colon and kind in _OPEN:
         if not rest:
             raise UserError(f"--tags-from {name} names nothing; see docs/taggers.md for what follows {kind}:")
@@ -110,6 +112,8 @@ def open_source(name: str, device: torch.device, options: SourceOptions = Source
 def _open_own(name: str, device: torch.device, options: SourceOptions) -> TagSource:
     from tagasc.sources.own import OwnTagger
 
+    if Path(name).is_file():
+        raise UserError(f"--tags-from {name} is a file; write what it is before it, such as onnx:{name} or py:{name}")
     return OwnTagger(Path(name), device, options)
 
 

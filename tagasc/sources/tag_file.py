@@ -21,7 +21,7 @@ class TagFile:
             UserError: it is missing, damaged or not such a file, or an option does not go with it.
         """
         why = "its values are taken as they are"
-        require_default(options, str(path), short=why, long=why, activation=why, events=why, take=why)
+        require_default(options, str(path), short=why, long=why, activation=why, take=why)
         self.vectors = TagVectors.read(path)
         self.path, self.classes = path, self.vectors.classes
 

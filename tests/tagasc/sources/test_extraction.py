@@ -168,6 +168,7 @@ def test_the_embedding_of_the_recipes_own_tagger(tmp_path, monkeypatch):
         ("onnx:", "names nothing"),
         ("keras:model", "there is no source keras:; use one of hf, onnx, py, clap"),
         ("nowhere", "tagger.json does not exist; run stage 3"),
+        (__file__, "is a file; write what it is before it, such as onnx:"),
     ],
 )
 def test_a_wrong_name_is_one_clear_line(name, message):
@@ -175,12 +176,13 @@ def test_a_wrong_name_is_one_clear_line(name, message):
         open_source(name, CPU)
 
 
-@pytest.mark.parametrize("option", ["short", "long"])
+@pytest.mark.parametrize(
+    "option", [{"short": "pad"}, {"long": "max"}, {"take": "embedding"}, {"prompt": "{}"}, {"temperature": 2.0}]
+)
 def test_options_that_a_source_lacks_are_refused(tmp_path, option):
     np.savez(tmp_path / "x.npz", ids=["a"], classes=["b"], values=[[0.5]])
-    value = {"short": "pad", "long": "max"}[option]
-    with pytest.raises(UserError, match=f"--{option} does not go with"):
-        open_source(str(tmp_path / "x.npz"), CPU, SourceOptions(**{option: value}))
+    with pytest.raises(UserError, match=f"--{next(iter(option))} does not go with"):
+        open_source(str(tmp_path / "x.npz"), CPU, SourceOptions(**option))
 
 
 def test_nothing_is_written_where_the_tagger_is_wrong(folder):

@@ -193,6 +193,7 @@ def test_the_recipes_own_tagger_as_onnx_tags_as_the_tagger_itself(tmp_path):
         write_graph(tmp_path / name / "tagger.onnx", model)
     write_sidecar(tmp_path / "sidecar/tagger.onnx", input="waveform", output="tags")
     write_bundle(tmp_path / "bundle", RATE, CLASSES)
+    wave_model(tmp_path / "bundle/model.onnx", ["N", "S"])  # the scene network, which must not be taken
     for name in ("sidecar", "bundle", "bundle/tagger.onnx"):
         source = open_source(f"onnx:{tmp_path / name}", CPU)
         assert source.classes == CLASSES
