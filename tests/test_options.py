@@ -37,12 +37,12 @@ def test_a_relative_path_to_python_starts_where_run_sh_was_called(recipe):
     assert "table9" in error
 
 
-@pytest.mark.parametrize("source", ["hf:someone/model", "tags.npz"])
+@pytest.mark.parametrize("source", ["hf:someone/model", "onnx:/data/model", "py:/data/model", "clap:model", "tags.npz"])
 def test_tags_from_elsewhere_need_no_tagging_corpus(source, recipe):
     status, commands = recipe.run("--dry-run", "--tags-from", source)
     assert status == 0
     assert not [word for word in ("fsdkaggle2019.py", "data/fsdkaggle2019", "train_tagger") if word in commands]
-    folder = {"hf:someone/model": "model", "tags.npz": "tags"}[source]
+    folder = "tags" if source == "tags.npz" else "model"
     assert f"--out dump/tags/{folder} " in commands
     assert f"exp/table1-{folder}" in commands
     assert "exp/table1-mine" in recipe.run("--dry-run", "--tags-from", source, "--tagger", "mine")[1]
@@ -306,6 +306,23 @@ def test_paths_are_relative_to_where_they_are_typed(recipe, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert f"tau2019.py {tmp_path}/my\\ scenes data/tau2019" in done.stdout, done.stderr
     assert "--tags-from hf:some/model" in done.stdout
+
+
+def test_a_taggers_path_is_relative_to_where_it_is_typed_and_its_options_reach_the_program(recipe, tmp_path):
+    (tmp_path / "clap").mkdir()
+    sources = {
+        "onnx:my ced": "onnx:{}/my\\ ced",
+        "py:mine.py:Tagger": "py:{}/mine.py:Tagger",
+        "clap:clap": "clap:{}/clap",
+    }
+    for source, expected in sources.items():
+        options = ("--tags-from", source, "--tag-options", "--take embedding --short pad", "--activation", "sigmoid")
+        command = recipe.command("--dry-run", "--stage", 4, "--stop-stage", 4, *options)
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+        assert f"extract_tags.py --tags-from {expected.format(tmp_path)} --activation sigmoid" in done.stdout, (
+            done.stderr
+        )
+        assert " --take embedding --short pad" in done.stdout
 
 
 def test_a_recipe_without_scene_networks_ends_before_them(recipe, tmp_path):

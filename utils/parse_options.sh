@@ -94,5 +94,5 @@ for name in $paths; do printf -v "$name" %s "$(absolute "${!name}" "$PWD")"; don
 [[ $controls != auto ]] || controls=$([[ " $systems " != *" all "* ]] || echo "@shuffled @constant @within @oracle")
 if [[ -n $tags_from ]]; then # its folders get a name of their own, unless --tagger gives one
     tagging_corpus=
-    [[ " ${given[*]} " == *" --tagger"[\ =]* ]] || tagger=$(basename "$tags_from" .npz | tr -c '[:alnum:]._\n-' -)
+    [[ " ${given[*]} " == *" --tagger"[\ =]* ]] || tagger=$(basename "${tags_from#*:}" .npz | tr -c '[:alnum:]._\n-' -)
 fi

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -15,6 +16,8 @@ from tagasc.audio.waveform import ToMono
 from tagasc.sources.source import SourceOptions
 from tagasc.sources.windows import Windows
 from tagasc.tagger.clips import group_by_length, require_samples
+from tagasc.training.ladder import in_batches_that_fit
+from tagasc.utils.device import out_of_memory
 from tagasc.utils.errors import UserError
 from tagasc.utils.log import log, progress
 
@@ -100,16 +103,21 @@ class OutsideTagger(ABC):
                 raise UserError(f"{packed.folder}: a clip such as {packed.ids[int(indices[0])]} has samples that are"
                                 " not finite; leave it out")  # fmt: skip
             windows, count = self.windows.cut(mono)
-            where = f"{packed.folder}: {self.title}"
-            found = torch.cat([self._values(part, where) for part in windows.split(self.batch)])
+            work = partial(self._in_batches, windows, f"{packed.folder}: {self.title}")
+            found = in_batches_that_fit(work, min(self.batch, len(windows)), self.device, "tags")
             values[indices.numpy()] = self.windows.join(found, count).numpy()
         return values
+
+    def _in_batches(self, windows: Tensor, where: str, batch: int) -> Tensor:
+        return torch.cat([self._values(part, where) for part in windows.split(batch)])
 
     def _values(self, waves: Tensor, where: str) -> Tensor:
         """Compute and check the values of windows; return them on the CPU."""
         try:
             values = torch.as_tensor(self.compute(waves)).detach().float().cpu()
         except (RuntimeError, ValueError, TypeError) as error:
+            if out_of_memory(error):
+                raise
             reason = " ".join(str(error).split())[:160]
             raise UserError(
                 f"{where} cannot tag {waves.shape[1] / self.windows.rate:g} s of sound ({reason})"

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from tagasc.sources.outside import OutsideTagger
 from tagasc.sources.source import SourceOptions, require_default
 from tagasc.sources.windows import Windows
+from tagasc.utils.device import out_of_memory
 from tagasc.utils.errors import UserError
 from tagasc.utils.files import digest_bytes
 
@@ -76,6 +77,8 @@ class PythonTagger(OutsideTagger):
         except UserError:
             raise
         except Exception as error:
+            if out_of_memory(error):
+                raise
             frames = traceback.extract_tb(error.__traceback__)
             lines = [frame.lineno for frame in frames if Path(frame.filename).name == self.path.name]
             line = error.lineno if isinstance(error, SyntaxError) else (lines[-1] if lines else None)

@@ -131,3 +131,16 @@ def test_a_class_may_change_the_waves_that_it_gets(clips, tmp_path):
     source = open_source(f"py:{tmp_path / 'mine.py'}", CPU)
     assert source.tags(clips).max() == 0
     assert torch.from_numpy(np.array(clips.samples)).abs().max() > 0
+
+
+def test_windows_are_tagged_in_smaller_batches_where_memory_is_full(clips, tmp_path, monkeypatch):
+    full = "if len(waves) > 2: raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 2 GiB')"
+    text = method(full, window=1) + "        return waves.abs().mean(dim=1, keepdim=True).repeat(1, 4)\n"
+    (tmp_path / "mine.py").write_text(text)
+    monkeypatch.setattr("tagasc.training.ladder._that_fit", {})
+    expected = []
+    for clip in clips.clips:
+        parts = windows_of(np.array(clips.samples[clip.start : clip.start + clip.frames, 0]), RATE)
+        expected.append(np.mean([np.abs(part).mean() for part in parts]))
+    tags = open_source(f"py:{tmp_path / 'mine.py'}", CPU).tags(clips)
+    np.testing.assert_allclose(tags[:, 0], expected, rtol=1e-4)
