@@ -49,6 +49,7 @@ class OutsideTagger(ABC):
         self.hashes: Mapping[str, str] = {}
         self.parameters: int | None = None
         self.extra: dict[str, Any] = {}
+        self._width = len(self.classes) if self.take == "probability" else None
         self._require_names()
 
     @abstractmethod
@@ -122,13 +123,13 @@ class OutsideTagger(ABC):
             raise UserError(
                 f"{where} cannot tag {waves.shape[1] / self.windows.rate:g} s of sound ({reason})"
             ) from None
-        wanted = (len(waves), len(self.classes))
-        if values.ndim != 2 or len(values) != len(waves) or (self.take == "probability" and values.shape != wanted):
-            named = "classes" if self.take == "probability" else "values"
+        width = self._width or (values.shape[-1] if values.ndim else 0)  # of an embedding, the first window's
+        if values.shape != (len(waves), width):
+            named = f"{width} {'classes' if self.take == 'probability' else 'values'}"
             raise UserError(
-                f"{where} returns {tuple(values.shape)} for {len(waves)} windows and {wanted[1]} {named}; make its"
-                " classes match its output"
+                f"{where} returns {tuple(values.shape)} for {len(waves)} windows and {named}; these must match"
             )
+        self._width = width
         if not bool(values.isfinite().all()):
             raise UserError(f"{where} returns values that are not finite (NaN or infinite); choose another model")
         if self.take == "embedding":

@@ -97,7 +97,7 @@ BAD = {
     "duplicate class": (method("pass", classes=["a", "b", "a"]), r"'a' is listed twice"),
     "window in text": (method("pass", window="10 s"), r"window must be a number"),
     "nothing returned": (method("pass"), r"py:mine.py:Mine cannot tag 2 s of sound"),
-    "another shape": (method("return torch.zeros(4)"), r"returns \(4,\) for 1 windows and 4 classes; make its classes"),
+    "another shape": (method("return torch.zeros(4)"), r"returns \(4,\) for 1 windows and 4 classes; these must match"),
     "fewer classes": (method("return torch.zeros(len(waves), 3)"), r"returns \(1, 3\) for 1 windows and 4 classes"),
     "frames": (method("return torch.zeros(len(waves), 9, 4)"), r"returns \(1, 9, 4\) for 1 windows"),
     "not a number": (method("return torch.full((len(waves), 4), torch.nan)"), r"values that are not finite"),
@@ -144,3 +144,11 @@ def test_windows_are_tagged_in_smaller_batches_where_memory_is_full(clips, tmp_p
         expected.append(np.mean([np.abs(part).mean() for part in parts]))
     tags = open_source(f"py:{tmp_path / 'mine.py'}", CPU).tags(clips)
     np.testing.assert_allclose(tags[:, 0], expected, rtol=1e-4)
+
+
+def test_an_embedding_must_have_one_size_for_clips_of_any_length(clips, tmp_path):
+    text = method("pass") + "    def embedding(self, waves):\n        return waves[:, ::1000]\n"
+    (tmp_path / "mine.py").write_text(text)
+    source = open_source(f"py:{tmp_path / 'mine.py'}", CPU, SourceOptions(take="embedding"))
+    with pytest.raises(UserError, match=r"returns \(1, 4\) for 1 windows and 32 values; these must match"):
+        source.tags(clips)
