@@ -19,6 +19,7 @@ def main(
     out: Path,
     sample_format: SampleFormat = "int16",
     nj: int = 1,
+    shard_gb: float = 50.0,
     check: bool = False,
     force: bool = False,
 ) -> None:
@@ -31,11 +32,12 @@ def main(
         out: folder of the packed audio.
         sample_format: type of the stored samples; int16 rounds, float32 keeps 24-bit audio exact at twice the size.
         nj: number of processes.
+        shard_gb: size above which a split's samples are divided among several files, in GB.
         check: pack nothing, but compare all packed audio of these corpora with its checksums.
         force: pack again even if up to date.
     """
-    if nj < 1:
-        raise UserError("--nj must be positive")
+    if nj < 1 or not shard_gb > 0:
+        raise UserError("--nj and --shard-gb must be positive")
     files = cut_manifests(manifests)
     provenance.require_present(manifests, "stage 1 (manifests)")  # the split of a lost file is not one that was dropped
     if not files:
@@ -49,7 +51,7 @@ def main(
     for corpus in {corpus for corpus, _ in files}:
         _remove_dropped(out, corpus, {split for name, split in files if name == corpus})
     for (corpus, split), path in files.items():
-        _pack(path, out / f"{corpus}_{split}", sample_format, nj, force)
+        _pack(path, out / f"{corpus}_{split}", sample_format, nj, shard_gb, force)
 
 
 def _remove_dropped(out: Path, corpus: str, splits: set[str]) -> None:
@@ -60,7 +62,7 @@ def _remove_dropped(out: Path, corpus: str, splits: set[str]) -> None:
             folder.unlink() if folder.is_symlink() else delete_own(folder, *PACKED_FILES)
 
 
-def _pack(path: Path, folder: Path, sample_format: SampleFormat, nj: int, force: bool) -> None:
+def _pack(path: Path, folder: Path, sample_format: SampleFormat, nj: int, shard_gb: float, force: bool) -> None:
     record = provenance.record("pack_audio", {"sample_format": sample_format}, {path.name: state_of(path)})
     if provenance.is_current(folder.name, _read_whole(folder), record, force):
         return
@@ -74,7 +76,7 @@ def _pack(path: Path, folder: Path, sample_format: SampleFormat, nj: int, force:
     free = shutil.disk_usage(folder.parent).free
     if size > free and not folder.with_name(f".partial.{folder.name}").exists():
         raise UserError(f"{folder} needs {format_bytes(size)}, but {format_bytes(free)} are free; free some space")
-    pack(sources, folder, record, sample_format, nj)
+    pack(sources, folder, record, sample_format, nj, shard_gb)
 
 
 def _read_whole(folder: Path) -> dict[str, Any] | None:

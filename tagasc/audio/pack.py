@@ -3,16 +3,19 @@
 import json
 import os
 import zlib
+from bisect import bisect_right
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from itertools import groupby, pairwise
+from math import inf
 from pathlib import Path
 from typing import BinaryIO, Literal
 
 import numpy as np
 from numpy.lib.format import open_memmap
 
-from tagasc.audio import levels
+from tagasc.audio import levels, shards
 from tagasc.audio.decoding import open_audio, skip
 from tagasc.audio.levels import Level
 from tagasc.audio.packed import FORMAT, FULL_SCALE, PACKED_FILES, Clip
@@ -55,7 +58,12 @@ class Source:
 
 
 def pack(
-    sources: Sequence[Source], folder: Path, record: dict, sample_format: SampleFormat = "int16", jobs: int = 1
+    sources: Sequence[Source],
+    folder: Path,
+    record: dict,
+    sample_format: SampleFormat = "int16",
+    jobs: int = 1,
+    shard_gb: float = inf,
 ) -> None:
     """Decode ``sources`` into ``folder``; an interrupted run resumes with the clips not yet decoded.
 
@@ -65,6 +73,7 @@ def pack(
         record: provenance record; an unfinished folder with another record is started over.
         sample_format: type of the stored samples.
         jobs: number of processes.
+        shard_gb: size above which the samples are divided among several files, in GB.
 
     Raises:
         UserError: a file is missing, unreadable, truncated, unlike its manifest, or has samples that are not finite;
@@ -75,11 +84,18 @@ def pack(
         raise UserError(f"{folder}: its clips differ in sampling rate or channels; give manifests with one format")
     partial = folder.with_name(f".partial.{folder.name}")
     starts = np.concatenate([[0], np.cumsum([source.frames for source in sources])]).tolist()
-    done = _resume(partial, record, sources, starts, sample_format)
+    dtype, channels = np.dtype(sample_format).newbyteorder("<"), sources[0].channels
+    most = min(shard_gb * 1e9 / (dtype.itemsize * channels), starts[-1])
+    bounds = shards.plan(starts[1:], [source.joined for source in sources], int(most))
+    done = _resume(partial, record, starts, bounds, (dtype, channels))
     todo = [number for number in range(len(sources)) if number not in done]
     chunks = [todo[at : at + _PER_JOB] for at in range(0, len(todo), _PER_JOB)]
     with mapping(jobs) as run, (partial / "done.jsonl").open("a", encoding="utf-8") as journal:
-        work = ((str(partial / "audio.npy"), [(sources[n], starts[n], n) for n in chunk]) for chunk in chunks)
+        files = _names(partial, bounds)
+        place = lambda n: bisect_right(bounds, starts[n], hi=len(files)) - 1  # the shard of a clip
+        work = (
+            [(sources[n], str(files[place(n)]), starts[n] - bounds[place(n)], n) for n in chunk] for chunk in chunks
+        )
         for finished in progress(run(_decode_chunk, work), f"packing {folder.name}", total=len(chunks)):
             for number, level in finished:
                 done[number] = level
@@ -137,39 +153,50 @@ def decode(source: Source, buffer: np.ndarray) -> np.ndarray:
     return buffer[: source.frames]
 
 
+def _names(folder: Path, bounds: Sequence[int]) -> list[Path]:
+    """Return the files of the samples, which begin at ``bounds``."""
+    count = len(bounds) - 1
+    return [folder / (shards.SINGLE if count == 1 else shards.SEVERAL.replace("*", str(n))) for n in range(count)]
+
+
 def _resume(
-    partial: Path, record: dict, sources: Sequence[Source], starts: list[int], sample_format: SampleFormat
+    partial: Path, record: dict, starts: list[int], bounds: list[int], form: tuple[np.dtype, int]
 ) -> dict[int, Level]:
     """Prepare the partial folder; return by number the clips that an earlier run with the same record has finished."""
-    shape, dtype = (starts[-1], sources[0].channels), np.dtype(sample_format).newbyteorder("<")
     old = provenance.read(partial)
     if old is not None and provenance.difference(old, record) is None:
-        kept = _finished(partial, starts, shape, dtype)
+        kept = _finished(partial, starts, bounds, form)
         if kept is not None:
             if kept:
-                log.info("%s: resuming after %d of %d clips", partial.name, len(kept), len(sources))
+                log.info("%s: resuming after %d of %d clips", partial.name, len(kept), len(starts) - 1)
             return kept
     partial.mkdir(parents=True, exist_ok=True)
     (partial / provenance.NAME).unlink(missing_ok=True)
-    open_memmap(partial / "audio.npy", mode="w+", dtype=dtype, shape=shape).flush()
-    with (partial / "audio.npy").open("r+b") as file:  # reserve the space, so that a full disk fails at once
-        os.posix_fallocate(file.fileno(), 0, (partial / "audio.npy").stat().st_size)
+    for old_file in (partial / shards.SINGLE, *partial.glob(shards.SEVERAL)):
+        old_file.unlink(missing_ok=True)
+    dtype, channels = form
+    for path, (first, last) in zip(_names(partial, bounds), pairwise(bounds), strict=True):
+        open_memmap(path, mode="w+", dtype=dtype, shape=(last - first, channels)).flush()
+        with path.open("r+b") as file:  # reserve the space, so that a full disk fails at once
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
     (partial / "done.jsonl").write_text("", encoding="utf-8")
     provenance.write(partial, record)
     return {}
 
 
-def _finished(partial: Path, starts: list[int], shape: tuple[int, int], dtype: np.dtype) -> dict[int, Level] | None:
+def _finished(
+    partial: Path, starts: list[int], bounds: list[int], form: tuple[np.dtype, int]
+) -> dict[int, Level] | None:
     """Return the clips that are decoded, by number; None if the partial folder is damaged.
 
     If the machine crashed, the journal may have reached the disk before the samples, or may hold anything.
     """
     try:
-        samples = np.load(partial / "audio.npy", mmap_mode="r", allow_pickle=False)
+        samples = shards.open_samples(partial)
         lines = (partial / "done.jsonl").read_bytes().split(b"\n")[:-1]
     except (FileNotFoundError, ValueError, EOFError):
         return None
-    if samples.shape != shape or samples.dtype != dtype:
+    if shards.bounds_of(samples) != bounds or (samples.dtype, *samples.shape[1:]) != form:
         return None
     kept = {}
     for line in lines:
@@ -182,16 +209,16 @@ def _finished(partial: Path, starts: list[int], shape: tuple[int, int], dtype: n
     return kept
 
 
-def _decode_chunk(work: tuple[str, list[tuple[Source, int, int]]]) -> list[tuple[int, Level]]:
-    """Decode clips into the array; return number and level of each."""
-    path, clips = work
-    samples = np.load(path, mmap_mode="r", allow_pickle=False)
-    buffer = np.empty((max(source.frames for source, _, _ in clips), samples.shape[1]), np.float32)
+def _decode_chunk(clips: list[tuple[Source, str, int, int]]) -> list[tuple[int, Level]]:
+    """Decode clips, each into a file from a frame on; return number and level of each."""
+    buffer = np.empty((max(source.frames for source, *_ in clips), clips[0][0].channels), np.float32)
     finished = []
-    with open(path, "r+b") as file:  # not through the memory map, where each new page costs a fault
-        for source, start, number in clips:
-            file.seek(samples.offset + start * samples.strides[0])
-            finished.append((number, _store(source, decode(source, buffer), samples.dtype, file)))
+    for path, in_one in groupby(clips, key=lambda clip: clip[1]):
+        samples = np.load(path, mmap_mode="r", allow_pickle=False)
+        with open(path, "r+b") as file:  # not through the memory map, where each new page costs a fault
+            for source, _, start, number in in_one:
+                file.seek(samples.offset + start * samples.strides[0])
+                finished.append((number, _store(source, decode(source, buffer), samples.dtype, file)))
     return finished
 
 

@@ -1,9 +1,9 @@
 """Packed audio: every clip of a split, decoded once into one flat array that training memory-maps.
 
-A packed folder holds ``audio.npy``, an array (frames, channels), interleaved as in a WAV file, and ``index.json``:
-sampling rate and, for each clip in order, id, first frame, number of frames, labels, location and a checksum of its
-samples. Because of the checksums, the hash of the index serves as the hash of the audio. Each program compares a clip's
-checksum when it first reads the clip, once.
+A packed folder holds ``audio.npy``, an array (frames, channels), interleaved as in a WAV file, or several of these
+(``tagasc.audio.shards``), and ``index.json``: sampling rate and, for each clip in order, id, first frame, number of
+frames, labels, location and a checksum of its samples. Because of the checksums, the hash of the index serves as the
+hash of the audio. Each program compares a clip's checksum when it first reads the clip, once.
 
 int16 samples are ``round(x · 32768)``, ties to even, clipped to ±full scale, for x in -1..1. 24-bit audio is rounded
 to 16 bits, not truncated. ``levels.json`` describes level, clipping and rounding error of the clips.
@@ -14,6 +14,7 @@ to 16 bits, not truncated. ``levels.json`` describes level, clipping and roundin
 import operator
 import os
 import zlib
+from bisect import bisect_right
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
@@ -24,18 +25,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tagasc.audio import shards
 from tagasc.utils.errors import UserError
 from tagasc.utils.files import read_json
 
 FORMAT = 1
 STAGE = "stage 2 (pack)"
 FULL_SCALE = 32768
-PACKED_FILES = ("audio.npy", "index.json", "levels.json", "done.jsonl", "provenance.json")
+PACKED_FILES = (shards.SINGLE, shards.SEVERAL, "index.json", "levels.json", "done.jsonl", "provenance.json")
 
 
 @dataclass(frozen=True)
 class Clip:
-    """One clip of a packed folder; ``start`` and ``frames`` count sample frames of ``audio.npy``.
+    """One clip of a packed folder; ``start`` and ``frames`` count sample frames of the split.
 
     Neighbours with the same ``joined``, if it is not empty, get the tags of the longer clip that they form.
     """
@@ -81,7 +83,7 @@ class PackedAudio:
 
     Attributes:
         folder: path of the folder.
-        samples: array (all frames, channels), int16 or float32, read-only.
+        samples: array (all frames, channels), int16 or float32, read-only; or shards of it.
         sampling_rate: sampling rate, Hz.
         clips: clips in the order of ``samples``.
     """
@@ -103,10 +105,11 @@ class PackedAudio:
             ends = list(accumulate((operator.index(clip.frames) for clip in self.clips), initial=0))
             if [clip.start for clip in self.clips] != ends[:-1] or ends != sorted(ends):
                 raise ValueError("a clip in index.json does not begin where the one before it ends")
-            self.samples = np.load(folder / "audio.npy", mmap_mode="r", allow_pickle=False)
+            self.samples = shards.open_samples(folder)
         except (KeyError, TypeError, ValueError, OverflowError, EOFError, FileNotFoundError) as error:
             raise UserError(f"{folder} is damaged or incomplete ({error}); run {STAGE} again") from None
-        if self.samples.shape != (ends[-1], index["channels"]) or self.samples.dtype not in (np.int16, np.float32):
+        fits = self.samples.shape == (ends[-1], index["channels"]) and self.samples.dtype in (np.int16, np.float32)
+        if not fits or not set(shards.bounds_of(self.samples)) <= set(ends):  # every shard holds whole clips
             raise UserError(f"{folder} is damaged (audio.npy does not fit index.json); run {STAGE} again")
         self._compared = bytearray(len(self.clips))
 
@@ -126,8 +129,9 @@ class PackedAudio:
             return
         row = self.clips[clip]
         if zlib.crc32(self.samples[row.start : row.start + row.frames]) != row.crc32:
+            file = shards.files_of(self.folder)[bisect_right(shards.bounds_of(self.samples), row.start) - 1]
             raise UserError(
-                f"{self.folder / 'audio.npy'} is damaged: clip {row.id} differs from its checksum; delete {self.folder}"
+                f"{file} is damaged: clip {row.id} differs from its checksum; delete {self.folder}"
                 f" and run {STAGE} again"
             )
         self._compared[clip] = 1

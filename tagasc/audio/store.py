@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tagasc.audio import shards
 from tagasc.audio.packed import PackedAudio
 from tagasc.audio.prefetch import DeviceBuffer, prefetch
 from tagasc.audio.waveform import waveform
@@ -33,7 +34,7 @@ class AudioStore:
         packed: the packed folder.
         device: device on which windows are delivered.
         storage: ``gpu``, ``pinned`` or ``disk``, which holds the samples.
-        flat: samples, (all frames, channels).
+        flat: samples, (all frames, channels); on disk perhaps in shards.
     """
 
     def __init__(self, packed: PackedAudio, device: torch.device, audio_cache: AudioCache = "auto") -> None:
@@ -76,16 +77,18 @@ class AudioStore:
         log.warning("%s; continuing without", text)
         self._load((*refused, self.storage))
 
-    def _loaded(self) -> tuple[Tensor, Tensor, Tensor]:
+    def _loaded(self) -> tuple[Tensor | shards.Shards, Tensor, Tensor]:
         """Return samples, and first frame and length of each clip, in their storage."""
+        target = self.device if self.storage == "gpu" else torch.device("cpu")
         if self.storage == "pinned":
-            flat = _pinned(np.array(self.packed.samples))
+            flat = _pinned(shards.in_memory(self.packed.samples))
         else:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the samples are read-only, and nothing writes to them
-                flat = torch.from_numpy(self.packed.samples)
-        target = self.device if self.storage == "gpu" else torch.device("cpu")
-        return tuple(values.to(target) for values in (flat, self.packed.starts, self.packed.lengths))
+                flat = shards.as_tensors(self.packed.samples)
+        if self.storage == "gpu":
+            flat = shards.on_device(flat, target)
+        return flat, self.packed.starts.to(target), self.packed.lengths.to(target)
 
     def windows(self, clips: Tensor, starts: Tensor, frames: int) -> Tensor:
         """Cut windows of one length, which may reach past their clips' ends.
@@ -111,7 +114,7 @@ class AudioStore:
         first, length = int(self.starts[clip]), int(self.lengths[clip])
         if start >= 0 and start + frames <= length:
             return self.flat[first + start : first + start + frames]
-        return self.flat[first + _mirror(torch.arange(start, start + frames), torch.tensor(length))]
+        return self.flat[first : first + length][_mirror(torch.arange(start, start + frames), torch.tensor(length))]
 
 
 class JoinedStore:

@@ -103,7 +103,7 @@ def test_an_interrupted_run_resumes(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_decode_chunk", decode)
     shutil.copytree(tmp_path / ".partial.out", tmp_path / ".partial.damaged")
     decoded = []
-    monkeypatch.setattr(module, "_decode_chunk", lambda work: decoded.append(len(work[1])) or decode(work))
+    monkeypatch.setattr(module, "_decode_chunk", lambda work: decoded.append(len(work)) or decode(work))
     pack(clips, tmp_path / "out", RECORD)
     assert sum(decoded) == 40 - 16
     monkeypatch.setattr(module, "_decode_chunk", decode)
@@ -128,13 +128,13 @@ def test_a_damaged_journal_costs_only_its_own_lines(tmp_path, line, monkeypatch)
     """The journal of an interrupted run has 16 clips and a line that fits none."""
     clips = sources(tmp_path, 20, frames=50)
     decode, decoded = module._decode_chunk, []
-    monkeypatch.setattr(module, "_decode_chunk", lambda work: decode(work) if len(work[1]) == 16 else decode(None))
+    monkeypatch.setattr(module, "_decode_chunk", lambda work: decode(work) if len(work) == 16 else decode(None))
     with pytest.raises(TypeError):
         pack(clips, tmp_path / "out", RECORD)
     journal = tmp_path / ".partial.out/done.jsonl"
     fields = json.dumps(json.loads(journal.read_text().splitlines()[0])[1]).encode()
     journal.write_bytes(line.replace(b"{}", fields) + b"\n" + journal.read_bytes())
-    monkeypatch.setattr(module, "_decode_chunk", lambda work: decoded.append(len(work[1])) or decode(work))
+    monkeypatch.setattr(module, "_decode_chunk", lambda work: decoded.append(len(work)) or decode(work))
     pack(clips, tmp_path / "out", RECORD)
     assert decoded == [4]
     expected, _ = soundfile.read(tmp_path / "0.wav", dtype="int16")
