@@ -36,8 +36,10 @@ def main(
         check: pack nothing, but compare all packed audio of these corpora with its checksums.
         force: pack again even if up to date.
     """
-    if nj < 1 or not shard_gb > 0:
-        raise UserError("--nj and --shard-gb must be positive")
+    if nj < 1:
+        raise UserError("--nj must be positive")
+    if not shard_gb > 0:
+        raise UserError("--shard-gb must be positive")
     files = cut_manifests(manifests)
     provenance.require_present(manifests, "stage 1 (manifests)")  # the split of a lost file is not one that was dropped
     if not files:

@@ -24,12 +24,6 @@ protocol=both
 """
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that hold slow tests, so that no process is left alone with one of them at the end."""
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
-
-
 @pytest.fixture(scope="session", autouse=True)
 def _no_flushing() -> Iterator[None]:
     """No test survives a power failure; flushing every file to the disk would take most of the tests' time."""

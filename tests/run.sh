@@ -14,5 +14,5 @@ bin=$(dirname "$PYTHON")
 "$bin/lint-imports" --no-cache
 tests=(-m "not slow")
 if [[ ${1:-} == --all ]]; then tests=() && shift; fi
-# The tests of a file share fixtures, so they stay in one process. conftest.py puts the slow files first.
-"$PYTHON" -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder "${tests[@]}" "$@"
+# The tests of a file share fixtures, so they stay in one process.
+"$PYTHON" -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile "${tests[@]}" "$@"

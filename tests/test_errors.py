@@ -335,6 +335,7 @@ CASES = {
         lambda b: b.flip("data", "tau2019/tau2019_cuts_validation.jsonl.gz").pack(),
     ),
     "no process": ("--nj must be", lambda b: b.pack("--nj", 0)),
+    "no shard": ("--shard-gb must be", lambda b: b.pack("--shard-gb", 0)),
     "truncated clip": ("ends after", lambda b: b.packed_after(lambda b: cut(b.wav(), b.wav().stat().st_size // 2))),
     "lost clip": ("does not exist; run stages 0 and 1 again", lambda b: b.packed_after(lambda b: b.wav().unlink())),
     "NaN": (
