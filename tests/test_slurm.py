@@ -66,13 +66,18 @@ def test_the_results_are_those_without_slurm(finished, cluster, tmp_path, monkey
         monkeypatch.setenv(name, "NONE")
     (tmp_path / "scratch").mkdir()
     recipe = copied(finished, tmp_path / "ma réc été", more=f"--stage-to {tmp_path}/scratch")
-    process = start(recipe, cluster, "--stage", 5, "--nj", 2)
-    output = process.communicate(timeout=300)[0]
+    for made in ("data", "dump", "exp/tagger"):
+        shutil.rmtree(recipe.folder / made)
+    process = start(recipe, cluster, "--stage", 1, "--nj", 2)
+    output = process.communicate(timeout=600)[0]
     assert process.returncode == 0, output
-    assert recipe.digests() == finished.digests()
+    digests = [
+        {name: value for name, value in r.digests().items() if not name.startswith("data/")} for r in (recipe, finished)
+    ]
+    assert digests[0] == digests[1]  # manifests hold paths
     assert (recipe.folder / "exp/report/RESULTS.md").stat().st_size > 1000
     assert re.search(r"stage 5 \(scenes\): job \d+: running on node[12]\n", output)
-    assert output.count("kept epoch") == 2
+    assert len(re.findall(r"stage 5 \(scenes\): .*kept epoch", output)) == 2
     assert "report written to" in output
     for number in (0, 1):
         log = (recipe.folder / f"exp/log/5.scenes.{number}.log").read_text()
