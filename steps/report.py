@@ -70,9 +70,7 @@ def main(
     deviating, unscored = freshness.deviating(artefacts), freshness.unscored(experiment)
     title = escape(f"Results of {recipe.name}, {experiment.name}")
     notes = [text for text in (note, mark) if text]
-    warnings = [f"**{escape(text)}**" for text in notes]
-    warnings += [f"**{MIXED}**; see *How this was made*."] if deviating else []
-    page = [f"# {title}", "", *(line for text in warnings for line in (text, ""))]
+    page = _head(title, notes, bool(deviating))
     page += sections.summary(comparison)
     page += sections.paper_section(comparison, paper, bool(note) or corpus != paper.corpus)
     page += sections.systems_section(comparison)
@@ -85,13 +83,25 @@ def main(
     page += tagger_section(tagger, tags, comparison.out, comparison.watermark)
     page = _marked(page, mark)
     page += sections.provenance_section(results, recipe / "exp/log/commands", outdated, deviating, unscored)
-    text = "\n".join(page)
-    write_text(comparison.out / "RESULTS.md", text)
-    write_text(comparison.out / "RESULTS.html", html_page(text, title, comparison.out))
+    _write_page(out, "RESULTS", page, title)
     _write_events(ears, recipe, notes, [f"{experiment.name}: {line}" for line in outdated] + elsewhere)
     _print_summary(comparison, notes)
     if deviating:
         log.warning("%s; the report lists the differences", MIXED)
+
+
+def _head(title: str, notes: list[str], mixed: bool) -> list[str]:
+    """Write the title, and what must be said before any figure."""
+    warnings = [f"**{escape(text)}**" for text in notes]
+    warnings += [f"**{MIXED}**; see *How this was made*."] if mixed else []
+    return [f"# {title}", "", *(line for text in warnings for line in (text, ""))]
+
+
+def _write_page(out: Path, name: str, page: list[str], title: str) -> None:
+    """Write a page as Markdown, and as one HTML file with its pictures."""
+    text = "\n".join(page)
+    write_text(out / f"{name}.md", text)
+    write_text(out / f"{name}.html", html_page(text, title, out))
 
 
 def _comparison(
@@ -131,9 +141,7 @@ def _write_events(ears: list[Ear], recipe: Path, notes: list[str], outdated: lis
         for path in paths:
             path.unlink(missing_ok=True)
         return
-    text = "\n".join(page)
-    write_text(paths[0], text)
-    write_text(paths[1], html_page(text, title, out))
+    _write_page(out, "EVENTS", page, title)
     log.info("%s %s", QUESTION, paths[0])
 
 

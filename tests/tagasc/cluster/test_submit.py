@@ -108,6 +108,13 @@ def test_a_job_without_the_mark_of_its_end_is_lost_whatever_slurm_says(slurm, st
     assert "was lost: 11, 12;" in outcome.error
 
 
+def waiting():
+    """Start a step whose jobs do not end."""
+    command = [sys.executable, ROOT / "utils/slurm.py", "--poll", "0.01", "true"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+
+
 @pytest.mark.parametrize("state", ["COMPLETED", "FAILED"])
 def test_a_job_that_does_not_begin_is_not_tried_again(slurm, state):
     """The node lacks our Python, for example."""
@@ -118,11 +125,8 @@ def test_a_job_that_does_not_begin_is_not_tried_again(slurm, state):
 
 
 def test_an_interrupted_step_cancels_its_job(slurm):
-    command = [sys.executable, ROOT / "utils/slurm.py", "--poll", "0.01", "true"]
     (slurm / "lose").touch()
-    with subprocess.Popen(
-        command, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE, text=True
-    ) as process:
+    with waiting() as process:
         assert "job 11: running" in process.stderr.readline()
         process.terminate()
         assert "interrupted; job tagasc." in process.stderr.read()
@@ -175,10 +179,7 @@ def test_jobs_of_an_earlier_run_are_waited_for_or_cancelled(slurm, how):
 def test_an_interruption_does_not_cancel_jobs_of_an_earlier_run(slurm):
     leave(slurm, "7.svm", 1000)
     (slurm / "cancelled").unlink(missing_ok=True)
-    command = [sys.executable, ROOT / "utils/slurm.py", "--poll", "0.01", "true"]
-    with subprocess.Popen(
-        command, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE, text=True
-    ) as process:
+    with waiting() as process:
         assert "job 9 of an earlier run" in process.stderr.readline()
         process.terminate()
         assert "error: interrupted before the job was submitted" in process.stderr.read()

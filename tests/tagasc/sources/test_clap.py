@@ -1,4 +1,4 @@
-"""CLAP with events of one's own: a tiny model with random weights, saved to disk by the tests."""
+"""CLAP with your own events: a tiny model with random weights, saved to disk by the tests."""
 
 import json
 
